@@ -1,0 +1,76 @@
+"""Names of architectures and encoders, read from the installed packages without importing them.
+
+Importing torch, timm and segmentation_models_pytorch takes seconds; checking a name must not.
+"""
+
+import ast
+import re
+from functools import cache
+from importlib.machinery import PathFinder
+from pathlib import Path
+
+from bench.errors import UserError
+
+
+def package_folder(name: str) -> Path:
+    """Return the folder of an installed top-level package."""
+    spec = PathFinder.find_spec(name)
+    if spec is None or spec.origin is None:
+        raise UserError(f"The package {name!r} is not installed; install this project with pip.")
+    return Path(spec.origin).parent
+
+
+@cache
+def smp_architectures() -> tuple[str, ...]:
+    """List smp's architectures as its `create_model` names them: "unet", "pspnet", …"""
+    tree = ast.parse((package_folder("segmentation_models_pytorch") / "__init__.py").read_text())
+    return tuple(
+        sorted(
+            alias.name.lower()
+            for node in tree.body
+            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("decoders.")
+            for alias in node.names
+        )
+    )
+
+
+@cache
+def smp_encoders() -> tuple[str, ...]:
+    """List the encoders that smp names itself: "resnet18", "mit_b0", …"""
+    folder = package_folder("segmentation_models_pytorch") / "encoders"
+    names: set[str] = set()
+    for file in folder.glob("[a-z]*.py"):
+        for node in ast.parse(file.read_text()).body:
+            if not (isinstance(node, ast.Assign) and isinstance(node.value, ast.Dict)):
+                continue
+            target = node.targets[0]
+            if isinstance(target, ast.Name) and target.id.endswith("_encoders"):
+                names.update(str(k.value) for k in node.value.keys if isinstance(k, ast.Constant))
+    return tuple(sorted(names))
+
+
+@cache
+def timm_models() -> tuple[str, ...]:
+    """List the architectures of timm, without pretrained tags: "resnet50", …"""
+    folder = package_folder("timm") / "models"
+    pattern = re.compile(r"^@register_model\s*\ndef (\w+)", re.MULTILINE)
+    return tuple(sorted(name for f in folder.glob("*.py") for name in pattern.findall(f.read_text())))
+
+
+def encoders() -> tuple[str, ...]:
+    """List every encoder that `smp/…` takes: smp's own and timm's as "tu-…"."""
+    return smp_encoders() + tuple(f"tu-{name}" for name in timm_models())
+
+
+@cache
+def custom_architectures() -> tuple[str, ...]:
+    """List the architectures of `custom_models`: one a file."""
+    folder = package_folder("custom_models")
+    return tuple(sorted(f.stem for f in folder.glob("*.py") if not f.stem.startswith("_")))
+
+
+def architectures() -> tuple[str, ...]:
+    """List every architecture that a suite can name."""
+    return tuple(f"smp/{name}" for name in smp_architectures()) + tuple(
+        f"custom/{name}" for name in custom_architectures()
+    )

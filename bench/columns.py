@@ -1,0 +1,51 @@
+"""What a table can show: every column's name in suites and frames, header, unit and format."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+
+@dataclass(frozen=True)
+class Column:
+    """How one figure of a record is shown."""
+
+    header: str
+    of: Literal["case", "evaluation"]
+    digits: int
+    scale: float = 1.0
+    unit: str = ""
+    better: Literal["higher", "lower", None] = None
+
+    @property
+    def title(self) -> str:
+        """Header and unit, as a table prints them."""
+        return f"{self.header} [{self.unit}]" if self.unit else self.header
+
+
+def _score(header: str) -> Column:
+    return Column(header, "evaluation", digits=2, scale=100, unit="%", better="higher")
+
+
+SCORES = {
+    "miou": _score("mIoU"),
+    "pixel_accuracy": _score("Pixel acc."),
+    "mean_pixel_accuracy": _score("Mean pixel acc."),
+    "dice": _score("Dice"),
+    "f1": _score("F1"),
+    "precision": _score("Precision"),
+    "sensitivity": _score("Sensitivity"),
+    "specificity": _score("Specificity"),
+    "fw_iou": _score("FW IoU"),
+    "loss": Column("Loss", "evaluation", digits=4, better="lower"),
+}
+
+COLUMNS = SCORES | {
+    "num_params": Column("Params", "case", 2, 1e-6, "M", "lower"),
+    "num_trainable": Column("Trainable", "case", 2, 1e-6, "M"),
+    "num_unreached": Column("No gradient", "case", 2, 1e-6, "M"),
+    "model_mb": Column("Model size", "case", 2, unit="MB", better="lower"),
+    "checkpoint_mb": Column("Checkpoint", "case", 2, unit="MB"),
+    "gmacs": Column("MACs", "case", 2, unit="G", better="lower"),
+    "epoch_s": Column("Time/epoch", "case", 2, unit="s", better="lower"),
+    "images_per_s": Column("Speed", "case", 1, unit="img/s", better="higher"),
+    "peak_memory_mib": Column("Peak memory", "case", 0, unit="MiB", better="lower"),
+}

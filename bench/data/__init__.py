@@ -1,0 +1,42 @@
+"""Datasets: one file each, and the table of their names."""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from bench.data.camvid import CamVid
+from bench.data.dataset import IGNORE_INDEX, Dataset, Labels, Pair, Sample
+from bench.data.shapes import Shapes
+from bench.data.voc2012 import VOC2012
+from bench.errors import UserError
+from bench.lookup import pick, resolve
+
+__all__ = ["DATASETS", "IGNORE_INDEX", "Dataset", "Labels", "Pair", "Sample", "find", "open_dataset"]
+
+DATASETS: dict[str, type[Dataset]] = {"camvid": CamVid, "shapes": Shapes, "voc2012": VOC2012}
+
+
+def find(name: str) -> type[Dataset]:
+    """Return the class of a dataset, or a user's own from `package.module:attribute`."""
+    if ":" not in name:
+        return pick("dataset", name, DATASETS)
+    found = resolve(name)
+    if not (isinstance(found, type) and issubclass(found, Dataset)):
+        raise UserError(f"{name} is not a subclass of bench.data.Dataset.")
+    return found
+
+
+def open_dataset(
+    key: str, name: str, root: str | None, options: Mapping[str, Any], roots: Mapping[str, Path]
+) -> Dataset:
+    """Open a dataset where it lies: `roots`, then the suite's root, then $BENCH_DATA/<name>.
+
+    Args:
+        key: its name in the suite; `roots` may give either name.
+    """
+    dataset = find(name)
+    folder = roots.get(key, roots.get(name, Path(os.path.expanduser(root)) if root else None))
+    if folder is None and dataset.needs_root and "BENCH_DATA" in os.environ:
+        folder = Path(os.environ["BENCH_DATA"]) / name
+    return dataset(folder, dataset.Options.model_validate(dict(options)))

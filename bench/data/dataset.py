@@ -1,0 +1,113 @@
+"""What every dataset answers: classes, splits, pairs of image and target, provenance."""
+
+import hashlib
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict
+
+from bench.errors import UserError
+
+IGNORE_INDEX = 255
+Pair = tuple[NDArray[np.uint8], NDArray[np.uint8]]
+
+
+@dataclass(frozen=True)
+class Labels:
+    """The classes of a dataset, in the order of their indices."""
+
+    names: tuple[str, ...]
+    palette: tuple[tuple[int, int, int], ...]
+
+    @property
+    def num_classes(self) -> int:
+        """K, the number of classes; void is none of them."""
+        return len(self.names)
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One image with its mask; both None where the dataset makes them."""
+
+    id: str
+    image: Path | None = None
+    mask: Path | None = None
+
+
+class Dataset(ABC):
+    """A dataset that a suite can name; subclasses give the class attributes and three methods.
+
+    Reading is pure: the same sample gives the same arrays in any process.
+    """
+
+    class Options(BaseModel):
+        """What a suite may set; unknown keys are faults."""
+
+        model_config = ConfigDict(extra="forbid", frozen=True)
+
+    title: ClassVar[str]
+    splits: ClassVar[tuple[str, ...]]
+    citation: ClassVar[str]
+    licence: ClassVar[str]
+    layout: ClassVar[str] = ""
+    needs_root: ClassVar[bool] = True
+    version: ClassVar[int] = 1  # raised when the same files are read differently
+
+    def __init__(self, root: Path | None, options: Any) -> None:
+        self.root = root
+        self.options = options
+
+    @classmethod
+    @abstractmethod
+    def labels(cls, options: Any) -> Labels:
+        """Return names and colours of the classes; reads no files."""
+
+    @abstractmethod
+    def samples(self, split: str) -> Sequence[Sample]:
+        """Return the samples of a split in a fixed order.
+
+        Raises:
+            UserError: where files are missing.
+        """
+
+    @abstractmethod
+    def read(self, sample: Sample) -> Pair:
+        """Return image (H, W, 3) uint8 RGB and target (H, W) uint8, 0..K-1 or 255 for void.
+
+        Raises:
+            UserError: naming the file that cannot be read or does not fit.
+        """
+
+    def describe_split(self, split: str) -> str:
+        """Name a split in a protocol; a partial set must say so."""
+        return split
+
+    def fingerprint(self, split: str) -> str:
+        """Identify a split by its options, class names, ids and the sizes of its files in bytes."""
+        options = self.options.model_dump_json()
+        parts = [str(self.version), repr(self.labels(self.options).names), options]
+        for sample in self.samples(split):
+            sizes = [f.stat().st_size for f in (sample.image, sample.mask) if f is not None]
+            parts.append(f"{sample.id} {sizes}")
+        return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
+
+    def require_root(self) -> Path:
+        """Return the folder of the files.
+
+        Raises:
+            UserError: where it was not given or is no folder, with the layout it should have.
+        """
+        name = type(self).__name__.lower()
+        if self.root is None:
+            raise UserError(
+                f"Dataset {name!r} has no folder. Give --root {name}=PATH, root: in the suite, "
+                f"or put it at $BENCH_DATA/{name}."
+            )
+        if not self.root.is_dir():
+            raise UserError(f"No folder {self.root} for dataset {name!r}. {self.layout}")
+        return self.root

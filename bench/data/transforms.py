@@ -1,0 +1,111 @@
+"""Augmentation by albumentations' names and arguments; the only file that imports it."""
+
+import os
+import random
+import warnings
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
+import albumentations as A  # noqa: E402 (looks for updates unless told before)
+
+from bench.data.dataset import IGNORE_INDEX, Pair  # noqa: E402
+from bench.errors import UserError  # noqa: E402
+from bench.lookup import unknown  # noqa: E402
+
+BACKEND = f"albumentations {A.__version__}"
+TRANSFORMS: dict[str, type[Any]] = {
+    name: item
+    for name, item in vars(A).items()
+    if isinstance(item, type)
+    and issubclass(item, A.BasicTransform | A.BaseCompose)
+    and not item.__module__.endswith("transforms_interface")
+    and item is not A.BaseCompose
+}
+cv2.setNumThreads(0)
+
+
+def build_transform(item: Mapping[str, Mapping[str, Any]]) -> Any:
+    """Make one transform of `{Name: {argument: value}}`, padding masks with void.
+
+    Raises:
+        UserError: for an unknown name or argument, or a value that albumentations refuses.
+    """
+    [(name, given)] = item.items()
+    if name not in TRANSFORMS:
+        raise UserError(unknown("transform", name, TRANSFORMS))
+    args = dict(given)
+    if isinstance(args.get("transforms"), list | tuple):
+        args["transforms"] = [build_transform(_named(inner)) for inner in args["transforms"]]
+    schema = getattr(TRANSFORMS[name], "InitSchema", None)
+    if schema is not None and "fill_mask" in schema.model_fields:
+        args.setdefault("fill_mask", IGNORE_INDEX)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        try:
+            return TRANSFORMS[name](**args)
+        except (TypeError, ValueError, UserWarning) as error:
+            if schema is not None:
+                for argument in args.keys() - schema.model_fields.keys() - {"p"}:
+                    message = unknown(f"argument of {name}", argument, schema.model_fields)
+                    raise UserError(message) from error
+            first = "; ".join(str(error).splitlines()[:4])
+            raise UserError(f"albumentations refuses {name}: {first}") from error
+
+
+def _named(item: Any) -> Mapping[str, Mapping[str, Any]]:
+    named = {item: {}} if isinstance(item, str) else item
+    if not isinstance(named, Mapping) or len(named) != 1:
+        raise UserError(f"Give one transform: {{Name: {{argument: value}}}}, not {item!r}.")
+    return {name: args or {} for name, args in named.items()}
+
+
+class Augment:
+    """A chain of transforms whose randomness is a function of a seed."""
+
+    def __init__(self, items: Sequence[Mapping[str, Mapping[str, Any]]]) -> None:
+        self.compose = A.Compose([build_transform(item) for item in items])
+        self.compose.set_mask_interpolation(cv2.INTER_NEAREST)
+
+    def __call__(self, pair: Pair, stream: tuple[int, ...]) -> Pair:
+        """Transform image and target together.
+
+        Args:
+            stream: names the random stream, such as (seed, epoch, index).
+        """
+        # Not compose.set_random_seed: it gives every transform the same seed, so that two
+        # flips with p=0.5 always fall together. One generator is shared instead.
+        seeds = np.random.SeedSequence(stream)
+        state = np.random.default_rng(seeds), random.Random(int(seeds.generate_state(1)[0]))
+        _share(self.compose, *state)
+        done = self.compose(image=pair[0], mask=pair[1])
+        return done["image"], done["mask"]
+
+
+def _share(transform: Any, generator: np.random.Generator, py_random: random.Random) -> None:
+    transform.random_generator, transform.py_random = generator, py_random
+    for inner in getattr(transform, "transforms", ()):
+        _share(inner, generator, py_random)
+
+
+def resize(pair: Pair, size: tuple[int, int] | None) -> Pair:
+    """Resize to (H, W): the image by area where it shrinks, else bilinear; the target nearest."""
+    image, target = pair
+    if size is None or image.shape[:2] == tuple(size):
+        return pair
+    return resize_image(image, size), cv2.resize(
+        target, size[::-1], interpolation=cv2.INTER_NEAREST
+    ).astype(np.uint8)
+
+
+def resize_image(image: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
+    """Resize an image to (H, W): by area where it shrinks, else bilinear."""
+    if image.shape[:2] == tuple(size):
+        return image
+    shrinks = size[0] * size[1] < image.shape[0] * image.shape[1]
+    method = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
+    return cv2.resize(image, size[::-1], interpolation=method).astype(np.uint8)

@@ -1,0 +1,53 @@
+"""A name in a table, with "did you mean", and `package.module:attribute` for users' own code."""
+
+import difflib
+import importlib
+import os
+import sys
+from collections.abc import Collection, Mapping
+from typing import TypeVar
+
+from bench.errors import UserError
+
+T = TypeVar("T")
+MOST_NAMES_SHOWN = 24
+
+
+def unknown(kind: str, name: str, known: Collection[str]) -> str:
+    """Word the message for a name that is not in `known`, with the nearest names."""
+    near = difflib.get_close_matches(name, known, n=3, cutoff=0.6)
+    guess = f" Did you mean {' or '.join(map(repr, near))}?" if near else ""
+    names = sorted(known)
+    shown = ", ".join(names[:MOST_NAMES_SHOWN])
+    more = f", … ({len(names)} in all)" if len(names) > MOST_NAMES_SHOWN else ""
+    return f"Unknown {kind} {name!r}.{guess} Known: {shown}{more}."
+
+
+def pick(kind: str, name: str, table: Mapping[str, T]) -> T:
+    """Return `table[name]`.
+
+    Raises:
+        UserError: with the nearest names, where `name` is not in the table.
+    """
+    if name not in table:
+        raise UserError(unknown(kind, name, table))
+    return table[name]
+
+
+def resolve(name: str) -> object:
+    """Import `package.module:attribute`, looking in the working directory too.
+
+    Raises:
+        UserError: where the module cannot be imported or has no such attribute.
+    """
+    module_name, _, attribute = name.partition(":")
+    if os.getcwd() not in sys.path:
+        sys.path.insert(0, os.getcwd())
+    try:
+        module = importlib.import_module(module_name)
+    except ImportError as error:
+        raise UserError(f"Cannot import {module_name!r} of {name!r}: {error}.") from error
+    if not hasattr(module, attribute):
+        public = [key for key in vars(module) if not key.startswith("_")]
+        raise UserError(f"{module_name}: {unknown('attribute', attribute, public)}")
+    return getattr(module, attribute)

@@ -1,0 +1,179 @@
+"""ENet (Paszke, Chaurasia, Kim and Culurciello 2016, arXiv 1606.02147)."""
+
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+EPS = 1e-3  # of every BatchNorm, as in the authors' Torch code
+Kind = Literal["regular", "dilated", "asymmetric"]
+
+STAGE_2: tuple[tuple[Kind, int], ...] = (
+    ("regular", 1),
+    ("dilated", 2),
+    ("asymmetric", 5),
+    ("dilated", 4),
+    ("regular", 1),
+    ("dilated", 8),
+    ("asymmetric", 5),
+    ("dilated", 16),
+)
+
+
+class Initial(nn.Module):
+    """Strided 3x3 convolution to 13 channels beside a max-pool of the image: 16 channels."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 13, 3, stride=2, padding=1)
+        self.norm = nn.BatchNorm2d(16, eps=EPS)
+        self.activation = nn.PReLU(16)
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Map (N, 3, H, W) to (N, 16, H/2, W/2)."""
+        x = torch.cat([self.conv(image), F.max_pool2d(image, 2)], dim=1)
+        out: Tensor = self.activation(self.norm(x))
+        return out
+
+
+class Bottleneck(nn.Module):
+    """Project to a quarter, convolve, expand, drop channels, add the input."""
+
+    def __init__(self, channels: int, kind: Kind, size: int, dropout: float) -> None:
+        super().__init__()
+        inner = channels // 4
+        self.branch = nn.Sequential(
+            nn.Conv2d(channels, inner, 1, bias=False),
+            nn.BatchNorm2d(inner, eps=EPS),
+            nn.PReLU(inner),
+            *_middle(inner, kind, size),
+            nn.BatchNorm2d(inner, eps=EPS),
+            nn.PReLU(inner),
+            nn.Conv2d(inner, channels, 1, bias=False),
+            nn.BatchNorm2d(channels, eps=EPS),
+            nn.Dropout2d(dropout),
+        )
+        self.activation = nn.PReLU(channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Keep the shape (N, C, H, W)."""
+        out: Tensor = self.activation(x + self.branch(x))
+        return out
+
+
+def _middle(inner: int, kind: Kind, size: int) -> list[nn.Module]:
+    if kind == "asymmetric":  # 1 x size, then size x 1, nothing between
+        half = size // 2
+        return [
+            nn.Conv2d(inner, inner, (1, size), padding=(0, half), bias=False),
+            nn.Conv2d(inner, inner, (size, 1), padding=(half, 0)),
+        ]
+    return [nn.Conv2d(inner, inner, 3, padding=size, dilation=size)]
+
+
+class Down(nn.Module):
+    """Halve the size: a 2x2 strided projection beside a max-pool that keeps its indices."""
+
+    def __init__(self, in_channels: int, out_channels: int, dropout: float) -> None:
+        super().__init__()
+        inner = out_channels // 4
+        self.extra = out_channels - in_channels
+        self.branch = nn.Sequential(
+            nn.Conv2d(in_channels, inner, 2, stride=2, bias=False),
+            nn.BatchNorm2d(inner, eps=EPS),
+            nn.PReLU(inner),
+            nn.Conv2d(inner, inner, 3, padding=1),
+            nn.BatchNorm2d(inner, eps=EPS),
+            nn.PReLU(inner),
+            nn.Conv2d(inner, out_channels, 1, bias=False),
+            nn.BatchNorm2d(out_channels, eps=EPS),
+            nn.Dropout2d(dropout),
+        )
+        self.activation = nn.PReLU(out_channels)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Map (N, C, H, W) to (N, C', H/2, W/2) and the indices (N, C, H/2, W/2) of the pool."""
+        pooled, indices = F.max_pool2d(x, 2, return_indices=True)
+        shortcut = F.pad(pooled, (0, 0, 0, 0, 0, self.extra))
+        return self.activation(shortcut + self.branch(x)), indices
+
+
+class Up(nn.Module):
+    """Double the size: a transposed convolution beside an unpool to the places pooled from."""
+
+    def __init__(self, in_channels: int, out_channels: int) -> None:
+        super().__init__()
+        inner = out_channels // 4
+        self.shortcut = nn.Sequential(
+            nn.Conv2d(in_channels, out_channels, 1, bias=False),
+            nn.BatchNorm2d(out_channels, eps=EPS),
+        )
+        self.branch = nn.Sequential(
+            nn.Conv2d(in_channels, inner, 1, bias=False),
+            nn.BatchNorm2d(inner, eps=EPS),
+            nn.ReLU(inplace=True),
+            nn.ConvTranspose2d(inner, inner, 3, stride=2, padding=1, output_padding=1),
+            nn.BatchNorm2d(inner, eps=EPS),
+            nn.ReLU(inplace=True),
+            nn.Conv2d(inner, out_channels, 1, bias=False),
+            nn.BatchNorm2d(out_channels, eps=EPS),
+        )
+        self.activation = nn.ReLU(inplace=True)
+
+    def forward(self, x: Tensor, indices: Tensor) -> Tensor:
+        """Map (N, C, H, W) to (N, C', 2H, 2W); `indices` (N, C', H, W) come from `Down`."""
+        shortcut = F.max_unpool2d(self.shortcut(x), indices, 2)
+        out: Tensor = self.activation(shortcut + self.branch(x))
+        return out
+
+
+class ENet(nn.Module):
+    """The authors' network: 364,441 parameters at 21 classes.
+
+    Projections and expansions are bias-free, the middle convolutions are not; there is no
+    activation between the last BatchNorm of a branch and the addition; the encoder has PReLU and
+    dropout, the decoder ReLU and none. H and W are multiples of 8.
+    """
+
+    input_multiple = 8
+
+    def __init__(self, num_classes: int) -> None:
+        super().__init__()
+        self.initial = Initial()
+        self.down1 = Down(16, 64, 0.01)
+        self.stage1 = nn.Sequential(*[Bottleneck(64, "regular", 1, 0.01) for _ in range(4)])
+        self.down2 = Down(64, 128, 0.1)
+        self.stage2 = nn.Sequential(*[Bottleneck(128, *row, 0.1) for row in STAGE_2])
+        self.stage3 = nn.Sequential(*[Bottleneck(128, *row, 0.1) for row in STAGE_2])
+        self.up4 = Up(128, 64)
+        self.stage4 = nn.Sequential(*[_Decoder(64) for _ in range(2)])
+        self.up5 = Up(64, 16)
+        self.stage5 = _Decoder(16)
+        self.head = nn.ConvTranspose2d(16, num_classes, 2, stride=2)
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Map (N, 3, H, W) to logits (N, K, H, W)."""
+        x, indices1 = self.down1(self.initial(image))
+        x, indices2 = self.down2(self.stage1(x))
+        x = self.stage3(self.stage2(x))
+        x = self.stage4(self.up4(x, indices2))
+        x = self.stage5(self.up5(x, indices1))
+        logits: Tensor = self.head(x)
+        return logits
+
+
+class _Decoder(Bottleneck):
+    """A regular bottleneck with ReLU for PReLU and no dropout."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__(channels, "regular", 1, 0.0)
+        self.branch = nn.Sequential(
+            *[nn.ReLU(inplace=True) if isinstance(m, nn.PReLU) else m for m in self.branch[:-1]]
+        )
+        self.activation = nn.ReLU(inplace=True)
+
+
+def build(num_classes: int) -> nn.Module:
+    """Build ENet."""
+    return ENet(num_classes)

@@ -1,0 +1,51 @@
+"""FCN baseline: five strided convolutions, five transposed ones, a 1x1 classifier."""
+
+from itertools import pairwise
+
+from torch import Tensor, nn
+
+WIDTHS = (32, 64, 128, 256, 512)
+
+
+class FCN(nn.Module):
+    """The "FCN baseline" of three student reports (a plain encoder-decoder after Long et al.
+    2015, arXiv 1411.4038), without skips.
+
+    Each layer is convolution, ReLU, BatchNorm, in this order. 5,500,245 parameters at 21 classes.
+    H and W are multiples of 32. The reports put a softmax before a cross-entropy that applies
+    one itself, which floors the loss at 2.123; this network returns logits.
+
+    Args:
+        num_classes: K.
+        direct_head: the variant whose fifth transposed convolution goes straight to K channels,
+            so that the classifier is K to K (5,493,645 parameters at 21 classes).
+    """
+
+    input_multiple = 32
+
+    def __init__(self, num_classes: int, direct_head: bool = False) -> None:
+        super().__init__()
+        down = []
+        for in_channels, out_channels in pairwise((3, *WIDTHS)):
+            conv = nn.Conv2d(in_channels, out_channels, 3, stride=2, padding=1)
+            down += [conv, nn.ReLU(inplace=True), nn.BatchNorm2d(out_channels)]
+        up: list[nn.Module] = []
+        decoder = (*WIDTHS[::-1][:-1], num_classes if direct_head else WIDTHS[0])
+        for in_channels, out_channels in pairwise((WIDTHS[-1], *decoder)):
+            deconv = nn.ConvTranspose2d(
+                in_channels, out_channels, 3, stride=2, padding=1, output_padding=1
+            )
+            up += [deconv, nn.ReLU(inplace=True), nn.BatchNorm2d(out_channels)]
+        up += [nn.Conv2d(decoder[-1], num_classes, 1)]
+        self.encoder = nn.Sequential(*down)
+        self.decoder = nn.Sequential(*up)
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Map (N, 3, H, W) to logits (N, K, H, W)."""
+        logits: Tensor = self.decoder(self.encoder(image))
+        return logits
+
+
+def build(num_classes: int, direct_head: bool = False) -> nn.Module:
+    """Build the FCN baseline."""
+    return FCN(num_classes, direct_head)
