@@ -1,0 +1,322 @@
+"""A case: one training. Expanding a suite into cases, and the id that a case's content has."""
+
+import ast
+import fnmatch
+import hashlib
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from functools import cached_property
+from importlib.machinery import PathFinder
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel
+
+from bench.errors import Fault, Faults
+from bench.lookup import unknown
+from bench.suite import (
+    CaseRow,
+    DatasetSpec,
+    Frozen,
+    InitFrom,
+    ModelSpec,
+    Recipe,
+    Suite,
+    change_recipe,
+)
+
+SCHEMA_VERSION = 1
+NUMERICS_VERSION = 1  # raised when the same case would train to other numbers
+Names = tuple[str, str, str, int]
+
+
+class Parent(Frozen):
+    """The case whose weights start another."""
+
+    id: str
+    name: str
+    folder: str
+    part: str
+
+
+class Case(Frozen):
+    """One training: everything that its numbers depend on, and the names that it goes by."""
+
+    dataset_name: str
+    model_name: str
+    recipe_name: str
+    label: str
+    dataset: DatasetSpec
+    train_split: str
+    model: ModelSpec
+    source: str | None = None
+    recipe: Recipe
+    seed: int
+    limit: int | float | None = None
+    parent: Parent | None = None
+
+    @property
+    def name(self) -> str:
+        """The name that --filter matches."""
+        return f"{self.dataset_name}__{self.model_name}__{self.recipe_name}__s{self.seed}"
+
+    @property
+    def folder(self) -> str:
+        """The name of the case's folder; it ends with the beginning of the id."""
+        return f"{self.name}__{self.id[:8]}"
+
+    @cached_property
+    def id(self) -> str:
+        """SHA-256 of what was asked; names, labels, locations and machines are not in it."""
+        weights = self.model.weights
+        content = {
+            "schema": SCHEMA_VERSION,
+            "numerics": NUMERICS_VERSION,
+            "dataset": {k: v for k, v in canonical(self.dataset).items() if k != "root"},
+            "train_split": self.train_split,
+            "model": {
+                k: v
+                for k, v in canonical(self.model).items()
+                if k not in ("label", "init_from", "weights")
+            },
+            "weights": weights and [weights.part, weights.sha256 or weights.source],
+            "source": self.source,
+            "recipe": canonical(self.recipe),
+            "seed": self.seed,
+            "limit": self.limit,
+            "parent": self.parent and [self.parent.id, self.parent.part],
+        }
+        text = json.dumps(content, sort_keys=True, separators=(",", ":"), allow_nan=False)
+        return hashlib.sha256(text.encode()).hexdigest()
+
+
+def canonical(value: BaseModel) -> dict[str, Any]:
+    """Dump a part of a case for hashing.
+
+    A field added after the first release is marked `json_schema_extra={"added": True}` and left
+    out while it has its default, so that it changes no id that was there before.
+    """
+    dumped = value.model_dump(mode="json")
+    for name, field in type(value).model_fields.items():
+        extra = field.json_schema_extra
+        if isinstance(extra, dict) and extra.get("added") and getattr(value, name) == field.default:
+            del dumped[name]
+        elif isinstance(getattr(value, name), BaseModel):
+            dumped[name] = canonical(getattr(value, name))
+    return dumped
+
+
+def expand(suite: Suite) -> list[Case]:
+    """List the cases of a suite in its order.
+
+    Raises:
+        Faults: for a case given twice, or an `init_from` that names no case or goes in a circle.
+    """
+    drafts: dict[Names, tuple[CaseRow, tuple[str | int, ...]]] = {}
+    faults = []
+    for row, path in _rows(suite):
+        for seed in row.seeds if row.seeds is not None else suite.seeds:
+            names = (row.dataset, row.model, row.recipe, seed)
+            if names in drafts:
+                faults.append(Fault(path, f"Case {'__'.join(map(str, names))} is given twice."))
+            elif not _excluded(suite, names):
+                drafts[names] = row, path
+    if not drafts and not faults:
+        faults.append(Fault(("exclude",), "No case is left."))
+    cases: dict[Names, Case] = {}
+    for names in drafts:
+        try:
+            _build(suite, names, drafts, cases, ())
+        except Faults as error:
+            faults += error.faults
+    if faults:
+        raise Faults(list(dict.fromkeys(faults)))
+    return [cases[names] for names in drafts]
+
+
+def _rows(suite: Suite) -> Iterator[tuple[CaseRow, tuple[str | int, ...]]]:
+    if suite.cases is not None:
+        for i, row in enumerate(suite.cases):
+            yield row, ("cases", i)
+        return
+    for dataset in suite.datasets:
+        for model in suite.models:
+            for recipe in suite.all_recipes:
+                yield CaseRow(dataset=dataset, model=model, recipe=recipe), ("models", model)
+
+
+def _excluded(suite: Suite, names: Names) -> bool:
+    return any(
+        _matches(names, select.dataset, select.model, select.recipe)
+        and select.seed in (None, names[3])
+        for select in suite.exclude
+    )
+
+
+def _matches(names: Names, dataset: str, model: str, recipe: str) -> bool:
+    patterns = (dataset, model, recipe)
+    return all(fnmatch.fnmatchcase(n, p) for n, p in zip(names[:3], patterns, strict=True))
+
+
+def _build(
+    suite: Suite,
+    names: Names,
+    drafts: Mapping[Names, tuple[CaseRow, tuple[str | int, ...]]],
+    cases: dict[Names, Case],
+    children: tuple[Names, ...],
+) -> Case:
+    """Make the case of `names` and, first, the one it starts from."""
+    if names in cases:
+        return cases[names]
+    row, path = drafts[names]
+    spec = suite.models[row.model]
+    recipe = suite.all_recipes[row.recipe]
+    for override in suite.overrides:
+        if _matches(names, override.dataset, override.model, override.recipe_name):
+            recipe = change_recipe(recipe, override.recipe)
+    init_from = row.init_from or spec.init_from
+    parent = None
+    if init_from is not None:
+        parent_names = _parent_names(names, init_from)
+        if parent_names not in drafts:
+            known = ["__".join(map(str, other)) for other in drafts]
+            message = unknown("case", "__".join(map(str, parent_names)), known)
+            raise Faults([Fault((*path, "init_from"), f"init_from: {message}")])
+        if parent_names in (names, *children):
+            raise Faults([Fault((*path, "init_from"), "init_from goes in a circle.")])
+        start = _build(suite, parent_names, drafts, cases, (*children, names))
+        parent = Parent(id=start.id, name=start.name, folder=start.folder, part=init_from.part)
+    cases[names] = Case(
+        dataset_name=row.dataset,
+        model_name=row.model,
+        recipe_name=row.recipe,
+        label=row.label or spec.label or row.model,
+        dataset=suite.datasets[row.dataset],
+        train_split=suite.splits.train,
+        model=spec,
+        source=source_hash(spec.arch),
+        recipe=recipe,
+        seed=names[3],
+        limit=suite.limit,
+        parent=parent,
+    )
+    return cases[names]
+
+
+def _parent_names(names: Names, init_from: InitFrom) -> Names:
+    dataset, _, recipe, seed = names
+    return (
+        init_from.dataset or dataset,
+        init_from.model,
+        init_from.recipe or recipe,
+        seed if init_from.seed is None else init_from.seed,
+    )
+
+
+def matching(cases: Iterable[Case], pattern: str | None) -> list[Case]:
+    """Return the cases whose name matches a glob, and the parents that they start from."""
+    cases = list(cases)
+    if pattern is None:
+        return cases
+    wanted = {c.id for c in cases if fnmatch.fnmatchcase(c.name, pattern)}
+    for case in reversed(in_order(cases)):
+        if case.id in wanted and case.parent is not None:
+            wanted.add(case.parent.id)
+    return [case for case in cases if case.id in wanted]
+
+
+def in_order(cases: Iterable[Case]) -> list[Case]:
+    """Return the cases so that each comes after the one it starts from."""
+    ordered: dict[str, Case] = {}
+    waiting = list(cases)
+    ids = {case.id for case in waiting}
+    while waiting:
+        ready = [
+            c for c in waiting if c.parent is None or c.parent.id in ordered or c.parent.id not in ids
+        ]
+        ordered |= {case.id: case for case in ready}
+        waiting = [case for case in waiting if case.id not in ordered]
+    return list(ordered.values())
+
+
+def source_hash(arch: str) -> str | None:
+    """Hash the code of `custom/…` and users' own networks; None for those of libraries.
+
+    Comments, docstrings and positions do not count; imports inside the package do.
+    """
+    if arch.startswith("custom/"):
+        module = f"custom_models.{arch.removeprefix('custom/')}"
+    elif ":" in arch:
+        module = arch.partition(":")[0]
+    else:
+        return None
+    digest = hashlib.sha256()
+    for name, file in sorted(_modules(module).items()):
+        digest.update(f"{name}\n{_shape(ast.parse(file.read_text(encoding='utf-8')))}\n".encode())
+    return digest.hexdigest()[:16]
+
+
+def _modules(name: str) -> dict[str, Path]:
+    """Find a module and what it imports from its own package, without running any of it."""
+    package = name.partition(".")[0]
+    found: dict[str, Path] = {}
+    waiting = [name]
+    while waiting:
+        current = waiting.pop()
+        file = _file(current)
+        if file is None or current in found:
+            continue
+        found[current] = file
+        inside = current if file.name == "__init__.py" else current.rpartition(".")[0]
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Import):
+                names = [alias.name for alias in node.names]
+            elif isinstance(node, ast.ImportFrom):
+                base = node.module or ""
+                if node.level:
+                    above = inside.split(".")[: len(inside.split(".")) - node.level + 1]
+                    base = ".".join([*above, *([node.module] if node.module else [])])
+                names = [base, *(f"{base}.{alias.name}" for alias in node.names)]
+            else:
+                continue
+            waiting += [n for n in names if n.partition(".")[0] == package]
+    return found
+
+
+def _file(module: str) -> Path | None:
+    search: list[str] | None = None
+    *parents, last = module.split(".")
+    for i, part in enumerate((*parents, last)):
+        full = ".".join((*parents, last)[: i + 1])
+        spec = PathFinder.find_spec(full, search)
+        if spec is None and search is None:
+            spec = PathFinder.find_spec(full, [str(Path.cwd())])
+        if spec is None:
+            return None
+        search = list(spec.submodule_search_locations or [])
+    return Path(spec.origin) if spec is not None and spec.origin else None
+
+
+def _shape(node: object) -> str:
+    """Write a syntax tree the same way on every Python: no positions, nothing that is empty."""
+    if isinstance(node, list):
+        return f"[{','.join(_shape(item) for item in node)}]"
+    if not isinstance(node, ast.AST):
+        return repr(node)
+    fields = []
+    for name, value in ast.iter_fields(node):
+        if name == "body" and isinstance(value, list):
+            value = value[1:] if _is_docstring(value) else value
+        if value not in (None, [], ()):
+            fields.append(f"{name}={_shape(value)}")
+    return f"{type(node).__name__}({','.join(fields)})"
+
+
+def _is_docstring(body: list[Any]) -> bool:
+    return bool(
+        body
+        and isinstance(body[0], ast.Expr)
+        and isinstance(body[0].value, ast.Constant)
+        and isinstance(body[0].value.value, str)
+    )
+

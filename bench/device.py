@@ -1,0 +1,155 @@
+"""Where and how a case runs: device, precision, threads, random states."""
+
+import random
+from contextlib import AbstractContextManager
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+import numpy as np
+import torch
+
+from bench.errors import UserError
+
+Precision = Literal["fp32", "tf32", "bf16", "fp16"]
+DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+@dataclass(frozen=True)
+class Numerics:
+    """What actually ran; seeds are pooled only where these are equal."""
+
+    device: str
+    precision: Precision
+    augmentation: str
+    micro_batch: int
+    threads: int
+    world_size: int = 1
+    compiled: bool = False
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the fields for a record."""
+        return asdict(self)
+
+
+def pick_device(name: str) -> torch.device:
+    """Return the device of a name: auto, cpu, cuda, cuda:1, mps.
+
+    Raises:
+        UserError: where it is not there, or where `auto` sees an NVIDIA GPU that torch cannot use.
+    """
+    if name == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        if _has_nvidia_gpu():
+            raise UserError(
+                f"An NVIDIA GPU is visible, but torch {torch.__version__} cannot use it. Install "
+                "a torch build for its driver, or give --device cpu."
+            )
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        device = torch.device("meta")
+    known = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.mps.is_available()}
+    if not known.get(device.type):
+        there = ", ".join(kind for kind, is_there in known.items() if is_there)
+        raise UserError(f"No device {name!r}; this machine has {there} (or give auto).")
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise UserError(f"No device {name!r}; there are {torch.cuda.device_count()} GPUs.")
+    return device
+
+
+def _has_nvidia_gpu() -> bool:
+    import pynvml
+
+    try:
+        pynvml.nvmlInit()
+        return bool(pynvml.nvmlDeviceGetCount())
+    except pynvml.NVMLError:
+        return False
+
+
+def pick_precision(asked: str, device: torch.device) -> Precision:
+    """Return the precision that runs.
+
+    Raises:
+        UserError: where the device has none of the one asked for.
+    """
+    cuda = device.type == "cuda"
+    match asked:
+        case "auto":
+            return "bf16" if cuda and torch.cuda.is_bf16_supported() else "fp32"
+        case "bf16" if not cuda or torch.cuda.is_bf16_supported():
+            return "bf16"
+        case "fp32":
+            return "fp32"
+        case "tf32" if cuda and torch.cuda.get_device_capability(device) >= (8, 0):
+            return "tf32"
+        case "fp16" if cuda:
+            return "fp16"
+    raise UserError(f"{device} has no training in precision {asked!r}; give auto or fp32.")
+
+
+def set_precision(precision: Precision) -> None:
+    """Let matrix products and convolutions use TF32, or not."""
+    torch.backends.cuda.matmul.allow_tf32 = precision == "tf32"
+    torch.backends.cudnn.allow_tf32 = precision == "tf32"
+
+
+def autocast(device: torch.device, precision: Precision) -> AbstractContextManager[Any]:
+    """Return the context that forward passes and losses run in."""
+    return torch.autocast(
+        device.type, DTYPES.get(precision, torch.float32), enabled=precision in DTYPES
+    )
+
+
+def synchronize(device: torch.device) -> None:
+    """Wait for what was sent to the device."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    elif device.type == "mps":
+        torch.mps.synchronize()
+
+
+def describe_device(device: torch.device) -> dict[str, Any]:
+    """Name the GPU and its software for a record; nothing for the CPU."""
+    if device.type != "cuda":
+        return {}
+    properties = torch.cuda.get_device_properties(device)
+    return {
+        "gpu": properties.name,
+        "gpu_memory_gib": round(properties.total_memory / 2**30, 1),
+        "cuda": torch.version.cuda,
+        "cudnn": torch.backends.cudnn.version(),
+    }
+
+
+def seed_everything(seed: int) -> None:
+    """Seed torch, numpy and Python, for networks that draw from any of them."""
+    torch.manual_seed(seed)
+    np.random.seed(seed)
+    random.seed(seed)
+
+
+def random_states() -> dict[str, Any]:
+    """Return every random state in types that torch.load takes with weights_only."""
+    name, keys, position, has_gauss, cached = np.random.get_state(legacy=True)
+    return {
+        "torch": torch.get_rng_state(),
+        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+        "numpy": (name, torch.from_numpy(np.asarray(keys)), position, has_gauss, cached),
+        "python": random.getstate(),
+    }
+
+
+def set_random_states(states: dict[str, Any]) -> None:
+    """Go on from `random_states`."""
+    torch.set_rng_state(states["torch"])
+    if states["cuda"]:
+        torch.cuda.set_rng_state_all(states["cuda"])
+    name, keys, *rest = states["numpy"]
+    np.random.set_state((name, keys.numpy(), *rest))
+    version, internal, gauss = states["python"]
+    random.setstate((version, tuple(internal), gauss))
+
+

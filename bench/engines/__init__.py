@@ -1,0 +1,1 @@
+"""Engines: ways of running tasks, one function each."""

@@ -1,0 +1,11 @@
+"""One case after the other in this process."""
+
+from collections.abc import Iterable, Iterator
+
+from bench.runner import Options, Outcome, Task, run_case
+
+
+def run(tasks: Iterable[Task], options: Options) -> Iterator[Outcome]:
+    """Run tasks in order, each to its outcome."""
+    for task in tasks:
+        yield run_case(task, options)

@@ -1,0 +1,62 @@
+"""Losses whose sum and weight are kept apart, so that a step's loss is one mean."""
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from bench.data import IGNORE_INDEX
+from bench.errors import UserError
+from bench.suite import CrossEntropy
+
+
+@dataclass(frozen=True)
+class PixelLoss:
+    """Cross-entropy over valid pixels.
+
+    The loss of a step is `total / weight`, both over all its micro-batches; see `mean`.
+    """
+
+    class_weights: Tensor | None  # (K,) float32
+    label_smoothing: float
+
+    def total(self, logits: Tensor, target: Tensor) -> Tensor:
+        """Add up the losses of logits (N, K, H, W) against target (N, H, W) int64."""
+        return F.cross_entropy(
+            logits.float(),
+            target,
+            weight=self.class_weights,
+            ignore_index=IGNORE_INDEX,
+            label_smoothing=self.label_smoothing,
+            reduction="sum",
+        )
+
+    def weight(self, target: Tensor) -> Tensor:
+        """Add up the weights of the valid pixels: their number where classes have no weights."""
+        valid = target != IGNORE_INDEX
+        if self.class_weights is None:
+            return valid.sum()
+        return self.class_weights[target.where(valid, 0)].mul(valid).sum()
+
+
+def mean(total: Tensor, weight: Tensor) -> Tensor:
+    """Divide a summed loss by its weight; zero, with a gradient, where nothing is valid."""
+    return total / weight.where(weight > 0, 1)
+
+
+def build_loss(spec: CrossEntropy, num_classes: int, device: torch.device) -> PixelLoss:
+    """Return the recipe's loss.
+
+    Raises:
+        UserError: where the class weights are not one a class.
+    """
+    weights = None
+    if spec.class_weights is not None:
+        if len(spec.class_weights) != num_classes:
+            raise UserError(
+                f"loss.class_weights has {len(spec.class_weights)} numbers; "
+                f"the dataset has {num_classes} classes."
+            )
+        weights = torch.tensor(spec.class_weights, device=device)
+    return PixelLoss(weights, spec.label_smoothing)

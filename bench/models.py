@@ -1,0 +1,233 @@
+"""Models by name: smp/…, custom/…, package.module:attribute; their weights and input rules."""
+
+import importlib
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar, cast
+
+import segmentation_models_pytorch as smp
+import timm
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from bench.errors import UserError
+from bench.lookup import pick, resolve
+from bench.suite import ModelSpec, Normalize
+from bench.weights import load_encoder, load_model, read_weights
+
+IMAGENET = Normalize(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
+HALF = Normalize(mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
+DPN = Normalize(
+    mean=(124 / 255, 117 / 255, 104 / 255), std=(0.0167**-1 / 255,) * 3
+)  # Chen et al. 2017, arXiv 1707.01629
+# smp's own encoders whose pretrained weights expect something else than ImageNet's mean and std;
+# smp's get_preprocessing_params would ask the hub.
+ENCODER_NORMALIZE = {
+    "inceptionresnetv2": HALF,
+    "inceptionv4": HALF,
+    "xception": HALF,
+    **{name: DPN for name in ("dpn68", "dpn68b", "dpn92", "dpn98", "dpn107", "dpn131")},
+}
+T = TypeVar("T")
+MULTIPLES = (1, 2, 4, 8, 16, 32, 64)
+
+
+class Segmenter(nn.Module):
+    """A network behind its input rule: normalise, pad to sizes that it takes, crop the logits.
+
+    Args:
+        net: maps normalised (N, 3, H, W) to logits (N, K, H, W) where H and W are multiples of
+            `input_multiple`.
+    """
+
+    def __init__(self, net: nn.Module, normalize: Normalize | None, input_multiple: int) -> None:
+        super().__init__()
+        self.net = net
+        self.input_multiple = input_multiple
+        mean, std = (normalize.mean, normalize.std) if normalize else ((0.0,) * 3, (1.0,) * 3)
+        shape = (1, 3, 1, 1)
+        self.register_buffer("mean", 255 * torch.tensor(mean).view(shape), persistent=False)
+        self.register_buffer("std", 255 * torch.tensor(std).view(shape), persistent=False)
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Map uint8 images (N, 3, H, W) to logits (N, K, H, W)."""
+        height, width = image.shape[-2:]
+        x = (image.float() - cast(Tensor, self.mean)) / cast(Tensor, self.std)
+        below, right = -height % self.input_multiple, -width % self.input_multiple
+        if below or right:
+            x = F.pad(x, (0, right, 0, below))
+        logits: Tensor = self.net(x)
+        return logits[..., :height, :width]
+
+
+def build_model(spec: ModelSpec, num_classes: int) -> tuple[Segmenter, dict[str, Any]]:
+    """Build a model with its weights.
+
+    Returns:
+        The model, and what was done for the record: source and part of the weights, keys of the
+        file that had no place, normalisation, input multiple.
+
+    Raises:
+        UserError: for options or weights that do not fit.
+    """
+    net = build_network(spec, num_classes, download=True)
+    unused: tuple[str, ...] = ()
+    weights = spec.weights
+    if weights is not None and weights.sha256 is not None:
+        state = read_weights(Path(weights.source))
+        if weights.part == "model":
+            load_model(net, state, weights.source)
+        else:
+            unused = load_encoder(net, state, weights.source)
+    normalize = normalization(spec)
+    multiple = input_multiple(net, spec, num_classes)
+    done = {
+        "weights": weights and f"{weights.part}: {Path(weights.source).name}",
+        "unused_keys": unused,
+        "mean": normalize and normalize.mean,
+        "std": normalize and normalize.std,
+        "input_multiple": multiple,
+    }
+    return Segmenter(net, normalize, multiple), done
+
+
+def build_network(spec: ModelSpec, num_classes: int, download: bool = False) -> nn.Module:
+    """Build the bare network, at random unless `download` allows weights by name."""
+    kind, _, name = spec.arch.partition("/")
+    if ":" in spec.arch:
+        builder = cast(Callable[..., Any], resolve(spec.arch))
+    else:
+        builder = pick("kind of model", kind, BUILDERS)(name)
+    options = spec.options
+    if spec.encoder is not None:
+        options["encoder"] = spec.encoder
+    named = spec.weights is not None and spec.weights.sha256 is None
+    if spec.weights is not None and named and download:
+        if spec.weights.part != "encoder":
+            raise UserError(f"Weights by name, {spec.weights.source!r}, are for encoders.")
+        options["encoder_weights"] = spec.weights.source
+    try:
+        net = builder(num_classes, **options)
+    except (TypeError, ValueError, KeyError, AssertionError) as error:
+        raise UserError(f"{spec.arch} does not build: {first_line(error)}") from error
+    if not isinstance(net, nn.Module):
+        raise UserError(f"{spec.arch} gave {type(net).__name__}, not an nn.Module.")
+    return net
+
+
+def _smp(name: str) -> Callable[..., nn.Module]:
+    def build(
+        num_classes: int, encoder: str, encoder_weights: str | None = None, **options: Any
+    ) -> nn.Module:
+        pretrained: Any = encoder_weights
+        if encoder.startswith("tu-") and encoder_weights is not None:
+            encoder = encoder if encoder_weights == "imagenet" else f"{encoder}.{encoder_weights}"
+            pretrained = True
+        try:
+            net: nn.Module = smp.create_model(
+                name, encoder, pretrained, classes=num_classes, **options
+            )
+        except KeyError:
+            raise
+        except Exception as error:
+            if encoder_weights is None:
+                raise
+            raise UserError(
+                f"Cannot download the weights {encoder_weights!r} of {encoder}: "
+                f"{first_line(error)} Offline, give a file: weights: path/to/file.safetensors."
+            ) from error
+        return net
+
+    return build
+
+
+def _custom(name: str) -> Callable[..., nn.Module]:
+    module = importlib.import_module(f"custom_models.{name}")
+    return cast(Callable[..., nn.Module], module.build)
+
+
+BUILDERS: dict[str, Callable[[str], Callable[..., nn.Module]]] = {"smp": _smp, "custom": _custom}
+
+
+def normalization(spec: ModelSpec) -> Normalize | None:
+    """Return the mean and std that inputs are normalised by, in 0..1."""
+    if isinstance(spec.normalize, Normalize):
+        return spec.normalize
+    if spec.normalize == "none":
+        return None
+    if spec.normalize == "auto" and spec.encoder is not None:
+        if spec.encoder.startswith("tu-"):
+            config = timm.get_pretrained_cfg(spec.encoder.removeprefix("tu-"))
+            if config is not None:
+                return Normalize(mean=tuple(config.mean), std=tuple(config.std))
+        return ENCODER_NORMALIZE.get(spec.encoder, IMAGENET)
+    return IMAGENET
+
+
+def input_multiple(net: nn.Module, spec: ModelSpec, num_classes: int) -> int:
+    """Return the number that H and W must be multiples of: as declared, else found by probing.
+
+    Raises:
+        UserError: where no multiple up to 64 works.
+    """
+    declared = getattr(net, "input_multiple", None)
+    if isinstance(declared, int):
+        return declared
+    multiple, problem = without_values(
+        spec, num_classes, lambda probe, device: _probe(probe.eval(), num_classes, device)
+    )
+    if multiple is None:
+        raise UserError(f"{spec.arch} takes no multiple of {MULTIPLES[-1]} pixels: {problem}")
+    return multiple
+
+
+def _probe(net: nn.Module, num_classes: int, device: torch.device) -> tuple[int | None, str]:
+    problem = ""
+    for multiple in MULTIPLES:
+        # Odd multiples of at least 128 pixels: no larger power of two divides them.
+        height, width = (multiple * (2 * math.ceil(n / multiple / 2) + 1) for n in (128, 160))
+        try:
+            with torch.no_grad():
+                logits = net(torch.zeros(1, 3, height, width, device=device))
+        except (RuntimeError, ValueError, AssertionError) as error:
+            if needs_values(error):
+                raise
+            problem = first_line(error)
+            continue
+        if logits.shape == (1, num_classes, height, width):
+            return multiple, ""
+        problem = f"logits {tuple(logits.shape)} for an image of {height}x{width}"
+    return None, problem
+
+
+def without_values(
+    spec: ModelSpec, num_classes: int, run: Callable[[nn.Module, torch.device], T]
+) -> T:
+    """Run something on the bare network without memory or arithmetic, on the meta device.
+
+    A network that needs values runs on the CPU.
+    """
+    try:
+        try:
+            with torch.device("meta"):
+                net = build_network(spec, num_classes)
+        except (NotImplementedError, RuntimeError):
+            net = build_network(spec, num_classes).to("meta")
+        return run(net, torch.device("meta"))
+    except (NotImplementedError, RuntimeError) as error:
+        if not needs_values(error):
+            raise
+    return run(build_network(spec, num_classes), torch.device("cpu"))
+
+
+def needs_values(error: BaseException) -> bool:
+    """Say whether an error means that the meta device, which has no values, was not enough."""
+    return isinstance(error, NotImplementedError) or "meta tensor" in str(error)
+
+
+def first_line(error: BaseException) -> str:
+    """Return an error's text on one line, shortened."""
+    text = " ".join(str(error).split())
+    return text if len(text) < 300 else text[:300] + "…"

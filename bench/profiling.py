@@ -1,0 +1,104 @@
+"""What a network costs: parameters, sizes, multiply-accumulates, memory."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from bench.errors import UserError
+from bench.models import first_line, needs_values, without_values
+from bench.suite import ModelSpec
+
+CLEAR_REFS = Path("/proc/self/clear_refs")
+
+
+@dataclass(frozen=True)
+class Complexity:
+    """Counts that hold on any machine.
+
+    num_unreached: trainable parameters that get no gradient from the logits.
+    gmacs: multiply-accumulates / 10^9 of one image in eval mode at `size` (H, W), padded as the
+        network needs.
+    """
+
+    num_params: int
+    num_trainable: int
+    num_unreached: int
+    model_bytes: int
+    gmacs: float
+    size: tuple[int, int]
+
+
+def complexity(
+    spec: ModelSpec, num_classes: int, size: tuple[int, int], multiple: int, micro_batch: int
+) -> Complexity:
+    """Count a network without training it, and try one training step's shapes.
+
+    Raises:
+        UserError: where the network cannot train on micro-batches of this size (BatchNorm over
+            a 1x1 map of one image, say), or does not run at all.
+    """
+    padded = tuple(n + -n % multiple for n in size)
+
+    def count(net: nn.Module, device: torch.device) -> Complexity:
+        params = list(net.parameters())
+        trainable = [p for p in params if p.requires_grad]
+        net.eval()
+        with FlopCounterMode(display=False) as flops, torch.no_grad():
+            net(torch.zeros(1, 3, *padded, device=device))
+        net.train()
+        try:
+            net(torch.zeros(micro_batch, 3, *padded, device=device)).sum().backward()
+        except (ValueError, RuntimeError) as error:
+            if needs_values(error):
+                raise
+            raise UserError(
+                f"{spec.arch} cannot train on {micro_batch} image(s) of {padded[0]}x{padded[1]} "
+                f"at once: {first_line(error)}"
+            ) from error
+        return Complexity(
+            num_params=sum(p.numel() for p in params),
+            num_trainable=sum(p.numel() for p in trainable),
+            num_unreached=sum(p.numel() for p in trainable if p.grad is None),
+            model_bytes=state_bytes(net.state_dict()),
+            gmacs=flops.get_total_flops() / 2e9,
+            size=size,
+        )
+
+    return without_values(spec, num_classes, count)
+
+
+def state_bytes(state: Mapping[Any, Any]) -> int:
+    """Add up the bytes of the tensors in a nested state dict."""
+    total = 0
+    for value in state.values():
+        if isinstance(value, Tensor):
+            total += value.numel() * value.element_size()
+        elif isinstance(value, Mapping):
+            total += state_bytes(value)
+    return total
+
+
+def reset_peak_memory(device: torch.device) -> None:
+    """Begin a new measurement of peak memory."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+    elif CLEAR_REFS.exists():
+        CLEAR_REFS.write_text("5")  # resets the high-water mark of this process on Linux
+
+
+def peak_memory_mib(device: torch.device) -> float | None:
+    """Return the peak since the reset, in MiB: of the GPU's allocator, else of this process.
+
+    None on the CPU of systems that cannot reset it.
+    """
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 2**20
+    if not CLEAR_REFS.exists():
+        return None
+    status = Path("/proc/self/status").read_text()
+    return next(int(n.split()[1]) / 1024 for n in status.splitlines() if n.startswith("VmHWM"))

@@ -1,0 +1,292 @@
+"""Records: what a case left on disk, the layout of its folder, atomic writes, the lock."""
+
+import json
+import os
+import platform
+import socket
+import subprocess
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cache
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Literal
+
+from filelock import FileLock, Timeout
+from pydantic import BaseModel, ValidationError
+
+from bench.case import Case
+from bench.errors import UserError
+
+PACKAGES = (
+    "torch",
+    "torchvision",
+    "timm",
+    "segmentation-models-pytorch",
+    "albumentations",
+    "opencv-python-headless",
+    "pillow",
+    "numpy",
+)
+Status = Literal["ok", "failed", "blocked"]
+
+
+class Held(Exception):
+    """Another process is running this case."""
+
+
+class Training(BaseModel):
+    """How the training went; seconds are of training alone, synchronised."""
+
+    epochs: int
+    steps: int
+    num_train: int
+    first_epoch_s: float | None = None
+    epoch_s: float | None = None
+    images_per_s: float | None = None
+    data_wait_share: float | None = None
+    total_s: float
+    resumed: int = 0
+    peak_memory_mib: float | None = None
+    loss: float | None = None
+
+
+class Record(BaseModel):
+    """One case: what was asked, what ran, on what, and what came of it."""
+
+    version: int = 1
+    id: str
+    case: Case
+    status: Status
+    reason: str | None = None
+    started: str
+    finished: str
+    environment: dict[str, Any]
+    numerics: dict[str, Any] = {}
+    model: dict[str, Any] = {}
+    complexity: dict[str, Any] = {}
+    fingerprints: dict[str, str] = {}
+    training: Training | None = None
+
+
+class EvaluationRecord(BaseModel):
+    """Scores of one evaluation, with what makes them comparable."""
+
+    version: int = 1
+    name: str
+    protocol: dict[str, Any]
+    numerics: dict[str, Any]
+    num_images: int
+    num_averaged: int
+    scores: dict[str, float | None]
+    class_iou: dict[str, float | None]
+    most_frequent: str
+    floor: dict[str, float | None]
+    seconds: float
+
+
+@dataclass(frozen=True)
+class CaseFolder:
+    """Where a case keeps what it leaves."""
+
+    path: Path
+
+    @property
+    def record(self) -> Path:
+        """The record; written last."""
+        return self.path / "record.json"
+
+    @property
+    def case(self) -> Path:
+        """What was asked."""
+        return self.path / "case.json"
+
+    @property
+    def alive(self) -> Path:
+        """The heartbeat: pid, host, epoch, time."""
+        return self.path / "alive.json"
+
+    @property
+    def history(self) -> Path:
+        """A row an epoch."""
+        return self.path / "history.csv"
+
+    @property
+    def checkpoint(self) -> Path:
+        """What a killed run continues from."""
+        return self.path / "last.pt"
+
+    @property
+    def weights(self) -> Path:
+        """The trained weights."""
+        return self.path / "weights.safetensors"
+
+    @property
+    def log(self) -> Path:
+        """What happened, with tracebacks."""
+        return self.path / "log.txt"
+
+    @property
+    def pictures(self) -> Path:
+        """A few predictions beside their truth."""
+        return self.path / "pictures"
+
+    def evaluation(self, name: str) -> Path:
+        """The scores of one evaluation; its counts lie beside it as .npz."""
+        return self.path / "eval" / f"{name}.json"
+
+    @contextmanager
+    def hold(self) -> Iterator[None]:
+        """Keep other processes from this case; the lock goes with the process that has it.
+
+        Raises:
+            Held: naming who has it.
+            UserError: where the folder cannot be written.
+        """
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            lock = FileLock(self.path / "lock", timeout=0)
+            lock.acquire()
+        except Timeout:
+            raise Held(self.holder()) from None
+        except OSError as error:
+            raise UserError(f"Cannot write to {self.path}: {error.strerror}.") from error
+        try:
+            yield
+        finally:
+            self.alive.unlink(missing_ok=True)
+            lock.release()
+
+    def holder(self) -> str:
+        """Say who last gave a sign of life here."""
+        beat = read_json(self.alive) or {}
+        return f"process {beat.get('pid', '?')} on {beat.get('host', '?')}"
+
+    def beat(self, **progress: Any) -> None:
+        """Write a sign of life."""
+        signs = {"pid": os.getpid(), "host": socket.gethostname(), "time": time.time()}
+        write_json(self.alive, signs | progress, sync=False)
+
+
+def write_atomically(file: Path, write: Callable[[Path], None], sync: bool = True) -> None:
+    """Let a file appear whole or not at all.
+
+    Raises:
+        UserError: where it cannot be written, with the reason.
+    """
+    beside = file.with_name(f".{file.name}.{os.getpid()}.tmp")
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        write(beside)
+        if sync:
+            with beside.open("rb") as stream:
+                os.fsync(stream.fileno())
+        os.replace(beside, file)
+    except OSError as error:
+        beside.unlink(missing_ok=True)
+        raise UserError(f"Cannot write {file}: {error.strerror or error}.") from error
+
+
+def write_text(file: Path, text: str, sync: bool = True) -> None:
+    """Write a text file atomically."""
+    write_atomically(file, lambda beside: _write(beside, text), sync)
+
+
+def _write(file: Path, text: str) -> None:
+    file.write_text(text, encoding="utf-8")
+
+
+def write_json(file: Path, value: Any, sync: bool = True) -> None:
+    """Write JSON atomically."""
+    write_text(file, json.dumps(value, indent=1, allow_nan=False) + "\n", sync)
+
+
+def read_json(file: Path) -> Any:
+    """Read JSON; None where there is no file or it is not whole."""
+    try:
+        return json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+
+
+def read_record(folder: Path) -> Record | None:
+    """Read the record of a case's folder; None where there is none.
+
+    Raises:
+        UserError: where the file is no record.
+    """
+    file = CaseFolder(folder).record
+    try:
+        return Record.model_validate_json(file.read_bytes())
+    except FileNotFoundError:
+        return None
+    except (OSError, ValidationError) as error:
+        raise UserError(f"{file} is not a record: {str(error).splitlines()[0]}") from error
+
+
+def read_evaluations(folder: Path) -> list[EvaluationRecord]:
+    """Read every evaluation of a case's folder.
+
+    Raises:
+        UserError: where a file is not one.
+    """
+    found = []
+    for file in sorted((folder / "eval").glob("*.json")):
+        try:
+            found.append(EvaluationRecord.model_validate_json(file.read_bytes()))
+        except (OSError, ValidationError) as error:
+            raise UserError(f"{file} is no evaluation: {str(error).splitlines()[0]}") from error
+    return found
+
+
+def now() -> str:
+    """Return the time as ISO 8601 with the offset from UTC."""
+    return time.strftime("%Y-%m-%dT%H:%M:%S%z")
+
+
+@cache
+def environment() -> Mapping[str, Any]:
+    """Describe the machine and the software."""
+    import psutil
+
+    return {
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "cpu": _cpu_name(),
+        "cores": psutil.cpu_count(logical=False) or os.cpu_count(),
+        "threads": len(psutil.Process().cpu_affinity())
+        if hasattr(psutil.Process, "cpu_affinity")
+        else os.cpu_count(),
+        "memory_gib": round(psutil.virtual_memory().total / 2**30, 1),
+        "bench": version("bench"),
+        "packages": {name: version(name) for name in PACKAGES},
+        "git": _git(),
+    }
+
+
+def _cpu_name() -> str:
+    try:
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()
+
+
+def _git() -> dict[str, Any] | None:
+    """Return the commit of this code and whether it was changed since; None outside git."""
+
+    def git(*args: str) -> str:
+        folder = Path(__file__).parent
+        done = subprocess.run(
+            ["git", *args], cwd=folder, capture_output=True, text=True, check=True, timeout=10
+        )
+        return done.stdout.strip()
+
+    try:
+        return {"commit": git("rev-parse", "HEAD"), "dirty": bool(git("status", "--porcelain"))}
+    except (OSError, subprocess.SubprocessError):
+        return None

@@ -1,0 +1,144 @@
+"""A model scored: the files of an evaluation, and pictures of what it predicts."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from bench import scores
+from bench.case import Case
+from bench.data import Dataset, Labels, open_dataset
+from bench.data.loader import EvalImages, eval_loader, eval_size, limited
+from bench.device import Numerics
+from bench.errors import UserError
+from bench.evaluate import Counts, evaluate, predict
+from bench.losses import PixelLoss
+from bench.pictures import save, strip
+from bench.record import CaseFolder, EvaluationRecord, write_atomically, write_text
+from bench.suite import Evaluation
+
+NUM_PICTURES = 4
+
+
+def open_case_dataset(case: Case, roots: Mapping[str, Path]) -> Dataset:
+    """Open the dataset of a case where it lies."""
+    spec = case.dataset
+    return open_dataset(case.dataset_name, spec.name, spec.root, spec.options, roots)
+
+
+@dataclass(frozen=True)
+class Scorer:
+    """What the evaluations of one case have in common."""
+
+    case: Case
+    dataset: Dataset
+    labels: Labels
+    loss_fn: PixelLoss
+    device: torch.device
+    numerics: Numerics
+    loader_workers: int
+
+    def count(
+        self, model: torch.nn.Module, evaluation: Evaluation, beat: Callable[[], None]
+    ) -> Counts:
+        """Predict and count a split."""
+        loader = eval_loader(
+            self._images(evaluation),
+            self.case.recipe.micro_batch,
+            self.loader_workers,
+            pin_memory=self.device.type == "cuda",
+        )
+        return evaluate(
+            model,
+            loader,
+            self.loss_fn,
+            self.labels.num_classes,
+            self.device,
+            self.numerics.precision,
+            beat,
+        )
+
+    def score(
+        self,
+        model: torch.nn.Module,
+        name: str,
+        evaluation: Evaluation,
+        folder: CaseFolder,
+        beat: Callable[[], None],
+    ) -> None:
+        """Write the counts of an evaluation and, then, its scores."""
+        counts = self.count(model, evaluation, beat)
+        most, floor = scores.constant_prediction(counts.per_image)
+        iou = dict(zip(self.labels.names, scores.class_iou(counts.per_image), strict=True))
+        record = EvaluationRecord(
+            name=name,
+            protocol=self._protocol(evaluation),
+            numerics=self.numerics.as_dict(),
+            num_images=len(counts.ids),
+            num_averaged=scores.num_averaged(counts.per_image),
+            scores=scores.finite(scores.scores(counts.per_image) | {"loss": counts.loss}),
+            class_iou=scores.finite(iou),
+            most_frequent=self.labels.names[most],
+            floor=scores.finite(scores.scores(floor)),
+            seconds=counts.seconds,
+        )
+        file = folder.evaluation(name)
+        write_atomically(file.with_suffix(".npz"), lambda beside: _write_counts(beside, counts))
+        write_text(file, record.model_dump_json(indent=1) + "\n")
+
+    def draw(self, model: torch.nn.Module, evaluation: Evaluation, folder: CaseFolder) -> None:
+        """Save a few images of a split, always the same, with truth and prediction."""
+        model.eval()
+        images = self._images(evaluation)
+        chosen = {sample.id for sample in limited(images.samples, NUM_PICTURES)}
+        for index, sample in enumerate(images.samples):
+            if sample.id not in chosen:
+                continue
+            item = images[0, index]
+            if isinstance(item, UserError):
+                raise item
+            image, target, name = item
+            logits = predict(
+                model,
+                image[None].to(self.device),
+                (target.shape[0], target.shape[1]),
+                self.device,
+                self.numerics.precision,
+            )
+            pred = logits.max(1).indices[0].cpu().numpy()
+            picture = strip(image.permute(1, 2, 0).numpy(), target.numpy(), pred, self.labels)
+            save(picture, folder.pictures / f"{name.replace('/', '_')}.png")
+
+    def _images(self, evaluation: Evaluation) -> EvalImages:
+        samples = limited(self.dataset.samples(evaluation.split), self.case.limit)
+        size = eval_size(evaluation, self.case.recipe)
+        return EvalImages(self.dataset, samples, size, evaluation.score_at)
+
+    def _protocol(self, evaluation: Evaluation) -> dict[str, Any]:
+        size = eval_size(evaluation, self.case.recipe)
+        return {
+            "dataset": self.dataset.title,
+            "classes": self.labels.num_classes,
+            "void": "excluded",
+            "split": self.dataset.describe_split(evaluation.split),
+            "fingerprint": self.dataset.fingerprint(evaluation.split),
+            "limit": self.case.limit,
+            "size": "as stored" if size is None else f"{size[0]}x{size[1]}",
+            "method": evaluation.method,
+            "score_at": evaluation.score_at,
+            "checkpoint": "last",
+            "miou": scores.MIOU_CONVENTION,
+        }
+
+
+def _write_counts(file: Path, counts: Counts) -> None:
+    with file.open("wb") as stream:
+        np.savez_compressed(
+            stream,
+            ids=np.array(counts.ids),
+            per_image=counts.per_image,
+            confusion=counts.confusion,
+        )
