@@ -232,7 +232,9 @@ def in_order(cases: Iterable[Case]) -> list[Case]:
     ids = {case.id for case in waiting}
     while waiting:
         ready = [
-            c for c in waiting if c.parent is None or c.parent.id in ordered or c.parent.id not in ids
+            c
+            for c in waiting
+            if c.parent is None or c.parent.id in ordered or c.parent.id not in ids
         ]
         ordered |= {case.id: case for case in ready}
         waiting = [case for case in waiting if case.id not in ordered]
@@ -319,4 +321,3 @@ def _is_docstring(body: list[Any]) -> bool:
         and isinstance(body[0].value, ast.Constant)
         and isinstance(body[0].value.value, str)
     )
-

@@ -54,7 +54,9 @@ def timm_models() -> tuple[str, ...]:
     """List the architectures of timm, without pretrained tags: "resnet50", …"""
     folder = package_folder("timm") / "models"
     pattern = re.compile(r"^@register_model\s*\ndef (\w+)", re.MULTILINE)
-    return tuple(sorted(name for f in folder.glob("*.py") for name in pattern.findall(f.read_text())))
+    return tuple(
+        sorted(name for f in folder.glob("*.py") for name in pattern.findall(f.read_text()))
+    )
 
 
 def encoders() -> tuple[str, ...]:

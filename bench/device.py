@@ -151,5 +151,3 @@ def set_random_states(states: dict[str, Any]) -> None:
     np.random.set_state((name, keys.numpy(), *rest))
     version, internal, gauss = states["python"]
     random.setstate((version, tuple(internal), gauss))
-
-

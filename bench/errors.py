@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from enum import IntEnum
 
 
 class UserError(Exception):
@@ -22,3 +23,14 @@ class Faults(ValueError):
     def __init__(self, faults: Sequence[Fault]) -> None:
         super().__init__("; ".join(fault.message for fault in faults))
         self.faults = tuple(faults)
+
+
+class Exit(IntEnum):
+    """What the exit code of a command says."""
+
+    OK = 0
+    CASE_FAILED = 1
+    USAGE = 2
+    NOTHING_MATCHED = 3
+    INTERRUPTED = 4
+    RUNNING_ELSEWHERE = 5

@@ -28,7 +28,7 @@ ENCODER_NORMALIZE = {
     "inceptionresnetv2": HALF,
     "inceptionv4": HALF,
     "xception": HALF,
-    **{name: DPN for name in ("dpn68", "dpn68b", "dpn92", "dpn98", "dpn107", "dpn131")},
+    **dict.fromkeys(("dpn68", "dpn68b", "dpn92", "dpn98", "dpn107", "dpn131"), DPN),
 }
 T = TypeVar("T")
 MULTIPLES = (1, 2, 4, 8, 16, 32, 64)
@@ -54,7 +54,7 @@ class Segmenter(nn.Module):
     def forward(self, image: Tensor) -> Tensor:
         """Map uint8 images (N, 3, H, W) to logits (N, K, H, W)."""
         height, width = image.shape[-2:]
-        x = (image.float() - cast(Tensor, self.mean)) / cast(Tensor, self.std)
+        x = (image.float() - cast("Tensor", self.mean)) / cast("Tensor", self.std)
         below, right = -height % self.input_multiple, -width % self.input_multiple
         if below or right:
             x = F.pad(x, (0, right, 0, below))
@@ -97,7 +97,7 @@ def build_network(spec: ModelSpec, num_classes: int, download: bool = False) -> 
     """Build the bare network, at random unless `download` allows weights by name."""
     kind, _, name = spec.arch.partition("/")
     if ":" in spec.arch:
-        builder = cast(Callable[..., Any], resolve(spec.arch))
+        builder = cast("Callable[..., Any]", resolve(spec.arch))
     else:
         builder = pick("kind of model", kind, BUILDERS)(name)
     options = spec.options
@@ -145,7 +145,7 @@ def _smp(name: str) -> Callable[..., nn.Module]:
 
 def _custom(name: str) -> Callable[..., nn.Module]:
     module = importlib.import_module(f"custom_models.{name}")
-    return cast(Callable[..., nn.Module], module.build)
+    return cast("Callable[..., nn.Module]", module.build)
 
 
 BUILDERS: dict[str, Callable[[str], Callable[..., nn.Module]]] = {"smp": _smp, "custom": _custom}

@@ -19,6 +19,7 @@ from pydantic import BaseModel, ValidationError
 
 from bench.case import Case
 from bench.errors import UserError
+from bench.suite import Suite
 
 PACKAGES = (
     "torch",
@@ -85,6 +86,13 @@ class EvaluationRecord(BaseModel):
     most_frequent: str
     floor: dict[str, float | None]
     seconds: float
+
+
+class Resolved(BaseModel):
+    """A suite as it was when it last ran, with its cases; reports read it."""
+
+    suite: Suite
+    cases: tuple[Case, ...]
 
 
 @dataclass(frozen=True)
@@ -239,6 +247,32 @@ def read_evaluations(folder: Path) -> list[EvaluationRecord]:
         except (OSError, ValidationError) as error:
             raise UserError(f"{file} is no evaluation: {str(error).splitlines()[0]}") from error
     return found
+
+
+def results_folder(out: Path, suite: Suite) -> Path:
+    """Return where a suite's cases go; limited runs lie apart."""
+    limit = f"@limit-{suite.limit}" if suite.limit is not None else ""
+    return out / f"{suite.name}{limit}"
+
+
+def write_resolved(folder: Path, resolved: Resolved) -> None:
+    """Save a suite beside its results."""
+    write_text(folder / "suite.json", resolved.model_dump_json(indent=1) + "\n")
+
+
+def read_resolved(folder: Path) -> Resolved | None:
+    """Read the suite saved beside its results; None where there is none.
+
+    Raises:
+        UserError: where the file is no suite.
+    """
+    file = folder / "suite.json"
+    try:
+        return Resolved.model_validate_json(file.read_bytes())
+    except FileNotFoundError:
+        return None
+    except (OSError, ValidationError) as error:
+        raise UserError(f"{file} is no saved suite: {str(error).splitlines()[0]}") from error
 
 
 def now() -> str:

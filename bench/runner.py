@@ -392,9 +392,7 @@ class _Run:
         self._beat([], 0, 0, 0)
 
 
-def open_scorer(
-    case: Case, options: Options, device: torch.device, numerics: Numerics
-) -> Scorer:
+def open_scorer(case: Case, options: Options, device: torch.device, numerics: Numerics) -> Scorer:
     """Open a case's dataset and what scores it."""
     dataset = open_case_dataset(case, options.roots)
     labels = dataset.labels(dataset.options)

@@ -9,25 +9,20 @@ from typing import Literal
 from bench.case import Case, in_order
 from bench.engines import in_process
 from bench.errors import UserError
-from bench.record import CaseFolder, read_evaluations, read_record, write_text
+from bench.record import (
+    CaseFolder,
+    Resolved,
+    read_evaluations,
+    read_record,
+    results_folder,
+    write_resolved,
+)
 from bench.runner import Options, Outcome, Task, record_blocked
-from bench.suite import Frozen, Suite
+from bench.suite import Suite
 from bench.validate import Checked
 
 State = Literal["done", "failed", "resume", "stale", "to do"]
 CHECKPOINTS_PER_MODEL = 5  # weights, and two checkpoints of weights with two moments' worth
-
-
-class Resolved(Frozen):
-    """A suite as it was when it last ran; reports read it."""
-
-    suite: Suite
-    cases: tuple[Case, ...]
-
-    @property
-    def ids(self) -> list[str]:
-        """The ids of its cases, in order."""
-        return [case.id for case in self.cases]
 
 
 @dataclass(frozen=True)
@@ -38,12 +33,6 @@ class Planned:
     task: Task
     state: State
     reason: str | None
-
-
-def results_folder(out: Path, suite: Suite) -> Path:
-    """Return where a suite's cases go; limited runs lie apart."""
-    limit = f"@limit-{suite.limit}" if suite.limit is not None else ""
-    return out / f"{suite.name}{limit}"
 
 
 def plan(
@@ -95,9 +84,8 @@ def run(
     Raises:
         UserError: where the results folder cannot be written.
     """
-    folder = results_folder(out, suite)
     resolved = Resolved(suite=suite, cases=tuple(all_cases))
-    write_text(folder / "suite.json", resolved.model_dump_json(indent=1) + "\n")
+    write_resolved(results_folder(out, suite), resolved)
     bad: set[str] = set()
     for item in planned:
         if item.state == "done":

@@ -123,9 +123,7 @@ def load_part(
     prefix = "" if part == "all" else f"{part}."
     own = {key: value for key, value in net.state_dict().items() if key.startswith(prefix)}
     taken = {
-        key: value
-        for key, value in state.items()
-        if key in own and value.shape == own[key].shape
+        key: value for key, value in state.items() if key in own and value.shape == own[key].shape
     }
     missing = [key for key in own if key not in taken and not _is_counter(key)]
     if not taken or (part != "all" and missing):

@@ -12,7 +12,16 @@ from bench.data.voc2012 import VOC2012
 from bench.errors import UserError
 from bench.lookup import pick, resolve
 
-__all__ = ["DATASETS", "IGNORE_INDEX", "Dataset", "Labels", "Pair", "Sample", "find", "open_dataset"]
+__all__ = [
+    "DATASETS",
+    "IGNORE_INDEX",
+    "Dataset",
+    "Labels",
+    "Pair",
+    "Sample",
+    "find",
+    "open_dataset",
+]
 
 DATASETS: dict[str, type[Dataset]] = {"camvid": CamVid, "shapes": Shapes, "voc2012": VOC2012}
 

@@ -145,9 +145,7 @@ def eval_size(evaluation: Evaluation, recipe: Recipe) -> tuple[int, int] | None:
     return None if evaluation.size == "stored" else evaluation.size
 
 
-def _loader(
-    images: Images, batches: Any, num_workers: int, pin_memory: bool
-) -> DataLoader[Any]:
+def _loader(images: Images, batches: Any, num_workers: int, pin_memory: bool) -> DataLoader[Any]:
     return DataLoader(
         images,
         batch_sampler=batches,

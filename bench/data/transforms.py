@@ -11,11 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
-import albumentations as A  # noqa: E402 (looks for updates unless told before)
+import albumentations as A
 
-from bench.data.dataset import IGNORE_INDEX, Pair  # noqa: E402
-from bench.errors import UserError  # noqa: E402
-from bench.lookup import unknown  # noqa: E402
+from bench.data.dataset import IGNORE_INDEX, Pair
+from bench.errors import UserError
+from bench.lookup import unknown
 
 BACKEND = f"albumentations {A.__version__}"
 TRANSFORMS: dict[str, type[Any]] = {

@@ -1,0 +1,274 @@
+"""The commands: parse, call, print."""
+
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from bench.errors import Exit, UserError
+
+app = typer.Typer(
+    name="bench",
+    help="Train and evaluate semantic segmentation networks; make comparison tables.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+
+Suites = Annotated[list[Path], typer.Argument(help="suite files")]
+Filter = Annotated[str | None, typer.Option("--filter", help="glob on case names")]
+Settings = Annotated[
+    list[str] | None, typer.Option("--set", help="key=value laid over the suite, repeatable")
+]
+Limit = Annotated[
+    str | None, typer.Option(help="images of each split: a number or a fraction; --set limit=…")
+]
+Roots = Annotated[
+    list[str] | None, typer.Option("--root", help="name=path of a dataset, repeatable")
+]
+Out = Annotated[Path, typer.Option(help="folder of results")]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 or mps")]
+LoaderWorkers = Annotated[
+    int | None, typer.Option(help="processes that read images; default by device")
+]
+JsonLines = Annotated[bool, typer.Option("--json", help="one line of JSON a case")]
+
+
+@app.command()
+def run(
+    suites: Suites,
+    pattern: Filter = None,
+    limit: Limit = None,
+    settings: Settings = None,
+    device: Device = "auto",
+    root: Roots = None,
+    out: Out = Path("results"),
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="show the plan, train nothing")
+    ] = False,
+    retry_failed: Annotated[
+        bool, typer.Option("--retry-failed", help="run failed cases again")
+    ] = False,
+    fail_fast: Annotated[
+        bool, typer.Option("--fail-fast", help="stop at the first failed case")
+    ] = False,
+    max_time: Annotated[
+        str | None, typer.Option(help="stop after saving: 90 (seconds), 30m, 8h")
+    ] = None,
+    loader_workers: LoaderWorkers = None,
+    json_lines: JsonLines = False,
+) -> None:
+    """Train and evaluate the cases of suites; finished ones are skipped.
+
+    Exit codes: 0 all good, 1 a case failed, 2 usage or bad suite, 3 nothing matched,
+    4 interrupted after saving, 5 running elsewhere.
+    """
+    from bench.verbs import run_suites
+
+    _leave(
+        run_suites(
+            suites,
+            pattern=pattern,
+            settings=[*(settings or []), *([f"limit={limit}"] if limit else [])],
+            device=device,
+            roots=_roots(root),
+            out=out,
+            dry_run=dry_run,
+            retry_failed=retry_failed,
+            fail_fast=fail_fast,
+            max_time_s=_seconds(max_time),
+            loader_workers=loader_workers,
+            json_lines=json_lines,
+        )
+    )
+
+
+@app.command()
+def evaluate(
+    target: Annotated[Path, typer.Argument(help="a suite, or the folder of a case")],
+    pattern: Filter = None,
+    checkpoint: Annotated[
+        Path | None, typer.Option(help="score these weights of your own, without training")
+    ] = None,
+    limit: Limit = None,
+    settings: Settings = None,
+    device: Device = "auto",
+    root: Roots = None,
+    out: Out = Path("results"),
+    loader_workers: LoaderWorkers = None,
+    json_lines: JsonLines = False,
+) -> None:
+    """Score kept weights by the evaluations that are missing, or a checkpoint of your own."""
+    from bench.verbs import evaluate_target
+
+    _leave(
+        evaluate_target(
+            target,
+            pattern=pattern,
+            checkpoint=checkpoint,
+            settings=[*(settings or []), *([f"limit={limit}"] if limit else [])],
+            device=device,
+            roots=_roots(root),
+            out=out,
+            loader_workers=loader_workers,
+            json_lines=json_lines,
+        )
+    )
+
+
+@app.command()
+def report(
+    targets: Annotated[
+        list[Path] | None, typer.Argument(help="suites or folders; default: all of --results")
+    ] = None,
+    formats: Annotated[
+        str, typer.Option("--format", help="of the files: any of md,latex,csv")
+    ] = "md,latex,csv",
+    out: Annotated[
+        Path | None, typer.Option(help="folder for the files; default: beside the records")
+    ] = None,
+    results: Annotated[Path, typer.Option(help="folder of results")] = Path("results"),
+) -> None:
+    """Turn records into tables: print them as Markdown, write them as Markdown, LaTeX, CSV."""
+    from bench import report as reports
+
+    names = [name.strip() for name in formats.split(",") if name.strip()]
+    made = reports.report(targets or [], results)
+    files = reports.write(made, names, out)
+    for one in made:
+        typer.echo(f"# {one.title}\n\n{reports.text(one)}")
+    typer.echo(
+        f"Written: {len(files)} files in {', '.join(sorted({str(f.parent) for f in files}))}"
+    )
+
+
+@app.command(name="list")
+def list_names(
+    kind: Annotated[str, typer.Argument(help="models, datasets, encoders or suites")],
+    matching: Annotated[str, typer.Option("--filter", help="glob on the names")] = "*",
+) -> None:
+    """List the models, datasets, encoders or suites there are."""
+    from bench.listing import listed
+
+    for line in listed(kind, matching):
+        typer.echo(line)
+
+
+@app.command()
+def validate(
+    suites: Suites,
+    settings: Settings = None,
+    limit: Limit = None,
+    root: Roots = None,
+    deep: Annotated[
+        bool, typer.Option("--deep", help="data present, one forward and backward of every pair")
+    ] = False,
+    device: Device = "auto",
+) -> None:
+    """Check suites: schema, names, shapes; with --deep the data and a training step too."""
+    from bench.verbs import validate_suites
+
+    every = [*(settings or []), *([f"limit={limit}"] if limit else [])]
+    validate_suites(suites, every, _roots(root), deep, device)
+
+
+@app.command()
+def schema() -> None:
+    """Print the JSON Schema of suite files, for editors."""
+    import json
+
+    from bench.suite import Suite
+
+    typer.echo(json.dumps(Suite.model_json_schema(), indent=2))
+
+
+@app.command()
+def show(
+    case: Annotated[str, typer.Argument(help="a case's folder, or a glob on folder names")],
+    results: Annotated[Path, typer.Option(help="folder of results")] = Path("results"),
+) -> None:
+    """Show one record in full, with the command that repeats it."""
+    from bench.listing import shown
+
+    typer.echo(shown(case, results))
+
+
+@app.command()
+def rm(
+    pattern: Annotated[str, typer.Argument(help="glob on case names")] = "",
+    stale: Annotated[
+        bool, typer.Option("--stale", help="those that are no longer of their suite")
+    ] = False,
+    failed: Annotated[bool, typer.Option("--failed", help="those that failed")] = False,
+    results: Annotated[Path, typer.Option(help="folder of results")] = Path("results"),
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="only say what would go")] = False,
+) -> None:
+    """Remove cases from the results, by glob or by state; published ones stay."""
+    from bench.listing import remove
+
+    removed = remove(results, pattern, stale=stale, failed=failed, dry_run=dry_run)
+    for folder in removed:
+        typer.echo(f"{'would remove' if dry_run else 'removed'} {folder}")
+    if not removed:
+        typer.echo("No case matched.", err=True)
+        raise typer.Exit(Exit.NOTHING_MATCHED)
+
+
+@app.command()
+def env(json_lines: JsonLines = False) -> None:
+    """Show the machine and the versions, as records keep them."""
+    import json
+
+    from bench.device import describe_device, pick_device
+    from bench.record import environment
+
+    facts = {**environment(), "device": (device := str(pick_device("auto")))}
+    facts |= describe_device(pick_device(device))
+    if json_lines:
+        typer.echo(json.dumps(facts))
+        return
+    for key, value in facts.items():
+        typer.echo(f"{key:16} {value}")
+
+
+def _leave(code: int) -> None:
+    if code:
+        raise typer.Exit(code)
+
+
+def _roots(given: list[str] | None) -> dict[str, Path]:
+    roots = {}
+    for item in given or []:
+        name, equals, path = item.partition("=")
+        if not (name and equals and path):
+            raise UserError(f"--root takes name=path, such as camvid=/data/camvid, not {item!r}.")
+        roots[name] = Path(path).expanduser()
+    return roots
+
+
+def _seconds(text: str | None) -> float | None:
+    if text is None:
+        return None
+    units = {"s": 1, "m": 60, "h": 3600}
+    number, unit = (text[:-1], text[-1]) if text[-1:] in units else (text, "s")
+    try:
+        return float(number) * units[unit]
+    except ValueError as error:
+        raise UserError(f"--max-time takes 90, 90s, 30m or 8h, not {text!r}.") from error
+
+
+def main(args: Any = None) -> None:
+    """Run the command line; a user's mistake is one message and the exit code of a bad suite."""
+    try:
+        app(args)
+    except UserError as error:
+        typer.echo(f"Error: {error}" if "\n" not in str(error) else str(error), err=True)
+        sys.exit(Exit.USAGE)
+    except KeyboardInterrupt:
+        typer.echo("Stopped at once; the last checkpoint stands.", err=True)
+        sys.exit(130)
+    except BrokenPipeError:
+        sys.exit(Exit.OK)

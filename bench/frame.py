@@ -1,0 +1,135 @@
+"""Records to one tidy DataFrame, and the mean and spread over seeds."""
+
+import json
+import warnings
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from bench.columns import COLUMNS
+from bench.errors import UserError
+from bench.record import EvaluationRecord, Record, read_evaluations, read_record
+
+PROTOCOL_KEYS = (
+    "dataset",
+    "classes",
+    "void",
+    "split",
+    "fingerprint",
+    "limit",
+    "size",
+    "method",
+    "score_at",
+    "checkpoint",
+    "miou",
+)
+
+
+def load(*folders: str | Path) -> pd.DataFrame:
+    """Read every record below some folders.
+
+    Returns:
+        One row per case and evaluation, one per case without any. Scores are in 0..1, `iou/NAME`
+        the IoU of a class, `floor/NAME` the scores of always predicting the most frequent class.
+        Records that cannot be read are passed over with a warning that names them.
+    """
+    rows = [row for folder in folders for row in _rows(Path(folder))]
+    frame = pd.DataFrame(rows)
+    for name in COLUMNS:
+        if name not in frame:
+            frame[name] = float("nan")
+        frame[name] = pd.to_numeric(frame[name])
+    return frame
+
+
+def _rows(folder: Path) -> Iterable[dict[str, Any]]:
+    for file in sorted(folder.rglob("record.json")):
+        try:
+            record = read_record(file.parent)
+            evaluations = read_evaluations(file.parent)
+        except UserError as error:
+            warnings.warn(str(error), stacklevel=3)
+            continue
+        if record is None:
+            continue
+        case = _case_row(record, file.parent)
+        if record.status != "ok" or not evaluations:
+            yield case
+            continue
+        for evaluation in evaluations:
+            yield case | _evaluation_row(evaluation)
+
+
+def _case_row(record: Record, folder: Path) -> dict[str, Any]:
+    case, training, facts = record.case, record.training, record.complexity
+    numerics, environment = record.numerics, record.environment
+    machine = environment.get("gpu") if numerics.get("device") == "cuda" else environment.get("cpu")
+    return {
+        "suite": folder.parent.name,
+        "folder": str(folder),
+        "id": record.id,
+        "case": case.name,
+        "label": case.label,
+        "dataset": case.dataset_name,
+        "model": case.model_name,
+        "arch": case.model.arch,
+        "recipe": case.recipe_name,
+        "seed": case.seed,
+        "status": record.status,
+        "reason": record.reason,
+        "machine": f"{machine}, {numerics.get('threads')} threads"
+        if numerics.get("device") == "cpu"
+        else machine,
+        "numerics": json.dumps(numerics, sort_keys=True),
+        "trained_in": numerics.get("precision"),
+        "num_params": facts.get("num_params"),
+        "num_trainable": facts.get("num_trainable"),
+        "num_unreached": facts.get("num_unreached"),
+        "model_mb": _mega(facts.get("model_bytes")),
+        "checkpoint_mb": _mega(facts.get("checkpoint_bytes")),
+        "gmacs": facts.get("gmacs"),
+        "macs_size": "x".join(map(str, facts.get("size", ()))),
+        "epoch_s": training.epoch_s if training else None,
+        "images_per_s": training.images_per_s if training else None,
+        "peak_memory_mib": training.peak_memory_mib if training else None,
+        "num_train": training.num_train if training else None,
+    }
+
+
+def _mega(num_bytes: float | None) -> float | None:
+    return None if num_bytes is None else num_bytes / 1e6
+
+
+def _evaluation_row(evaluation: EvaluationRecord) -> dict[str, Any]:
+    protocol = {key: evaluation.protocol.get(key) for key in PROTOCOL_KEYS}
+    return {
+        "evaluation": evaluation.name,
+        "split": str(protocol["split"]).split(" (")[0],
+        "protocol": json.dumps(protocol, sort_keys=True),
+        "num_images": evaluation.num_images,
+        "num_averaged": evaluation.num_averaged,
+        "most_frequent": evaluation.most_frequent,
+        **evaluation.scores,
+        **{f"iou/{name}": value for name, value in evaluation.class_iou.items()},
+        **{f"floor/{name}": value for name, value in evaluation.floor.items()},
+    }
+
+
+def over_seeds(frame: pd.DataFrame) -> pd.DataFrame:
+    """Reduce rows that differ in their seed alone to mean, `NAME/std` and the number of seeds.
+
+    Rows with other numerics stay apart. The standard deviation is of the sample (n - 1).
+    """
+    keys = ["suite", "dataset", "model", "recipe", "label", "evaluation", "numerics", "protocol"]
+    figures = [*COLUMNS, *(name for name in frame if str(name).startswith(("iou/", "floor/")))]
+    rows = []
+    for _, group in frame.groupby(keys, sort=False, dropna=False):
+        row = group.iloc[0].to_dict()
+        row["num_seeds"] = len(group)
+        for name in figures:
+            row[name] = group[name].astype(float).mean()
+            row[f"{name}/std"] = group[name].astype(float).std()
+        rows.append(row)
+    return pd.DataFrame(rows)

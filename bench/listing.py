@@ -1,0 +1,124 @@
+"""What `list`, `show` and `rm` find: names, records, folders."""
+
+import fnmatch
+import shutil
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+from bench import catalog, data, yaml_file
+from bench.errors import UserError
+from bench.lookup import pick
+from bench.record import CaseFolder, Record, read_evaluations, read_record, read_resolved
+
+APART = ("published", "baselines")
+
+
+def listed(kind: str, pattern: str) -> list[str]:
+    """List names of a kind that match a glob."""
+    names = pick("list", kind, LISTS)()
+    return [line for line in names if fnmatch.fnmatchcase(line.split("  ")[0], pattern)]
+
+
+def _datasets() -> Iterable[str]:
+    for name, dataset in data.DATASETS.items():
+        labels = dataset.labels(dataset.Options.model_validate({}))
+        splits = ", ".join(dataset.splits)
+        yield f"{name:10}  {dataset.title}: {labels.num_classes} classes; {splits}"
+
+
+def _suites() -> Iterable[str]:
+    for file in sorted(Path("suites").rglob("*.yaml")):
+        document = yaml_file.read(file)
+        first = next((line for line in file.read_text().splitlines() if line[:2] == "# "), "")
+        name = document.data.get("name", "?") if isinstance(document.data, dict) else "?"
+        yield f"{file!s:28}  {name}: {first.removeprefix('# ')}"
+
+
+LISTS: dict[str, Callable[[], Iterable[str]]] = {
+    "models": catalog.architectures,
+    "datasets": _datasets,
+    "encoders": catalog.encoders,
+    "suites": _suites,
+}
+
+
+def shown(name: str, results: Path) -> str:
+    """Write a case's record in full, with the command that repeats it.
+
+    Args:
+        name: a folder, or a glob on the names of case folders below `results`.
+    """
+    folder = Path(name)
+    if not CaseFolder(folder).record.is_file():
+        found = [f for f in _case_folders(results) if fnmatch.fnmatchcase(f.name, f"{name}*")]
+        if len(found) != 1:
+            listing = "".join(f"\n  {f}" for f in found[:20])
+            raise UserError(f"{len(found)} cases match {name!r} in {results}; name one.{listing}")
+        [folder] = found
+    record = read_record(folder)
+    if record is None:
+        raise UserError(f"{folder} has no record yet.")
+    parts = [f"{folder}", record.model_dump_json(indent=2)]
+    parts += [evaluation.model_dump_json(indent=2) for evaluation in read_evaluations(folder)]
+    return "\n".join([*parts, "", *_how_to_repeat(record, folder)])
+
+
+def _how_to_repeat(record: Record, folder: Path) -> list[str]:
+    resolved = read_resolved(folder.parent)
+    lines = []
+    if resolved is not None and record.id not in {case.id for case in resolved.cases}:
+        lines.append("Its suite has changed since: that as it stands is another case.")
+    limit = f" --limit {record.case.limit}" if record.case.limit is not None else ""
+    name = folder.parent.name.partition("@")[0]
+    suite = next(
+        (f for f in Path("suites").rglob("*.yaml") if yaml_file.read(f).data.get("name") == name),
+        Path("suites") / f"{name}.yaml",
+    )
+    device = record.numerics.get("device", "auto")
+    lines.append("Repeat it, after removing this record, with")
+    lines.append(
+        f"  python -m bench run {suite} --filter '{record.case.name}'{limit} --device {device}"
+    )
+    return lines
+
+
+def remove(results: Path, pattern: str, *, stale: bool, failed: bool, dry_run: bool) -> list[Path]:
+    """Remove the folders of cases: by glob on names, those of no suite's ids, those that failed.
+
+    Raises:
+        UserError: where nothing says which.
+    """
+    if not (pattern or stale or failed):
+        raise UserError("Say which cases: a glob on their names, --stale or --failed.")
+    chosen = []
+    for folder in _case_folders(results):
+        name, _, short_id = folder.name.rpartition("__")
+        if pattern and not fnmatch.fnmatchcase(name, pattern):
+            continue
+        if stale and not _is_stale(folder, short_id):
+            continue
+        if failed and not _has_failed(folder):
+            continue
+        chosen.append(folder)
+        if not dry_run:
+            with CaseFolder(folder).hold():
+                shutil.rmtree(folder)
+    return chosen
+
+
+def _is_stale(folder: Path, short_id: str) -> bool:
+    resolved = read_resolved(folder.parent)
+    return resolved is not None and short_id not in {case.id[:8] for case in resolved.cases}
+
+
+def _has_failed(folder: Path) -> bool:
+    record = read_record(folder)
+    return record is not None and record.status != "ok"
+
+
+def _case_folders(results: Path) -> list[Path]:
+    return [
+        file.parent
+        for file in sorted(results.rglob("case.json"))
+        if file.relative_to(results).parts[0] not in APART
+    ]

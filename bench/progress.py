@@ -1,0 +1,127 @@
+"""Progress, read from the signs of life that running cases write."""
+
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from rich.console import Console
+from rich.live import Live
+from rich.markup import escape
+from rich.progress import BarColumn, Progress, TextColumn
+
+from bench.record import CaseFolder, read_json
+
+POLL_S = 0.5
+
+
+@dataclass
+class Watched:
+    """What is shown: the case that runs, and how many are done."""
+
+    num_cases: int
+    done: int = 0
+    name: str = ""
+    folder: CaseFolder | None = None
+    case_start: float = field(default_factory=time.monotonic)
+    seconds: list[float] = field(default_factory=list)
+
+    def begin(self, name: str, folder: CaseFolder) -> None:
+        """Show another case."""
+        self.name, self.folder, self.case_start = name, folder, time.monotonic()
+
+    def end(self, seconds: float) -> None:
+        """Count a case as done."""
+        self.done += 1
+        self.name, self.folder = "", None
+        if seconds > 0:
+            self.seconds.append(seconds)
+
+
+@contextmanager
+def watching(num_cases: int, console: Console) -> Iterator[Watched]:
+    """Show progress while the body runs: a bar on a terminal, a line an epoch elsewhere."""
+    watched = Watched(num_cases)
+    stop = threading.Event()
+    show = _bar if console.is_terminal else _lines
+    thread = threading.Thread(target=show, args=(watched, console, stop), daemon=True)
+    thread.start()
+    try:
+        yield watched
+    finally:
+        stop.set()
+        thread.join()
+
+
+def _bar(watched: Watched, console: Console, stop: threading.Event) -> None:
+    bars = Progress(
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=20),
+        TextColumn("{task.fields[figures]}"),
+        console=console,
+    )
+    bar = bars.add_task("", total=1.0, figures="")
+    with Live(bars, console=console, refresh_per_second=4, transient=True):
+        while not stop.wait(POLL_S):
+            beat = _beat(watched)
+            share = _share(beat)
+            title = f"[{watched.done + 1}/{watched.num_cases}] {watched.name}"
+            figures = ", ".join([*_figures(beat), *_time_left(watched, share)])
+            bars.update(bar, description=escape(title), completed=share, figures=escape(figures))
+
+
+def _lines(watched: Watched, console: Console, stop: threading.Event) -> None:
+    shown: tuple[str, int] = ("", 0)
+    while not stop.wait(POLL_S):
+        beat = _beat(watched)
+        now = (watched.name, beat.get("epoch", 0))
+        if now != shown and now[1] > 1:
+            parts = [*_figures(beat), *_time_left(watched, _share(beat))]
+            console.print(f"  {watched.name}: {', '.join(parts)}", markup=False, highlight=False)
+        shown = now
+
+
+def _beat(watched: Watched) -> dict[str, Any]:
+    folder = watched.folder
+    beat = read_json(folder.alive) if folder is not None else None
+    return beat if isinstance(beat, dict) else {}
+
+
+def _share(beat: dict[str, Any]) -> float:
+    return beat["step"] / beat["num_steps"] if beat.get("num_steps") else 0.0
+
+
+def _figures(beat: dict[str, Any]) -> list[str]:
+    if not beat.get("num_epochs"):
+        return ["scoring"] if beat else []
+    figures = [f"epoch {min(beat['epoch'], beat['num_epochs'])}/{beat['num_epochs']}"]
+    if beat.get("loss") is not None:
+        figures.append(f"loss {beat['loss']:.4f}")
+    if beat.get("miou") is not None:
+        figures.append(f"mIoU {100 * beat['miou']:.2f} %")
+    if beat.get("images_per_s") is not None:
+        figures.append(f"{beat['images_per_s']:.1f} img/s")
+    return figures
+
+
+def _time_left(watched: Watched, share: float) -> list[str]:
+    """Estimate the time left for the case and for the suite, by what was done so far."""
+    if share <= 0:
+        return []
+    spent = time.monotonic() - watched.case_start
+    case_s = spent * (1 - share) / share
+    after = watched.num_cases - watched.done - 1
+    typical = sum([*watched.seconds, spent + case_s]) / (len(watched.seconds) + 1)
+    return [f"{duration(case_s)} left", f"suite {duration(case_s + after * typical)}"]
+
+
+def duration(seconds: float) -> str:
+    """Write a duration shortly: 42 s, 3:07 min, 2:15 h."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60}:{whole % 60:02d} min"
+    return f"{whole // 3600}:{whole % 3600 // 60:02d} h"

@@ -1,0 +1,185 @@
+"""A table as Markdown, LaTeX or CSV; whatever a name holds, it is text."""
+
+import csv
+import io
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from tabulate import tabulate
+
+EMPTY = "—"
+LATEX_SPECIAL = {
+    "\\": r"\textbackslash{}",
+    "&": r"\&",
+    "%": r"\%",
+    "$": r"\$",
+    "#": r"\#",
+    "_": r"\_",
+    "{": r"\{",
+    "}": r"\}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "<": r"\textless{}",
+    ">": r"\textgreater{}",
+    "|": r"\textbar{}",
+    '"': r"\textquotedbl{}",
+    "'": r"\textquotesingle{}",
+    "`": r"\textasciigrave{}",
+    "—": "---",
+    "–": "--",
+    "±": r"$\pm$",
+    "×": r"$\times$",
+}
+MARKDOWN_SPECIAL = "\\`*_{}[]<>#|~$"
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A number as a cell: its value in the column's unit, and its spread over seeds."""
+
+    value: float
+    digits: int
+    spread: float = math.nan
+
+    def text(self, plus_minus: str) -> str:
+        """Write the number, and its spread where there is one."""
+        if math.isnan(self.value):
+            return EMPTY
+        mean = f"{self.value:.{self.digits}f}"
+        return (
+            mean if math.isnan(self.spread) else f"{mean}{plus_minus}{self.spread:.{self.digits}f}"
+        )
+
+
+Cell = str | Figure
+
+
+@dataclass(frozen=True)
+class Header:
+    """The top of a column; neighbours of one group stand under it."""
+
+    title: str
+    group: str = ""
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table before it has a format."""
+
+    name: str
+    caption: str
+    headers: list[Header]
+    rows: list[list[Cell]]
+    notes: list[str] = field(default_factory=list)
+
+
+def markdown(table: Table) -> str:
+    """Write a pipe table with its caption above and its notes below."""
+    headers = [escape_markdown(f"{h.group} {h.title}".strip()) for h in table.headers]
+    rows = [
+        [escape_markdown(c) if isinstance(c, str) else c.text(" ± ") for c in row]
+        for row in table.rows
+    ]
+    align = ["left", *["right"] * (len(headers) - 1)]
+    body = tabulate(rows, headers, tablefmt="pipe", colalign=align, disable_numparse=True)
+    notes = "".join(f"\n- {escape_markdown(note)}" for note in table.notes)
+    return f"**{escape_markdown(table.caption)}**\n\n{body}\n" + (f"{notes}\n" if notes else "")
+
+
+def escape_markdown(text: str) -> str:
+    """Let Markdown show the characters of a text as they are."""
+    escaped = "".join(f"\\{c}" if c in MARKDOWN_SPECIAL else c for c in text)
+    return " ".join(escaped.split())
+
+
+def latex(table: Table) -> str:
+    """Write a table environment; it needs the packages booktabs and, for umlauts, fontenc."""
+    lines = [
+        "% needs \\usepackage{booktabs} and \\usepackage[T1]{fontenc}, \\usepackage{textcomp}",
+        "\\begin{table}",
+        "\\centering",
+        f"\\caption{{{escape_latex(table.caption)}}}",
+        f"\\label{{tab:{table.name}}}",
+        f"\\begin{{tabular}}{{l{'r' * (len(table.headers) - 1)}}}",
+        "\\toprule",
+        *_latex_groups(table.headers),
+        _latex_row([escape_latex(header.title) for header in table.headers]),
+        "\\midrule",
+        *[
+            _latex_row([escape_latex(c) if isinstance(c, str) else _latex_figure(c) for c in row])
+            for row in table.rows
+        ],
+        "\\bottomrule",
+        "\\end{tabular}",
+    ]
+    lines += [f"\n\\smallskip\\footnotesize {escape_latex(note)}" for note in table.notes]
+    return "\n".join([*lines, "\\end{table}", ""])
+
+
+def _latex_row(cells: list[str]) -> str:
+    return " & ".join(cells) + r" \\"
+
+
+def _latex_figure(figure: Figure) -> str:
+    return figure.text(r" $\pm$ ").replace(EMPTY, "---")
+
+
+def _latex_groups(headers: list[Header]) -> list[str]:
+    if not any(header.group for header in headers):
+        return []
+    cells, rules, start = [], [], 0
+    while start < len(headers):
+        end = start
+        while end < len(headers) and headers[end].group == headers[start].group:
+            end += 1
+        group = escape_latex(headers[start].group)
+        cells.append(f"\\multicolumn{{{end - start}}}{{c}}{{{group}}}" if group else "")
+        if group:
+            rules.append(f"\\cmidrule(lr){{{start + 1}-{end}}}")
+        elif end - start > 1:
+            cells[-1] = " & " * (end - start - 1)
+        start = end
+    return [_latex_row(cells), "".join(rules)]
+
+
+def escape_latex(text: str) -> str:
+    """Let LaTeX print the characters of a text as they are."""
+    return " ".join("".join(LATEX_SPECIAL.get(c, c) for c in text).split())
+
+
+def comma_separated(table: Table) -> str:
+    """Write figures as plain numbers, their spread in a column of its own where there is any."""
+    spread = [
+        any(isinstance(row[i], Figure) and not math.isnan(row[i].spread) for row in table.rows)
+        for i in range(len(table.headers))
+    ]
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    titles = [f"{h.group} {h.title}".strip() for h in table.headers]
+    writer.writerow(
+        [
+            n
+            for t, has in zip(titles, spread, strict=True)
+            for n in ([t, f"{t} std"] if has else [t])
+        ]
+    )
+    for row in table.rows:
+        cells: list[str] = []
+        for cell, has in zip(row, spread, strict=True):
+            cells.append(cell if isinstance(cell, str) else _plain(cell.value, cell.digits))
+            if has:
+                cells.append(_plain(cell.spread, cell.digits) if isinstance(cell, Figure) else "")
+        writer.writerow(cells)
+    return text.getvalue()
+
+
+def _plain(value: float, digits: int) -> str:
+    return "" if math.isnan(value) else f"{value:.{digits}f}"
+
+
+FORMATS: dict[str, tuple[str, Callable[[Table], str]]] = {
+    "md": (".md", markdown),
+    "latex": (".tex", latex),
+    "csv": (".csv", comma_separated),
+}

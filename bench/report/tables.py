@@ -1,0 +1,275 @@
+"""The tables of a suite's records: summary, complexity, metrics, per-class IoU, its own."""
+
+import json
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from fnmatch import fnmatchcase
+from typing import Any
+
+import pandas as pd
+
+from bench.columns import COLUMNS, SCORES
+from bench.frame import over_seeds
+from bench.report.formats import EMPTY, Cell, Figure, Header, Table
+from bench.suite import Suite
+
+SUMMARY = ("miou", "pixel_accuracy", "num_params", "model_mb", "epoch_s")
+COMPLEXITY = ("epoch_s", "num_params", "model_mb", "checkpoint_mb", "gmacs", "images_per_s")
+METRICS = ("dice", "f1", "miou", "pixel_accuracy", "sensitivity", "loss")
+MOST_CLASS_COLUMNS = 8
+
+
+def build_tables(suite: Suite, frame: pd.DataFrame) -> list[Table]:
+    """Make every table of every dataset and protocol that the records hold.
+
+    Args:
+        frame: rows of `bench.frame.load` in the order that tables are to have.
+    """
+    tables: list[Table] = []
+    several = frame["dataset"].nunique() > 1
+    for dataset, rows in frame.groupby("dataset", sort=False):
+        name = f"{suite.name}-{dataset}" if several else suite.name
+        scored, failed = rows[rows["status"] == "ok"], rows[rows["status"] != "ok"]
+        merged = over_seeds(scored) if len(scored) else scored
+        main = [key for key in _evaluation_order(suite) if key in set(merged.get("evaluation", ()))]
+        if not main:
+            tables.append(_only_failed(name, str(dataset), failed))
+            continue
+        for protocol, group in _protocols(merged, main[0]):
+            tables.append(_summary(name, protocol, group, failed))
+        tables.append(_complexity(name, str(dataset), merged, main[0], failed))
+        tables.append(_metrics(name, str(dataset), suite, merged, main, failed))
+        for protocol, group in _protocols(merged, main[0]):
+            tables.append(_per_class(name, protocol, group, failed))
+        for key, table in suite.tables.items():
+            evaluation = table.evaluation or main[0]
+            for protocol, group in _protocols(merged, evaluation):
+                ordered = _ordered(group, table.order)
+                caption = table.caption or f"{key}: {_caption(protocol)}"
+                own = _plain_table(f"{name}-{key}", caption, table.columns, ordered, failed)
+                tables.append(own)
+    reported = _reported(suite, frame)
+    return _with_own_names([*tables, reported] if reported else tables)
+
+
+def _with_own_names(tables: list[Table]) -> list[Table]:
+    """Number the tables whose name another has: those of further protocols."""
+    seen: dict[str, int] = {}
+    named = []
+    for table in tables:
+        seen[table.name] = seen.get(table.name, 0) + 1
+        number = f"-{seen[table.name]}" if seen[table.name] > 1 else ""
+        named.append(replace(table, name=table.name + number))
+    return named
+
+
+def _evaluation_order(suite: Suite) -> list[str]:
+    """List evaluations, those of reported splits first."""
+    reported = [k for k, e in suite.scored.items() if e.split in suite.splits.report]
+    return [*reported, *(k for k in suite.scored if k not in reported)]
+
+
+def _protocols(
+    merged: pd.DataFrame, evaluation: str
+) -> Iterable[tuple[dict[str, Any], pd.DataFrame]]:
+    """Split the rows of an evaluation by protocol: scores of two are not comparable."""
+    rows = merged[merged["evaluation"] == evaluation]
+    for protocol, group in rows.groupby("protocol", sort=False):
+        yield json.loads(str(protocol)), group
+
+
+def _caption(protocol: dict[str, Any]) -> str:
+    limit = f", limited to {protocol['limit']}" if protocol["limit"] is not None else ""
+    where = "the masks' own resolution" if protocol["score_at"] == "stored" else "the input's"
+    return (
+        f"{protocol['dataset']}, {protocol['split']}{limit}, input {protocol['size']}, "
+        f"scored at {where}"
+    )
+
+
+def _summary(
+    name: str, protocol: dict[str, Any], rows: pd.DataFrame, failed: pd.DataFrame
+) -> Table:
+    first = rows.iloc[0]
+    floor: list[Cell] = [f"(always {first['most_frequent']})"]
+    floor += [_figure(first, f"floor/{c}", c) if c in SCORES else EMPTY for c in SUMMARY]
+    table = _plain_table(f"{name}-summary", _caption(protocol), SUMMARY, rows, failed)
+    return replace(table, rows=[*table.rows, floor])
+
+
+def _complexity(
+    name: str, dataset: str, merged: pd.DataFrame, evaluation: str, failed: pd.DataFrame
+) -> Table:
+    rows = merged[merged["evaluation"] == evaluation]
+    sizes = ", ".join(dict.fromkeys(rows["macs_size"]))
+    caption = f"Complexity on {dataset}; MACs of one image of {sizes}"
+    table = _plain_table(f"{name}-complexity", caption, COMPLEXITY, rows, failed)
+    notes = [
+        f"{row['label']}: {row['num_unreached'] / 1e6:.2f} M of its parameters get no gradient."
+        for _, row in rows.iterrows()
+        if row["num_unreached"] > 0
+    ]
+    return replace(table, notes=[*table.notes, *notes])
+
+
+def _metrics(
+    name: str,
+    dataset: str,
+    suite: Suite,
+    merged: pd.DataFrame,
+    evaluations: Sequence[str],
+    failed: pd.DataFrame,
+) -> Table:
+    """Lay training beside validation, as papers do."""
+    training = [k for k in evaluations if suite.scored[k].split == suite.splits.train]
+    groups = [*training, *(k for k in evaluations if k not in training)]
+    headers = [Header("Model")]
+    headers += [Header(COLUMNS[column].title, key) for key in groups for column in METRICS]
+    names = _names(merged)
+    rows: list[list[Cell]] = []
+    for row_name in dict.fromkeys(names):
+        here = merged[names == row_name]
+        cells: list[Cell] = [row_name]
+        for key in groups:
+            found = here[here["evaluation"] == key]
+            for column in METRICS:
+                cells.append(_figure(found.iloc[0], column, column) if len(found) else EMPTY)
+        rows.append(cells)
+    rows += _failed_rows(failed, len(headers))
+    caption = f"Scores on {dataset}: {' and '.join(groups)}"
+    return Table(f"{name}-metrics", caption, headers, rows, _conditions(merged))
+
+
+def _per_class(
+    name: str, protocol: dict[str, Any], rows: pd.DataFrame, failed: pd.DataFrame
+) -> Table:
+    classes = [
+        str(c) for c in rows.columns if str(c).startswith("iou/") and not str(c).endswith("/std")
+    ]
+    classes = [c for c in classes if rows[c].notna().any() or len(classes) <= MOST_CLASS_COLUMNS]
+    titles = [c.removeprefix("iou/") for c in classes]
+    table_name, caption = f"{name}-per-class", f"IoU [%] of each class: {_caption(protocol)}"
+    names = _names(rows)
+    cells = [[_figure(row, c, "miou") for c in [*classes, "miou"]] for _, row in rows.iterrows()]
+    notes = _conditions(rows)
+    if len(classes) <= MOST_CLASS_COLUMNS:
+        headers = [Header("Model"), *map(Header, titles), Header("mean")]
+        body: list[list[Cell]] = [[n, *c] for n, c in zip(names, cells, strict=True)]
+        body += _failed_rows(failed, len(headers))
+        return Table(table_name, caption, headers, body, notes)
+    headers = [Header("Class"), *map(Header, names)]
+    body = [[t, *(c[i] for c in cells)] for i, t in enumerate([*titles, "mean"])]
+    notes += [f"{name} failed: {reason}" for name, reason in _reasons(failed)]
+    return Table(table_name, caption, headers, body, notes)
+
+
+def _plain_table(
+    name: str,
+    caption: str,
+    columns: Sequence[str],
+    rows: pd.DataFrame,
+    failed: pd.DataFrame,
+) -> Table:
+    headers = [Header("Model"), *(Header(COLUMNS[column].title) for column in columns)]
+    body: list[list[Cell]] = [
+        [row_name, *(_figure(row, column, column) for column in columns)]
+        for row_name, (_, row) in zip(_names(rows), rows.iterrows(), strict=True)
+    ]
+    body += _failed_rows(failed, len(headers))
+    return Table(name, caption, headers, body, _conditions(rows))
+
+
+def _figure(row: "pd.Series[Any]", key: str, column: str) -> Figure:
+    """Return a figure of a row in the unit and digits of a column."""
+    shown = COLUMNS[column]
+    value, spread = row.get(key), row.get(f"{key}/std")
+    several = row.get("num_seeds", 1) > 1
+    return Figure(
+        math.nan if value is None else float(value) * shown.scale,
+        shown.digits,
+        float(spread) * shown.scale if several and spread is not None else math.nan,
+    )
+
+
+def _names(rows: pd.DataFrame) -> "pd.Series[str]":
+    """Name rows by label, and by recipe and numerics where those differ."""
+    names = rows["label"].astype(str)
+    if rows["recipe"].nunique() > 1:
+        repeated = rows.groupby("label")["recipe"].transform("nunique") > 1
+        names = names.where(~repeated, names + ", " + rows["recipe"].astype(str))
+    if rows["numerics"].nunique() > 1:
+        own = rows.groupby(names)["numerics"].transform("nunique") > 1
+        how = rows["trained_in"].astype(str) + " on " + rows["machine"].astype(str)
+        names = names.where(~own, names + " (" + how + ")")
+    return names
+
+
+def _failed_rows(failed: pd.DataFrame, width: int) -> list[list[Cell]]:
+    return [[f"{name}: {reason}", *[EMPTY] * (width - 1)] for name, reason in _reasons(failed)]
+
+
+def _reasons(failed: pd.DataFrame) -> list[tuple[str, str]]:
+    names = failed["label"].astype(str) + ", seed " + failed["seed"].astype(str)
+    states = failed["status"].astype(str) + ", " + failed["reason"].astype(str)
+    return list(zip(names, states, strict=True))
+
+
+def _conditions(rows: pd.DataFrame) -> list[str]:
+    """Say how many seeds, on what and in which precision."""
+    notes = []
+    for machine, trained_in in (
+        rows[["machine", "trained_in"]].drop_duplicates().itertuples(index=False)
+    ):
+        of = rows[(rows["machine"] == machine) & (rows["trained_in"] == trained_in)]
+        who = "" if len(of) == len(rows) else f"{', '.join(dict.fromkeys(of['label']))}: "
+        notes.append(f"{who}measured on {machine}, {trained_in}.")
+    seeds = sorted(set(rows["num_seeds"]))
+    if seeds[-1] > 1:
+        notes.append(f"Mean ± standard deviation over {' or '.join(map(str, seeds))} seeds.")
+    if "epoch_s" in rows and rows["epoch_s"].isna().any():
+        notes.append("No time per epoch where only one was trained: the first is a warm-up.")
+    return notes
+
+
+def _only_failed(name: str, dataset: str, failed: pd.DataFrame) -> Table:
+    rows: list[list[Cell]] = [[n, reason] for n, reason in _reasons(failed)]
+    headers = [Header("Model"), Header("Outcome")]
+    return Table(f"{name}-summary", f"{dataset}: no case finished", headers, rows)
+
+
+def _ordered(rows: pd.DataFrame, order: str) -> pd.DataFrame:
+    if order == "suite":
+        return rows
+    return rows.sort_values(order, ascending=COLUMNS[order].better != "higher", kind="stable")
+
+
+def _reported(suite: Suite, frame: pd.DataFrame) -> Table | None:
+    """Set published figures beside ours; None where the suite has none."""
+    if not suite.reported:
+        return None
+    rows: list[list[Cell]] = []
+    for item in suite.reported:
+        column = COLUMNS[item.metric]
+        named = [fnmatchcase(str(name), item.case) for name in frame["case"]]
+        ours = frame[named]
+        if column.of == "evaluation":
+            ours = ours[ours["split"] == item.split]
+        else:
+            ours = ours.drop_duplicates("id")
+        value = ours[item.metric].astype(float).mean() if len(ours) else math.nan
+        labels = ", ".join(dict.fromkeys(map(str, ours["label"]))) or item.case
+        rows.append(
+            [
+                labels,
+                f"{item.split} {column.title}",
+                Figure(item.value * column.scale, column.digits),
+                Figure(value * column.scale, column.digits),
+                Figure((value - item.value) * column.scale, column.digits),
+                item.source,
+                item.not_comparable or "",
+            ]
+        )
+    titles = ("Model", "Figure", "Reported", "Ours", "Difference", "Source", "Not comparable")
+    headers = [Header(title) for title in titles]
+    return Table(f"{suite.name}-reported", "Reported figures beside ours", headers, rows)
