@@ -287,9 +287,9 @@ def _modules(name: str) -> dict[str, Path]:
 
 def _file(module: str) -> Path | None:
     search: list[str] | None = None
-    *parents, last = module.split(".")
-    for i, part in enumerate((*parents, last)):
-        full = ".".join((*parents, last)[: i + 1])
+    parts = module.split(".")
+    for length in range(1, len(parts) + 1):
+        full = ".".join(parts[:length])
         spec = PathFinder.find_spec(full, search)
         if spec is None and search is None:
             spec = PathFinder.find_spec(full, [str(Path.cwd())])

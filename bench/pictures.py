@@ -20,7 +20,8 @@ def colour(labels: NDArray[Any], palette: Labels) -> NDArray[np.uint8]:
     """Paint class indices (H, W) in the palette; void is pale, (H, W, 3) uint8."""
     table = np.full((256, 3), VOID_COLOUR, np.uint8)
     table[: palette.num_classes] = palette.palette
-    return table[labels]
+    painted: NDArray[np.uint8] = table[labels]
+    return painted
 
 
 def strip(
@@ -32,7 +33,8 @@ def strip(
         image: (H, W, 3); resized to the target's size where it has another.
         target, pred: (h, w).
     """
-    errors = np.where((pred == target)[..., None], np.uint8(RIGHT), np.uint8(WRONG))
+    errors = np.full((*target.shape, 3), WRONG, np.uint8)
+    errors[pred == target] = RIGHT
     errors[target == IGNORE_INDEX] = VOID_COLOUR
     size = (target.shape[0], target.shape[1])
     panels = [resize_image(image, size), colour(target, palette), colour(pred, palette), errors]

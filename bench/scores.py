@@ -49,7 +49,8 @@ def scores(counts: NDArray[Any]) -> dict[str, float]:
 def class_iou(counts: NDArray[Any]) -> NDArray[Any]:
     """Return the IoU of each class, (K,); NaN for classes in neither truth nor prediction."""
     truth, predicted, hit, _ = _totals(counts)
-    return _ratio(hit, truth + predicted - hit)
+    iou: NDArray[np.float64] = _ratio(hit, truth + predicted - hit)
+    return iou
 
 
 def num_averaged(counts: NDArray[Any]) -> int:
@@ -88,7 +89,9 @@ def _totals(counts: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any], NDArray[A
 
 def _ratio(above: Any, below: Any, empty: float = np.nan) -> NDArray[Any]:
     above, below = np.asarray(above, np.float64), np.asarray(below, np.float64)
-    return np.divide(above, below, out=np.full(below.shape, empty), where=below > 0)
+    ratio: NDArray[np.float64] = np.full(below.shape, empty)
+    np.divide(above, below, out=ratio, where=below > 0)
+    return ratio
 
 
 def _mean(values: NDArray[Any]) -> float:

@@ -64,7 +64,9 @@ def train_epoch(
             set_learning_rate(optimizer, lr)
             weight = loss_fn.weight(target)  # of the whole step, over its micro-batches
             micro_batches = zip(
-                image.split(recipe.micro_batch), target.split(recipe.micro_batch), strict=True
+                torch.split(image, recipe.micro_batch),
+                torch.split(target, recipe.micro_batch),
+                strict=True,
             )
             for micro_image, micro_target in micro_batches:
                 with autocast(device, precision):

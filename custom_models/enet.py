@@ -1,5 +1,6 @@
 """ENet (Paszke, Chaurasia, Kim and Culurciello 2016, arXiv 1606.02147)."""
 
+from collections.abc import Callable
 from typing import Literal
 
 import torch
@@ -38,23 +39,35 @@ class Initial(nn.Module):
 
 
 class Bottleneck(nn.Module):
-    """Project to a quarter, convolve, expand, drop channels, add the input."""
+    """Project to a quarter, convolve, expand, drop channels, add the input.
 
-    def __init__(self, channels: int, kind: Kind, size: int, dropout: float) -> None:
+    Args:
+        size: of an asymmetric kernel, or the dilation of a 3x3 one.
+        activation: makes the activation of some channels; the decoder's is ReLU.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        kind: Kind = "regular",
+        size: int = 1,
+        dropout: float = 0.0,
+        activation: Callable[[int], nn.Module] = nn.PReLU,
+    ) -> None:
         super().__init__()
         inner = channels // 4
         self.branch = nn.Sequential(
             nn.Conv2d(channels, inner, 1, bias=False),
             nn.BatchNorm2d(inner, eps=EPS),
-            nn.PReLU(inner),
+            activation(inner),
             *_middle(inner, kind, size),
             nn.BatchNorm2d(inner, eps=EPS),
-            nn.PReLU(inner),
+            activation(inner),
             nn.Conv2d(inner, channels, 1, bias=False),
             nn.BatchNorm2d(channels, eps=EPS),
             nn.Dropout2d(dropout),
         )
-        self.activation = nn.PReLU(channels)
+        self.activation = activation(channels)
 
     def forward(self, x: Tensor) -> Tensor:
         """Keep the shape (N, C, H, W)."""
@@ -123,7 +136,7 @@ class Up(nn.Module):
 
     def forward(self, x: Tensor, indices: Tensor) -> Tensor:
         """Map (N, C, H, W) to (N, C', 2H, 2W); `indices` (N, C', H, W) come from `Down`."""
-        shortcut = F.max_unpool2d(self.shortcut(x), indices, 2)
+        shortcut = F.max_unpool2d(self.shortcut(x), indices, [2, 2])
         out: Tensor = self.activation(shortcut + self.branch(x))
         return out
 
@@ -147,9 +160,9 @@ class ENet(nn.Module):
         self.stage2 = nn.Sequential(*[Bottleneck(128, *row, 0.1) for row in STAGE_2])
         self.stage3 = nn.Sequential(*[Bottleneck(128, *row, 0.1) for row in STAGE_2])
         self.up4 = Up(128, 64)
-        self.stage4 = nn.Sequential(*[_Decoder(64) for _ in range(2)])
+        self.stage4 = nn.Sequential(*[Bottleneck(64, activation=_relu) for _ in range(2)])
         self.up5 = Up(64, 16)
-        self.stage5 = _Decoder(16)
+        self.stage5 = Bottleneck(16, activation=_relu)
         self.head = nn.ConvTranspose2d(16, num_classes, 2, stride=2)
 
     def forward(self, image: Tensor) -> Tensor:
@@ -163,15 +176,8 @@ class ENet(nn.Module):
         return logits
 
 
-class _Decoder(Bottleneck):
-    """A regular bottleneck with ReLU for PReLU and no dropout."""
-
-    def __init__(self, channels: int) -> None:
-        super().__init__(channels, "regular", 1, 0.0)
-        self.branch = nn.Sequential(
-            *[nn.ReLU(inplace=True) if isinstance(m, nn.PReLU) else m for m in self.branch[:-1]]
-        )
-        self.activation = nn.ReLU(inplace=True)
+def _relu(channels: int) -> nn.Module:
+    return nn.ReLU(inplace=True)
 
 
 def build(num_classes: int) -> nn.Module:

@@ -82,5 +82,6 @@ class CamVid(Dataset):
 
     def read(self, sample: Sample) -> Pair:
         """Decode one pair."""
-        assert sample.image is not None and sample.mask is not None
+        assert sample.image is not None
+        assert sample.mask is not None
         return read_pair(sample.image, sample.mask, LABELS.num_classes, VOID)

@@ -13,6 +13,7 @@ LABELS = Labels(
     names=("background", "disc", "square", "triangle", "ring", "cross"),
     palette=((0, 0, 0), (230, 97, 1), (94, 60, 153), (26, 150, 65), (44, 123, 182), (215, 25, 28)),
 )
+Plane = NDArray[np.float32]
 SPLIT_STREAMS = {"train": 0, "val": 1, "test": 2}
 
 
@@ -76,32 +77,32 @@ def draw(rng: np.random.Generator, size: tuple[int, int]) -> Pair:
     return image.clip(0, 255).astype(np.uint8), target
 
 
-def _distance(kind: int, u: NDArray[Any], v: NDArray[Any]) -> NDArray[Any]:
+def _distance(kind: int, u: Plane, v: Plane) -> Plane:
     """Return a distance to the outline of a shape of radius 1, negative inside."""
-    r = np.hypot(u, v)
+    r: Plane = np.hypot(u, v)
     match LABELS.names[kind]:
         case "disc":
             return r - 1
         case "square":
-            return np.maximum(abs(u), abs(v)) - 0.85
+            return np.asarray(np.maximum(abs(u), abs(v)) - 0.85)
         case "triangle":
-            return np.maximum(-v - 0.5, np.maximum(0.866 * u + 0.5 * v, -0.866 * u + 0.5 * v) - 0.5)
+            sides = np.maximum(0.866 * u + 0.5 * v, -0.866 * u + 0.5 * v)
+            return np.asarray(np.maximum(-v, sides) - 0.5)
         case "ring":
-            return abs(r - 0.75) - 0.25
+            return np.asarray(abs(r - 0.75) - 0.25)
         case _:
             arm_u = np.maximum(abs(u) - 1.0, abs(v) - 0.3)
-            return np.minimum(arm_u, np.maximum(abs(v) - 1.0, abs(u) - 0.3))
+            return np.asarray(np.minimum(arm_u, np.maximum(abs(v) - 1.0, abs(u) - 0.3)))
 
 
-def _colour(rng: np.random.Generator) -> NDArray[Any]:
+def _colour(rng: np.random.Generator) -> Plane:
     return rng.uniform(40, 215, 3).astype(np.float32)
 
 
-def _texture(
-    rng: np.random.Generator, y: NDArray[Any], x: NDArray[Any], colour: NDArray[Any]
-) -> NDArray[Any]:
+def _texture(rng: np.random.Generator, y: Plane, x: Plane, colour: Plane) -> Plane:
     """Return stripes of a random direction, period and strength over a colour, (H, W, 3)."""
     angle, phase = rng.uniform(0, np.pi), rng.uniform(0, 2 * np.pi)
     period, strength = rng.uniform(4, 24), rng.uniform(5, 35)
     wave = np.sin((np.cos(angle) * y + np.sin(angle) * x) * (2 * np.pi / period) + phase)
-    return colour + (strength * wave)[..., None] * rng.uniform(0.4, 1.0, 3).astype(np.float32)
+    shades = rng.uniform(0.4, 1.0, 3).astype(np.float32)
+    return np.asarray(colour + (strength * wave)[..., None] * shades)

@@ -101,7 +101,8 @@ class VOC2012(Dataset):
 
     def read(self, sample: Sample) -> Pair:
         """Decode one pair."""
-        assert sample.image is not None and sample.mask is not None
+        assert sample.image is not None
+        assert sample.mask is not None
         return read_pair(sample.image, sample.mask, LABELS.num_classes, IGNORE_INDEX)
 
     def describe_split(self, split: str) -> str:

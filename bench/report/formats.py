@@ -150,10 +150,7 @@ def escape_latex(text: str) -> str:
 
 def comma_separated(table: Table) -> str:
     """Write figures as plain numbers, their spread in a column of its own where there is any."""
-    spread = [
-        any(isinstance(row[i], Figure) and not math.isnan(row[i].spread) for row in table.rows)
-        for i in range(len(table.headers))
-    ]
+    spread = [any(_has_spread(row[i]) for row in table.rows) for i in range(len(table.headers))]
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     titles = [f"{h.group} {h.title}".strip() for h in table.headers]
@@ -172,6 +169,10 @@ def comma_separated(table: Table) -> str:
                 cells.append(_plain(cell.spread, cell.digits) if isinstance(cell, Figure) else "")
         writer.writerow(cells)
     return text.getvalue()
+
+
+def _has_spread(cell: Cell) -> bool:
+    return isinstance(cell, Figure) and not math.isnan(cell.spread)
 
 
 def _plain(value: float, digits: int) -> str:

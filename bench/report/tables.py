@@ -133,8 +133,7 @@ def _metrics(
         cells: list[Cell] = [row_name]
         for key in groups:
             found = here[here["evaluation"] == key]
-            for column in METRICS:
-                cells.append(_figure(found.iloc[0], column, column) if len(found) else EMPTY)
+            cells += [_figure(found.iloc[0], c, c) if len(found) else EMPTY for c in METRICS]
         rows.append(cells)
     rows += _failed_rows(failed, len(headers))
     caption = f"Scores on {dataset}: {' and '.join(groups)}"
