@@ -79,7 +79,8 @@ def _lines(watched: Watched, console: Console, stop: threading.Event) -> None:
         now = (watched.name, beat.get("epoch", 0))
         if now != shown and now[1] > 1:
             parts = [*_figures(beat), *_time_left(watched, _share(beat))]
-            console.print(f"  {watched.name}: {', '.join(parts)}", markup=False, highlight=False)
+            line = f"  {watched.name}: {', '.join(parts)}"
+            console.print(line, markup=False, highlight=False, soft_wrap=True)
         shown = now
 
 

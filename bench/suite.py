@@ -148,7 +148,7 @@ class ModelSpec(Frozen):
     @field_validator("weights", mode="before")
     @classmethod
     def _read_weights(cls, value: Any, info: ValidationInfo) -> Any:
-        if value is None or isinstance(value, Weights) or "source" in value:
+        if value is None or (isinstance(value, dict) and "source" in value):
             return value
         if isinstance(value, str):
             value = {"encoder" if info.data.get("encoder") else "model": value}

@@ -88,25 +88,27 @@ def load_encoder(net: nn.Module, state: Mapping[str, Tensor], source: str) -> tu
         raise UserError(f"{source}: this model has no part named encoder to fill.")
     own = encoder.state_dict()
     needed = [key for key in own if not _is_counter(key)]
-    best: dict[str, Tensor] = {}
+    best: dict[str, str] = {}  # the encoder's keys to the file's
     for file_prefix in PREFIXES:
         for own_prefix in PREFIXES:
-            renamed = {
-                own_prefix + key.removeprefix(file_prefix): value
-                for key, value in state.items()
+            names = {
+                own_prefix + key.removeprefix(file_prefix): key
+                for key in state
                 if key.startswith(file_prefix)
             }
-            if sum(key in renamed for key in needed) > sum(key in best for key in needed):
-                best = renamed
+            if sum(key in names for key in needed) > sum(key in best for key in needed):
+                best = names
     missing = [key for key in needed if key not in best]
     if missing:
         raise UserError(
             f"{source} does not fill the encoder: {_some('missing', missing)}"
             "Is it a file for another architecture?"
         )
-    _check_shapes(own, {key: best[key] for key in own if key in best}, source)
-    encoder.load_state_dict({key: best[key] for key in own if key in best}, strict=False)
-    return tuple(sorted(key for key in best if key not in own))
+    found = {key: state[best[key]] for key in own if key in best}
+    _check_shapes(own, found, source)
+    encoder.load_state_dict(found, strict=False)
+    used = {best[key] for key in found}
+    return tuple(sorted(key for key in state if key not in used))
 
 
 def load_part(

@@ -1,0 +1,48 @@
+"""What tests share: tiny suites on generated images, and the real data beside the project."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+SHARED = ROOT.parent / "shared"
+
+os.environ["NO_ALBUMENTATIONS_UPDATE"] = "1"
+
+TINY = """
+name: tiny
+datasets:
+  shapes: {size: [32, 32], num_train: 16, num_val: 6}
+models:
+  enet: {arch: custom/enet}
+recipe:
+  epochs: 2
+  batch_size: 4
+  optimizer: {name: adam, lr: 1e-3}
+  augment: [{HorizontalFlip: {p: 0.5}}]
+"""
+
+
+@pytest.fixture
+def shared() -> Path:
+    """The folder of real images and weights; tests that need it skip without it."""
+    if not (SHARED / "data" / "camvid" / "train.txt").is_file():
+        pytest.skip("needs the real images of ../shared, which are not here")
+    return SHARED
+
+
+@pytest.fixture
+def write_suite(tmp_path: Path) -> Callable[..., Path]:
+    """Write a suite file, by default the tiny one with texts replaced."""
+
+    def write(text: str = TINY, replace: dict[str, str] | None = None, name: str = "suite") -> Path:
+        for old, new in (replace or {}).items():
+            assert old in text
+            text = text.replace(old, new)
+        file = tmp_path / f"{name}.yaml"
+        file.write_text(text)
+        return file
+
+    return write

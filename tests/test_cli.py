@@ -1,0 +1,268 @@
+"""The commands as a user types them: output, exit codes, and one line for every mistake."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import ROOT, TINY
+from fixtures import make_camvid
+from PIL import Image
+
+from bench.errors import Exit
+
+CAMVID = """
+name: cam
+datasets: {camvid: {}}
+models: {enet: {arch: custom/enet}}
+recipe: {epochs: 1, batch_size: 2}
+"""
+
+
+def bench(*args: object, code: int = 0, **env: str) -> "subprocess.CompletedProcess[str]":
+    done = subprocess.run(
+        [sys.executable, "-m", "bench", *map(str, args)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        env=os.environ | {"OMP_NUM_THREADS": "1"} | env,
+    )
+    assert done.returncode == code, done.stdout + done.stderr
+    assert "Traceback" not in done.stdout + done.stderr
+    return done
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the tiny suite and its results."""
+    folder = tmp_path_factory.mktemp("finished")
+    (folder / "tiny.yaml").write_text(TINY)
+    done = bench("run", folder / "tiny.yaml", "--out", folder / "out", "--device", "cpu")
+    assert "[1/1] shapes__enet__default__s0: ok" in done.stdout
+    assert "(always background)" in done.stdout
+    assert f"Records: {folder}/out/tiny" in done.stdout
+    return folder
+
+
+def test_help_imports_nothing_heavy() -> None:
+    assert "Commands:" in bench("--help").stdout
+    assert "--dry-run" in bench("run", "--help").stdout
+
+
+def test_finished_cases_are_skipped(finished: Path) -> None:
+    done = bench("run", finished / "tiny.yaml", "--out", finished / "out")
+    assert "1 cases, 1 done before, 0 to go" in done.stdout
+
+
+def test_json_is_one_line_a_case(finished: Path) -> None:
+    done = bench("run", finished / "tiny.yaml", "--out", finished / "out", "--json")
+    [line] = [json.loads(line) for line in done.stdout.splitlines()]
+    assert line["status"] == "ok"
+    assert 0 <= line["scores"]["val"]["miou"] <= 1
+
+
+def test_dry_run_trains_nothing(finished: Path, tmp_path: Path) -> None:
+    done = bench("run", finished / "tiny.yaml", "--out", tmp_path / "o", "--dry-run")
+    assert "to do" in done.stdout
+    assert "0.36" in done.stdout
+    assert "GB of disk" in done.stdout
+    assert not (tmp_path / "o").exists()
+
+
+def test_report(finished: Path, tmp_path: Path) -> None:
+    for target in (finished / "tiny.yaml", finished / "out" / "tiny", None):
+        args = [target] if target else []
+        done = bench("report", *args, "--results", finished / "out", "--out", tmp_path / "r")
+        assert "| enet" in done.stdout
+    assert {f.suffix for f in (tmp_path / "r" / "tiny").iterdir()} == {".md", ".tex", ".csv"}
+    done = bench("report", "--results", finished / "out", "--format", "pdf", code=2)
+    assert "Unknown format 'pdf'" in done.stderr
+
+
+def test_report_counts_what_is_not_of_the_suite(finished: Path, tmp_path: Path) -> None:
+    shutil.copytree(finished, tmp_path / "copy")
+    suite, out = tmp_path / "copy" / "tiny.yaml", tmp_path / "copy" / "out"
+    bench("run", suite, "--out", out, "--set", "recipe.epochs=1", "--device", "cpu")
+    assert "1 other records lie in" in bench("report", suite, "--results", out).stdout
+    gone = bench("rm", "--stale", "--dry-run", "--results", out).stdout
+    assert gone.count("would remove") == 1
+    assert bench("rm", "--stale", "--results", out).stdout.count("removed") == 1
+    assert "other records" not in bench("report", out / "tiny").stdout
+    assert "No case matched" in bench("rm", "--stale", "--results", out, code=3).stderr
+    assert "Say which cases" in bench("rm", "--results", out, code=2).stderr
+
+
+def test_evaluate_adds_an_evaluation(finished: Path, tmp_path: Path) -> None:
+    shutil.copytree(finished, tmp_path / "copy")
+    suite, out = tmp_path / "copy" / "tiny.yaml", tmp_path / "copy" / "out"
+    suite.write_text(TINY + "evaluations: {val: {split: val}, other: {split: test}}\n")
+    assert "not yet scored: other" in bench("run", suite, "--out", out).stdout
+    done = bench("evaluate", suite, "--out", out, "--device", "cpu")
+    assert "other mIoU" in done.stdout
+    [folder] = (out / "tiny").glob("shapes__*")
+    assert "other mIoU" in bench("evaluate", folder, "--device", "cpu").stdout
+
+
+def test_evaluate_a_checkpoint_of_ones_own(finished: Path, tmp_path: Path) -> None:
+    [weights] = (finished / "out" / "tiny").glob("*/weights.safetensors")
+    done = bench(
+        "evaluate",
+        finished / "tiny.yaml",
+        "--checkpoint",
+        weights,
+        "--out",
+        tmp_path,
+        "--device",
+        "cpu",
+    )
+    assert "enet__default__s0: ok" in done.stdout
+    [own] = tmp_path.glob("tiny/*/eval/val.json")
+    [trained] = (finished / "out" / "tiny").glob("*/eval/val.json")
+    assert json.loads(own.read_text())["scores"] == json.loads(trained.read_text())["scores"]
+
+
+def test_show(finished: Path) -> None:
+    done = bench("show", "shapes__enet", "--results", finished / "out")
+    assert '"num_params": 363466' in done.stdout
+    assert "python -m bench run" in done.stdout
+    assert "0 cases match" in bench("show", "x", "--results", finished / "out", code=2).stderr
+
+
+@pytest.mark.parametrize(
+    ("kind", "name"),
+    [
+        ("models", "custom/enet"),
+        ("encoders", "tu-resnet50"),
+        ("datasets", "voc2012"),
+        ("suites", "suites/quick.yaml"),
+    ],
+)
+def test_list(kind: str, name: str) -> None:
+    assert name in bench("list", kind).stdout
+
+
+def test_list_of_nothing() -> None:
+    assert "Did you mean 'models'" in bench("list", "model", code=2).stderr
+
+
+def test_validate(finished: Path) -> None:
+    assert "valid, 1 cases" in bench("validate", finished / "tiny.yaml").stdout
+    deep = bench("validate", finished / "tiny.yaml", "--deep", "--device", "cpu").stdout
+    assert "shapes__enet__default__s0: loss" in deep
+
+
+def test_schema_and_env() -> None:
+    assert json.loads(bench("schema").stdout)["title"] == "Suite"
+    assert json.loads(bench("env", "--json").stdout)["packages"]["torch"]
+
+
+def test_nothing_matched(finished: Path) -> None:
+    done = bench("run", finished / "tiny.yaml", "--filter", "*unet*", code=Exit.NOTHING_MATCHED)
+    assert "No case matches '*unet*'" in done.stdout
+
+
+def test_max_time_stops_after_saving_and_goes_on(finished: Path, tmp_path: Path) -> None:
+    args = ["run", finished / "tiny.yaml", "--out", tmp_path, "--device", "cpu"]
+    done = bench(*args, "--max-time", "0s", code=Exit.INTERRUPTED)
+    assert "interrupted: stopped at step 1 of 8" in done.stdout
+    assert "ok" in bench(*args).stdout
+    assert "--max-time takes" in bench(*args, "--max-time", "soon", code=Exit.USAGE).stderr
+
+
+# ---- what a hurried person gives it --------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (TINY.replace("epochs", "epoch"), "suite.yaml:8: recipe.epoch: Unknown key 'epoch'"),
+        (TINY + "name: twice\n", "suite.yaml:12: name: Duplicate key 'name'"),
+        (TINY.replace("custom/enet", "custom/ennet"), "Did you mean 'custom/enet'"),
+        ("", "a suite is keys and values"),
+        ("a: [", "not YAML"),
+        (TINY.replace("batch_size: 4", "batch_size: 99"), "16 training images are fewer than"),
+        (TINY.replace("custom/enet", "custom/enet, x: 1"), "suite.yaml:6: models.enet: custom/en"),
+        (CAMVID, "has no folder. Give --root camvid=PATH"),
+    ],
+)
+def test_bad_suites(write_suite: Callable[..., Path], tmp_path: Path, text: str, message: str):
+    done = bench("run", write_suite(text), "--out", tmp_path / "o", code=2, BENCH_DATA="")
+    assert message in done.stderr
+    assert not (tmp_path / "o").exists()
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (["run", "gone.yaml"], "Cannot read gone.yaml"),
+        (["run", "suites/quick.yaml", "--set", "x"], "--set takes key=value"),
+        (["run", "suites/quick.yaml", "--set", "a.b=1"], "Unknown key 'a'"),
+        (["run", "suites/quick.yaml", "--root", "x"], "--root takes name=path"),
+        (["run", "suites/quick.yaml", "--limit", "0"], "limit"),
+        (["run", "suites/quick.yaml", "--limit", "many"], "limit"),
+        (["run", "suites/quick.yaml", "--device", "gpu"], "No device 'gpu'"),
+        (["report", "nowhere"], "neither a suite (.yaml) nor a folder with results"),
+        (["report", "--results", "nowhere"], "No results in nowhere"),
+        (["evaluate", "tests"], "is not the folder of a case"),
+    ],
+)
+def test_bad_arguments(args: list[str], message: str) -> None:
+    done = bench(*args, code=Exit.USAGE)
+    assert message in done.stderr
+
+
+def truncate(root: Path) -> str:
+    noise = np.random.default_rng(0).integers(0, 255, (64, 80, 3)).astype(np.uint8)
+    file = root / "train" / "a1.png"
+    Image.fromarray(noise).save(file)
+    file.write_bytes(file.read_bytes()[:3000])
+    return "Cannot decode"
+
+
+def wrong_size(root: Path) -> str:
+    Image.fromarray(np.zeros((8, 9), np.uint8)).save(root / "trainannot" / "a1.png")
+    return "a1.png is 9x8 but its image"
+
+
+def wrong_label(root: Path) -> str:
+    Image.fromarray(np.full((8, 10), 77, np.uint8)).save(root / "trainannot" / "a1.png")
+    return "label 77 (80 pixels) outside the classes 0..10"
+
+
+@pytest.mark.parametrize("plant", [truncate, wrong_size, wrong_label])
+def test_bad_files_fail_their_case_alone(
+    write_suite: Callable[..., Path], tmp_path: Path, plant: Callable[[Path], str]
+) -> None:
+    root = make_camvid(tmp_path / "camvid")
+    message = plant(root)
+    text = CAMVID.replace(
+        "datasets: {camvid: {}}", "datasets: {camvid: {}, shapes: {num_train: 4}}"
+    )
+    args = ["run", write_suite(text), "--root", f"camvid={root}", "--out", tmp_path / "o"]
+    done = bench(*args, "--device", "cpu", "--set", "recipe.size=[32,32]", code=Exit.CASE_FAILED)
+    assert message in done.stdout
+    assert "a1.png" in done.stdout
+    assert "shapes__enet__default__s0: ok" in done.stdout
+    assert "failed, " in bench("report", tmp_path / "o" / "cam").stdout
+    assert len(list((tmp_path / "o" / "cam").glob("*/record.json"))) == 2
+
+
+def test_bad_weights(write_suite: Callable[..., Path], tmp_path: Path) -> None:
+    for name, message in (("bad.pth", "Cannot read weights"), ("gone.pth", "No weight file")):
+        (tmp_path / "bad.pth").write_bytes(b"nothing")
+        text = TINY.replace("custom/enet", f"custom/enet, weights: {name}")
+        code = Exit.CASE_FAILED if name == "bad.pth" else Exit.USAGE
+        done = bench("run", write_suite(text), "--out", tmp_path / "o", code=code)
+        assert message in done.stdout + done.stderr
+
+
+def test_an_unwritable_results_folder(finished: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    done = bench("run", finished / "tiny.yaml", "--out", tmp_path / "file", code=Exit.USAGE)
+    assert "Cannot write" in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1

@@ -1,0 +1,93 @@
+"""What only a CUDA device can show; skipped without one."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import TINY
+
+from bench import schedule
+from bench.case import expand
+from bench.counts import count_pixels
+from bench.device import autocast, pick_precision
+from bench.models import build_model
+from bench.record import read_record
+from bench.runner import Options
+from bench.suite import ModelSpec, load
+from bench.validate import check
+from bench.weights import read_weights
+
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device"),
+]
+CUDA = torch.device("cuda")
+
+
+def run(file: Path, out: Path, *settings: str, **options: object) -> Path:
+    loaded = load(file, settings)
+    cases = expand(loaded.suite)
+    checked = check(loaded, cases, {}, need_data=True)
+    planned = schedule.plan(loaded.suite, cases, out, checked)
+    chosen = Options(device="cuda", **options)
+    [outcome] = schedule.run(loaded.suite, cases, planned, out, chosen)
+    assert outcome.status in ("ok", "interrupted"), outcome.reason
+    return planned[0].task.folder
+
+
+@pytest.mark.parametrize("precision", ["fp32", "tf32", "bf16", "fp16", "auto"])
+def test_a_case_in_every_precision(
+    write_suite: Callable[..., Path], tmp_path: Path, precision: str
+) -> None:
+    folder = run(write_suite(), tmp_path, f"recipe.precision={precision}", "recipe.accumulate=2")
+    record = read_record(folder)
+    assert record is not None
+    assert record.numerics["device"] == "cuda"
+    assert record.numerics["precision"] == pick_precision(precision, CUDA)
+    assert record.environment["gpu"]
+    assert record.training is not None
+    assert record.training.peak_memory_mib is not None
+    assert 1 < record.training.peak_memory_mib < 4000
+    assert json.loads((folder / "eval" / "val.json").read_text())["scores"]["miou"] > 0
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+def test_an_interrupted_case_goes_on(
+    write_suite: Callable[..., Path], tmp_path: Path, precision: str
+) -> None:
+    left = iter([False] * 5 + [True])
+    file = write_suite(TINY.replace("custom/enet", "smp/unet, encoder: resnet18"))
+    setting = f"recipe.precision={precision}"
+    folder = run(file, tmp_path / "cut", setting, should_stop=lambda: next(left))
+    assert (folder / "last.pt").exists()
+    cut = read_weights(run(file, tmp_path / "cut", setting) / "weights.safetensors")
+    whole = read_weights(run(file, tmp_path / "whole", setting) / "weights.safetensors")
+    for key in cut:
+        torch.testing.assert_close(cut[key], whole[key], rtol=0.1, atol=0.02)
+
+
+def test_counts_are_those_of_the_cpu() -> None:
+    pred = torch.randint(0, 21, (3, 64, 65))
+    target = torch.randint(0, 21, (3, 64, 65), dtype=torch.uint8)
+    target[:, :9] = 255
+    on_gpu = count_pixels(pred.to(CUDA), target.to(CUDA), 21)
+    assert on_gpu.device.type == "cuda"
+    assert torch.equal(on_gpu.cpu(), count_pixels(pred, target, 21))
+
+
+@pytest.mark.parametrize("arch", ["custom/fcn", "custom/enet"])
+def test_logits_agree_with_the_cpu(arch: str) -> None:
+    torch.manual_seed(0)
+    model, _ = build_model(ModelSpec(arch=arch), 11)
+    model.eval()
+    image = torch.randint(0, 256, (2, 3, 96, 128), dtype=torch.uint8)
+    torch.backends.cudnn.allow_tf32 = False
+    with torch.no_grad():
+        expected = model(image)
+        found = model.to(CUDA)(image.to(CUDA)).cpu()
+        torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-3)
+        with autocast(CUDA, "bf16"):
+            half = model(image.to(CUDA)).float().cpu()
+    assert (half - expected).abs().mean() < 0.05 * expected.abs().mean() + 0.02

@@ -1,0 +1,152 @@
+"""A file imports only what its row in this table names."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import ROOT
+
+RUNNING = {
+    "case",
+    "checkpoint",
+    "counts",
+    "data",
+    "device",
+    "errors",
+    "evaluate",
+    "losses",
+    "lookup",
+    "models",
+    "optim",
+    "pictures",
+    "profiling",
+    "record",
+    "scores",
+    "scoring",
+    "suite",
+    "train",
+    "weights",
+}
+TABLE = {
+    "__init__": {"frame"},
+    "__main__": {"cli"},
+    "errors": set(),
+    "lookup": {"errors"},
+    "catalog": {"errors"},
+    "yaml_file": {"errors"},
+    "columns": set(),
+    "cli": {"errors", "verbs", "report", "listing", "suite", "device", "record"},
+    "verbs": {
+        "case",
+        "errors",
+        "progress",
+        "record",
+        "report",
+        "runner",
+        "schedule",
+        "suite",
+        "validate",
+    },
+    "listing": {"catalog", "data", "errors", "lookup", "record", "yaml_file"},
+    "progress": {"record"},
+    "suite": {"catalog", "columns", "data", "errors", "lookup", "yaml_file"},
+    "case": {"errors", "lookup", "suite"},
+    "record": {"case", "errors", "suite"},
+    "scores": set(),
+    "data.__init__": {"data", "errors", "lookup"},
+    "data.dataset": {"errors"},
+    "data.files": {"data", "errors"},
+    "data.camvid": {"data", "errors"},
+    "data.voc2012": {"data", "errors"},
+    "data.shapes": {"data"},
+    "data.transforms": {"data", "errors", "lookup"},
+    "data.loader": {"data", "errors", "suite"},
+    "models": {"errors", "lookup", "suite", "weights"},
+    "weights": {"errors"},
+    "losses": {"data", "errors", "suite"},
+    "optim": {"suite"},
+    "counts": set(),
+    "profiling": {"errors", "models", "suite"},
+    "device": {"errors"},
+    "train": {"data", "device", "errors", "losses", "optim", "suite"},
+    "evaluate": {"counts", "device", "errors", "losses"},
+    "pictures": {"data", "record"},
+    "scoring": {
+        "case",
+        "data",
+        "device",
+        "errors",
+        "evaluate",
+        "losses",
+        "pictures",
+        "record",
+        "scores",
+        "suite",
+    },
+    "checkpoint": {"device", "errors", "models", "record", "train"},
+    "runner": RUNNING,
+    "engines.__init__": set(),
+    "engines.in_process": {"runner"},
+    "validate": RUNNING,
+    "schedule": {"case", "engines", "errors", "record", "runner", "suite", "validate"},
+    "frame": {"columns", "errors", "record"},
+    "report.__init__": {"case", "errors", "frame", "lookup", "record", "report", "suite"},
+    "report.formats": set(),
+    "report.tables": {"columns", "frame", "report", "suite"},
+}
+FILES = {
+    ".".join(file.relative_to(ROOT / "bench").with_suffix("").parts): file
+    for file in sorted((ROOT / "bench").rglob("*.py"))
+}
+
+
+def imported(file: Path) -> set[str]:
+    """List the first names below `bench` that a file imports, anywhere in it."""
+    names = set()
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{file}: relative import"
+            names |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return {name.split(".")[1] for name in names if name.startswith("bench.")}
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_imports_only_what_the_table_names(name: str) -> None:
+    assert imported(FILES[name]) <= TABLE[name]
+
+
+def test_every_row_has_a_file() -> None:
+    assert set(TABLE) == set(FILES)
+
+
+@pytest.mark.parametrize(
+    "file", sorted((ROOT / "custom_models").glob("*.py")), ids=lambda f: f.stem
+)
+def test_custom_models_know_nothing_of_bench(file: Path) -> None:
+    assert imported(file) == set()
+
+
+def test_albumentations_is_reached_through_one_file() -> None:
+    users = [name for name, file in FILES.items() if "import albumentations" in file.read_text()]
+    assert users == ["data.transforms"]
+
+
+@pytest.mark.parametrize(
+    ("code", "forbidden"),
+    [
+        ("import bench.cli", ["torch", "numpy", "pandas", "pydantic"]),
+        ("import bench.report, bench.listing, bench.frame", ["torch", "albumentations", "cv2"]),
+        ("import bench.runner", ["pandas"]),
+        ("import bench", ["pandas", "torch", "numpy"]),
+    ],
+)
+def test_heavy_packages_stay_out(code: str, forbidden: list[str]) -> None:
+    check = f"{code}; import sys; print([m for m in {forbidden!r} if m in sys.modules])"
+    done = subprocess.run(
+        [sys.executable, "-c", check], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == "[]"

@@ -1,0 +1,345 @@
+"""Whole cases on tiny images: records, failures, resuming, starting from another case."""
+
+import csv
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import TINY
+
+from bench import schedule
+from bench.case import expand
+from bench.data import IGNORE_INDEX
+from bench.record import CaseFolder, read_evaluations, read_record, results_folder
+from bench.runner import Options, Outcome, Task, evaluate_case, run_case
+from bench.scores import INTERSECTION, TRUTH, scores
+from bench.suite import load
+from bench.validate import check
+from bench.weights import read_weights
+
+Run = Callable[..., list[Outcome]]
+
+
+@pytest.fixture
+def run(write_suite: Callable[..., Path], tmp_path: Path) -> Run:
+    """Run a suite's text and return the outcomes."""
+
+    def run_text(
+        text: str = TINY,
+        out: str = "out",
+        settings: tuple[str, ...] = (),
+        retry_failed: bool = False,
+        **options: object,
+    ) -> list[Outcome]:
+        file = load(write_suite(text), settings)
+        cases = expand(file.suite)
+        checked = check(file, cases, {}, need_data=True)
+        planned = schedule.plan(file.suite, cases, tmp_path / out, checked)
+        chosen = Options(device="cpu", **options)
+        return list(schedule.run(file.suite, cases, planned, tmp_path / out, chosen, retry_failed))
+
+    return run_text
+
+
+def only_folder(tmp_path: Path, out: str = "out", suite: str = "tiny") -> CaseFolder:
+    [folder] = [f for f in (tmp_path / out / suite).iterdir() if f.is_dir()]
+    return CaseFolder(folder)
+
+
+def test_what_a_case_leaves(run: Run, tmp_path: Path) -> None:
+    [outcome] = run()
+    assert outcome.status == "ok"
+    folder = only_folder(tmp_path)
+    left = sorted(f.name for f in folder.path.iterdir())
+    assert left == [
+        "case.json",
+        "eval",
+        "history.csv",
+        "lock",
+        "log.txt",
+        "pictures",
+        "record.json",
+        "weights.safetensors",
+    ]
+    record = read_record(folder.path)
+    assert record is not None
+    assert record.training is not None
+    assert (record.training.epochs, record.training.steps) == (2, 8)
+    assert record.numerics["precision"] == "fp32"
+    assert record.complexity["num_params"] == 363_466
+    adam = 2 * 4 * 363_466  # two moments of 4 bytes a parameter, and a step counter a tensor
+    assert record.complexity["checkpoint_bytes"] - record.complexity["model_bytes"] - adam < 4096
+    assert set(record.fingerprints) == {"train", "val"}
+    rows = list(csv.DictReader(folder.history.open()))
+    assert [row["epoch"] for row in rows] == ["1", "2"]
+    assert float(rows[1]["loss"]) > 0
+    assert len(list(folder.pictures.iterdir())) == 4
+
+
+def test_the_evaluation_of_a_case(run: Run, tmp_path: Path) -> None:
+    run()
+    folder = only_folder(tmp_path)
+    val, train = sorted(read_evaluations(folder.path), key=lambda e: e.num_images)
+    assert (val.name, val.num_images, train.name, train.num_images) == ("val", 6, "train", 16)
+    with np.load(folder.evaluation("val").with_suffix(".npz")) as counts:
+        per_image, confusion = counts["per_image"], counts["confusion"]
+    assert per_image.shape == (6, 4, 6)
+    assert per_image.dtype == np.uint32
+    assert np.array_equal(per_image[:, TRUTH].sum(0), confusion.sum(1))
+    assert np.array_equal(per_image[:, INTERSECTION].sum(0), confusion.diagonal())
+    assert val.scores["miou"] == pytest.approx(scores(per_image)["miou"])
+    assert val.protocol["score_at"] == "stored"
+    history = list(csv.DictReader(folder.history.open()))
+    assert float(history[-1]["select_miou"]) == pytest.approx(val.scores["miou"])
+
+
+def test_the_same_case_gives_the_same_weights(run: Run, tmp_path: Path) -> None:
+    run(out="one")
+    run(out="two", loader_workers=1)
+    one, two = (read_weights(only_folder(tmp_path, out).weights) for out in ("one", "two"))
+    assert all(torch.equal(one[key], two[key]) for key in one)
+
+
+def test_finished_cases_are_skipped_until_the_data_changes(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run()
+    assert run() == []
+    monkeypatch.setattr("bench.data.shapes.Shapes.version", 99)
+    [outcome] = run()
+    assert outcome.status == "ok"
+
+
+class Stops:
+    """Asks to stop at a beat; a stopped case must go on as if nothing had happened."""
+
+    def __init__(self, after: int) -> None:
+        self.left = after
+
+    def __call__(self) -> bool:
+        self.left -= 1
+        return self.left < 0
+
+
+@pytest.mark.parametrize("beats", [0, 2, 3, 4, 5, 6, 9, 11])
+def test_an_interrupted_case_goes_on_unnoticed(run: Run, tmp_path: Path, beats: int) -> None:
+    run(out="whole")
+    [outcome] = run(out="cut", should_stop=Stops(beats))
+    assert outcome.status == "interrupted"
+    assert read_record(only_folder(tmp_path, "cut").path) is None
+    [outcome] = run(out="cut")
+    assert outcome.status == "ok"
+    whole, cut = only_folder(tmp_path, "whole"), only_folder(tmp_path, "cut")
+    one, two = read_weights(whole.weights), read_weights(cut.weights)
+    assert all(torch.equal(one[key], two[key]) for key in one)
+    assert _timeless(whole) == _timeless(cut)
+    record = read_record(cut.path)
+    assert record is not None
+    assert record.training is not None
+    assert record.training.resumed == 1
+
+
+def _timeless(folder: CaseFolder) -> object:
+    clocks = ("seconds", "data_wait_s", "images_per_s")
+    history = [
+        {k: v for k, v in row.items() if k not in clocks}
+        for row in csv.DictReader(folder.history.open())
+    ]
+    return history, [(e.name, e.scores, e.class_iou) for e in read_evaluations(folder.path)]
+
+
+def test_a_case_resumed_otherwise_stops(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run(should_stop=Stops(3))
+    monkeypatch.setattr("bench.runner.BACKEND", "another library")
+    [outcome] = run()
+    assert outcome.status == "failed"
+    assert "was begun with" in str(outcome.reason)
+
+
+def test_a_checkpoint_that_cannot_be_read_is_named(run: Run, tmp_path: Path) -> None:
+    run(should_stop=Stops(3))
+    checkpoint = only_folder(tmp_path).checkpoint
+    checkpoint.write_bytes(checkpoint.read_bytes()[:1000])
+    [outcome] = run()
+    assert outcome.status == "failed"
+    assert "Cannot read the checkpoint" in str(outcome.reason)
+    assert "Delete it" in str(outcome.reason)
+
+
+BROKEN = TINY.replace("enet: {arch: custom/enet}", f"bad: {{arch: '{__name__}:broken'}}")
+
+
+class Broken(torch.nn.Module):
+    def __init__(self, num_classes: int) -> None:
+        super().__init__()
+        self.conv = torch.nn.Conv2d(3, num_classes, 1)
+        self.num_calls = 0
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if x.device.type == "cpu":
+            self.num_calls += 1
+            if self.num_calls == 3:
+                raise ZeroDivisionError("planted")
+        return self.conv(x)
+
+
+def broken(num_classes: int) -> torch.nn.Module:
+    return Broken(num_classes)
+
+
+def test_a_failure_is_recorded_and_the_rest_goes_on(run: Run, tmp_path: Path) -> None:
+    text = BROKEN.replace("models:", "models:\n  enet: {arch: custom/enet}")
+    outcomes = run(text.replace("enet: {arch", "zz: {arch"))
+    assert [(o.case.model_name, o.status) for o in outcomes] == [("zz", "ok"), ("bad", "failed")]
+    [folder] = (tmp_path / "out" / "tiny").glob("*bad*")
+    record = read_record(folder)
+    assert record is not None
+    assert record.status == "failed"
+    assert str(record.reason).startswith("ZeroDivisionError: planted (traceback in ")
+    assert "Traceback" in CaseFolder(folder).log.read_text()
+    [again] = run(text.replace("enet: {arch", "zz: {arch"))
+    assert "earlier; --retry-failed" in str(again.reason)
+    [retried] = run(text.replace("enet: {arch", "zz: {arch"), retry_failed=True)
+    assert "planted" in str(retried.reason)
+
+
+def test_a_loss_that_is_not_finite_fails(run: Run) -> None:
+    [outcome] = run(settings=("recipe.optimizer={name: sgd, lr: 1e30}",))
+    assert outcome.status == "failed"
+    assert "training loss is" in str(outcome.reason)
+
+
+PAIR = TINY.replace(
+    "models:",
+    "models:\n  child: {arch: custom/enet, init_from: {model: enet, part: stage2}}",
+)
+
+
+def test_init_from_takes_the_part(run: Run, tmp_path: Path) -> None:
+    outcomes = run(PAIR.replace("epochs: 2", "epochs: 0"))
+    assert [o.case.model_name for o in outcomes] == ["enet", "child"]
+    parent, child = (
+        read_weights(CaseFolder(next((tmp_path / "out" / "tiny").glob(f"*__{m}__*"))).weights)
+        for m in ("enet", "child")
+    )
+    same = {key for key in parent if torch.equal(parent[key], child[key])}
+    assert {key for key in parent if key.startswith("stage2")} <= same
+
+
+def test_a_failed_parent_blocks_its_child(run: Run, tmp_path: Path) -> None:
+    text = BROKEN.replace(
+        "models:", "models:\n  child: {arch: custom/enet, init_from: {model: bad}}"
+    )
+    outcomes = run(text)
+    assert [(o.case.model_name, o.status) for o in outcomes] == [
+        ("bad", "failed"),
+        ("child", "blocked"),
+    ]
+    [folder] = (tmp_path / "out" / "tiny").glob("*child*")
+    record = read_record(folder)
+    assert record is not None
+    assert record.status == "blocked"
+
+
+@pytest.mark.parametrize(
+    ("keep", "weights", "checkpoint"),
+    [("weights", True, False), ("none", False, False), ("all", True, True)],
+)
+def test_what_is_kept(run: Run, tmp_path: Path, keep: str, weights: bool, checkpoint: bool) -> None:
+    run(TINY + f"keep: {keep}\n")
+    folder = only_folder(tmp_path)
+    assert folder.weights.exists() == weights
+    assert folder.checkpoint.exists() == checkpoint
+
+
+def test_steps_and_accumulation(run: Run, tmp_path: Path) -> None:
+    run(settings=("recipe.steps=6", "recipe.accumulate=2", "recipe.validate_every=2"))
+    folder = only_folder(tmp_path)
+    rows = list(csv.DictReader(folder.history.open()))
+    assert [row["step"] for row in rows] == ["4", "6"]
+    assert rows[0]["select_miou"] == ""
+    record = read_record(folder.path)
+    assert record is not None
+    assert record.numerics["micro_batch"] == 2
+
+
+def test_an_evaluation_can_be_added_later(
+    run: Run, write_suite: Callable[..., Path], tmp_path: Path
+) -> None:
+    run()
+    text = TINY + "evaluations: {val: {split: val}, big: {split: test, size: [64, 48]}}\n"
+    assert run(text) == []
+    file = load(write_suite(text))
+    [case] = expand(file.suite)
+    folder = results_folder(tmp_path / "out", file.suite) / case.folder
+    before = (folder / "eval" / "val.json").read_bytes()
+    task = Task(case, folder, file.suite.scored, "val", "weights")
+    assert evaluate_case(task, Options(device="cpu")).status == "ok"
+    found = {e.name: e for e in read_evaluations(folder)}
+    assert found["big"].protocol["size"] == "64x48"
+    assert found["big"].num_images == 40
+    assert (folder / "eval" / "val.json").read_bytes() == before
+
+
+def test_without_weights_there_is_nothing_to_evaluate(
+    run: Run, write_suite: Callable[..., Path], tmp_path: Path
+) -> None:
+    file = load(write_suite())
+    [case] = expand(file.suite)
+    folder = tmp_path / "out" / "tiny" / case.folder
+    task = Task(case, folder, file.suite.scored, "val", "weights")
+    assert "not trained" in str(evaluate_case(task, Options(device="cpu")).reason)
+    run(TINY + "keep: none\n")
+    assert "no weights were kept" in str(evaluate_case(task, Options(device="cpu")).reason)
+
+
+def test_a_case_that_another_process_holds(run: Run, tmp_path: Path) -> None:
+    run(should_stop=Stops(1))
+    folder = only_folder(tmp_path)
+    with folder.hold():
+        folder.beat(epoch=1)
+        [outcome] = run()
+    assert outcome.status == "held"
+    assert "held by process" in str(outcome.reason)
+
+
+def test_the_pictures_show_errors(run: Run, tmp_path: Path) -> None:
+    from PIL import Image
+
+    from bench.data import open_dataset
+    from bench.pictures import RIGHT, VOID_COLOUR, WRONG
+
+    run()
+    folder = only_folder(tmp_path)
+    picture = np.asarray(Image.open(sorted(folder.pictures.iterdir())[0]))
+    assert picture.shape == (32, 4 * 32 + 3 * 4, 3)
+    options = json.loads(folder.case.read_text())["dataset"]
+    shapes = open_dataset(
+        "shapes",
+        "shapes",
+        None,
+        {k: v for k, v in options.items() if k not in ("name", "root")},
+        {},
+    )
+    image, target = shapes.read(shapes.samples("val")[0])
+    assert np.array_equal(picture[:, :32], image)
+    errors = picture[:, -32:]
+    assert (errors[target == IGNORE_INDEX] == VOID_COLOUR).all()
+    assert {tuple(c) for c in errors[target != IGNORE_INDEX].reshape(-1, 3)} <= {RIGHT, WRONG}
+
+
+def test_run_case_reports_an_unwritable_folder(
+    write_suite: Callable[..., Path], tmp_path: Path
+) -> None:
+    file = load(write_suite())
+    [case] = expand(file.suite)
+    (tmp_path / "blocked").write_text("")
+    task = Task(case, tmp_path / "blocked" / "x", file.suite.scored, "val", "weights")
+    outcome = run_case(task, Options(device="cpu"))
+    assert outcome.status == "failed"
+    assert "Cannot write to" in str(outcome.reason)

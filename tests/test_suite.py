@@ -1,0 +1,157 @@
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from conftest import ROOT, TINY
+
+from bench.data.transforms import build_transform
+from bench.errors import Fault, UserError
+from bench.suite import CrossEntropy, Poly, Suite, load
+
+SUITES = sorted((ROOT / "suites").rglob("*.yaml"))
+
+
+def faults(file: Path, *settings: str) -> list[str]:
+    with pytest.raises(UserError) as caught:
+        load(file, settings, check_transform=build_transform)
+    return str(caught.value).splitlines()
+
+
+def test_the_tiny_suite(write_suite: Callable[..., Path]) -> None:
+    suite = load(write_suite()).suite
+    assert suite.datasets["shapes"].options["size"] == [32, 32]
+    assert suite.datasets["shapes"].options["num_test"] == 40
+    assert suite.all_recipes["default"].optimizer.lr == 1e-3
+    assert suite.all_recipes["default"].loss == CrossEntropy()
+    assert list(suite.scored) == ["val", "train"]
+
+
+def test_all_faults_at_once(write_suite: Callable[..., Path]) -> None:
+    file = write_suite(
+        """\
+name: wrong
+datasets:
+  shapes: {sizee: [32, 32]}
+  vocc2012: {}
+models:
+  a: {arch: smp/unett}
+  b: {arch: smp/unet, encoder: resnet81}
+recipe:
+  epoch: 3
+  batch_size: -1
+  batch_size: 4
+  optimizer: {name: adm}
+  schedule: {name: poly, powr: 1}
+  augment: [{HorizontalFlp: {}}, {HorizontalFlip: {pp: 1}}]
+splits: {report: []}
+exclud: []
+"""
+    )
+    found = faults(file)
+    expected = [
+        (3, "Unknown key 'sizee'. Did you mean 'size'?"),
+        (4, "Unknown dataset 'vocc2012'. Did you mean 'voc2012'?"),
+        (6, "Unknown model 'smp/unett'. Did you mean 'smp/unet'"),
+        (7, "Unknown encoder 'resnet81'. Did you mean 'resnet18'"),
+        (9, "Unknown key 'epoch'. Did you mean 'epochs'"),
+        (10, "batch_size: Input should be greater than 0, not -1."),
+        (11, "Duplicate key 'batch_size', first given in line 10"),
+        (12, "Unknown optimizer 'adm'. Did you mean 'adam'"),
+        (13, "Unknown key 'powr'. Did you mean 'power'"),
+        (14, "Unknown transform 'HorizontalFlp'. Did you mean 'HorizontalFlip'"),
+        (14, "Unknown argument of HorizontalFlip 'pp'. Did you mean 'p'"),
+        (15, "splits.report"),
+        (16, "Unknown key 'exclud'. Did you mean 'exclude'"),
+    ]
+    for line, message in expected:
+        assert any(f"suite.yaml:{line}: " in f and message in f for f in found), (line, message)
+    assert len(found) == len(expected)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("epochs: 2", "epochs: 2\n  steps: 5", "either epochs or steps"),
+        ("batch_size: 4", "batch_size: 4\n  accumulate: 3", "accumulate must divide it"),
+        ("recipe:", "exclude: [{model: unet}]\nrecipe:", "'unet' matches nothing"),
+        ("recipe:", "cases: [{dataset: shapes, model: enett}]\nrecipe:", "Did you mean 'enet'"),
+        ("recipe:", "splits: {select: valid}\nrecipe:", "Unknown split 'valid'. Did you mean"),
+        ("recipe:", "tables: {t: {columns: [mio]}}\nrecipe:", "Did you mean 'miou'"),
+        ("recipe:", "seeds: [1, 1]\nrecipe:", "A seed is given twice"),
+        ("recipe:", "overrides: [{model: enet, recipe: {lr: 1}}]\nrecipe:", "Unknown key 'lr'"),
+        ("recipe:", "keep: weight\nrecipe:", "Unknown keep 'weight'. Did you mean 'weights'"),
+        ("{arch: custom/enet}", "{arch: custom/enet, weights: no.pth}", "No weight file 'no.pth'"),
+        ("{arch: custom/enet}", "{arch: custom/enet, weights: 5}", "Give null, a name, a file"),
+        ("{arch: custom/enet}", "null", "models.enet"),
+        ("enet: {arch: custom/enet}", "'a/b': {arch: custom/enet}", "pattern"),
+        ("name: tiny", "nam: tiny", "The key 'name' is required"),
+        ("adam, lr: 1e-3", "adam, lr: .nan", "finite number"),
+    ],
+)
+def test_faults(write_suite: Callable[..., Path], old: str, new: str, message: str) -> None:
+    assert any(message in fault for fault in faults(write_suite(replace={old: new})))
+
+
+@pytest.mark.parametrize("text", ["", "- a\n", "just text\n", "5\n"])
+def test_a_file_that_is_no_suite(write_suite: Callable[..., Path], text: str) -> None:
+    assert "a suite is keys and values" in faults(write_suite(text))[0]
+
+
+def test_settings_win_over_file_and_overrides(write_suite: Callable[..., Path]) -> None:
+    text = TINY + "overrides:\n  - {model: enet, recipe: {batch_size: 2}}\n"
+    file = load(write_suite(text), ["recipe.batch_size=8", "seeds=[1,2]", "limit=0.5"])
+    assert file.suite.overrides[-1].recipe == {"batch_size": 8}
+    assert file.suite.seeds == (1, 2)
+    assert file.suite.limit == 0.5
+
+
+def test_a_wrong_setting_is_named(write_suite: Callable[..., Path]) -> None:
+    assert "--set recipe.epoch=3: " in faults(write_suite(), "recipe.epoch=3")[0]
+    assert "--set takes key=value" in faults(write_suite(), "recipe.epochs")[0]
+
+
+def test_named_recipes_start_from_the_one(write_suite: Callable[..., Path]) -> None:
+    text = TINY + "recipes:\n  plain: {augment: []}\n  long: {epochs: 9, schedule: poly}\n"
+    suite = load(write_suite(text)).suite
+    assert suite.all_recipes["plain"].epochs == 2
+    assert suite.all_recipes["plain"].augment == ()
+    assert suite.all_recipes["long"].schedule == Poly()
+    assert suite.all_recipes["long"].augment == ({"HorizontalFlip": {"p": 0.5}},)
+
+
+def test_steps_replace_epochs_in_a_change(write_suite: Callable[..., Path]) -> None:
+    text = TINY + "overrides: [{recipe: {steps: 7, optimizer: {name: sgd}}}]\n"
+    assert load(write_suite(text)).suite.overrides[0].recipe["steps"] == 7
+
+
+def test_place_of_later_faults(write_suite: Callable[..., Path]) -> None:
+    file = load(write_suite())
+    error = file.error([Fault(("models", "enet"), "does not build")])
+    assert str(error).endswith("suite.yaml:6: models.enet: does not build")
+
+
+def test_weights_are_found_and_hashed(
+    write_suite: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "w").mkdir()
+    (tmp_path / "w" / "e.pth").write_bytes(b"x")
+    monkeypatch.setenv("BENCH_WEIGHTS", str(tmp_path / "w"))
+    file = write_suite(replace={"custom/enet}": "custom/enet, weights: e.pth}"})
+    weights = load(file).suite.models["enet"].weights
+    assert weights is not None
+    assert weights.part == "model"
+    assert weights.sha256 == "2d711642b726b04401627ca9fbac32f5c8530fb1903cc4db02258717921a4881"
+
+
+@pytest.mark.parametrize("file", SUITES, ids=lambda f: f.stem)
+def test_shipped_suites_say_what_to_expect(file: Path) -> None:
+    head = file.read_text().split("name:")[0]
+    assert f"python -m bench run suites/{file.name}" in head
+    assert "Expected time:" in head
+    assert "Expected result:" in head
+
+
+def test_schema_is_json() -> None:
+    schema = json.loads(json.dumps(Suite.model_json_schema()))
+    assert {"datasets", "models", "recipe", "include"} <= set(schema["properties"])
