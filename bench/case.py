@@ -12,7 +12,8 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from bench.errors import Fault, Faults
+from bench.data import find, identity
+from bench.errors import Fault, Faults, UserError
 from bench.lookup import unknown
 from bench.suite import (
     CaseRow,
@@ -72,7 +73,7 @@ class Case(Frozen):
         content = {
             "schema": SCHEMA_VERSION,
             "numerics": NUMERICS_VERSION,
-            "dataset": {k: v for k, v in canonical(self.dataset).items() if k != "root"},
+            "dataset": self._dataset_identity(),
             "train_split": self.train_split,
             "model": {
                 k: v
@@ -89,20 +90,18 @@ class Case(Frozen):
         text = json.dumps(content, sort_keys=True, separators=(",", ":"), allow_nan=False)
         return hashlib.sha256(text.encode()).hexdigest()
 
+    def _dataset_identity(self) -> dict[str, Any]:
+        options = find(self.dataset.name).Options.model_validate(self.dataset.options)
+        return {"name": self.dataset.name} | identity(options)
+
 
 def canonical(value: BaseModel) -> dict[str, Any]:
-    """Dump a part of a case for hashing.
-
-    A field added after the first release is marked `json_schema_extra={"added": True}` and left
-    out while it has its default, so that it changes no id that was there before.
-    """
-    dumped = value.model_dump(mode="json")
-    for name, field in type(value).model_fields.items():
-        extra = field.json_schema_extra
-        if isinstance(extra, dict) and extra.get("added") and getattr(value, name) == field.default:
-            del dumped[name]
-        elif isinstance(getattr(value, name), BaseModel):
-            dumped[name] = canonical(getattr(value, name))
+    """Dump a part of a case for hashing, nested parts included; see `identity`."""
+    dumped = identity(value)
+    for name in type(value).model_fields:
+        part = getattr(value, name)
+        if name in dumped and isinstance(part, BaseModel):
+            dumped[name] = canonical(part)
     return dumped
 
 
@@ -171,12 +170,19 @@ def _build(
     row, path = drafts[names]
     spec = suite.models[row.model]
     recipe = suite.all_recipes[row.recipe]
-    for override in suite.overrides:
+    for i, override in enumerate(suite.overrides):
         if _matches(names, override.dataset, override.model, override.recipe_name):
-            recipe = change_recipe(recipe, override.recipe)
+            try:
+                recipe = change_recipe(recipe, override.recipe)
+            except Faults as error:
+                where: tuple[str | int, ...] = ("overrides", i)
+                found = [Fault(where, f"With others: {fault.message}") for fault in error.faults]
+                raise Faults(found) from error
     init_from = row.init_from or spec.init_from
     parent = None
     if init_from is not None:
+        if suite.keep == "none":
+            raise Faults([Fault(("keep",), "init_from needs the weights that keep: none drops.")])
         parent_names = _parent_names(names, init_from)
         if parent_names not in drafts:
             known = ["__".join(map(str, other)) for other in drafts]
@@ -227,18 +233,14 @@ def matching(cases: Iterable[Case], pattern: str | None) -> list[Case]:
 
 def in_order(cases: Iterable[Case]) -> list[Case]:
     """Return the cases so that each comes after the one it starts from."""
-    ordered: dict[str, Case] = {}
+    ordered: list[Case] = []
     waiting = list(cases)
-    ids = {case.id for case in waiting}
     while waiting:
-        ready = [
-            c
-            for c in waiting
-            if c.parent is None or c.parent.id in ordered or c.parent.id not in ids
-        ]
-        ordered |= {case.id: case for case in ready}
-        waiting = [case for case in waiting if case.id not in ordered]
-    return list(ordered.values())
+        ids = {case.id for case in waiting}
+        ready = [case for case in waiting if case.parent is None or case.parent.id not in ids]
+        ordered += ready
+        waiting = [case for case in waiting if case not in ready]
+    return ordered
 
 
 def source_hash(arch: str) -> str | None:
@@ -254,8 +256,15 @@ def source_hash(arch: str) -> str | None:
         return None
     digest = hashlib.sha256()
     for name, file in sorted(_modules(module).items()):
-        digest.update(f"{name}\n{_shape(ast.parse(file.read_text(encoding='utf-8')))}\n".encode())
+        digest.update(f"{name}\n{_shape(_parse(file))}\n".encode())
     return digest.hexdigest()[:16]
+
+
+def _parse(file: Path) -> ast.Module:
+    try:
+        return ast.parse(file.read_text(encoding="utf-8"))
+    except (SyntaxError, ValueError) as error:
+        raise UserError(f"{file} is no Python: {error}.") from error
 
 
 def _modules(name: str) -> dict[str, Path]:
@@ -270,7 +279,7 @@ def _modules(name: str) -> dict[str, Path]:
             continue
         found[current] = file
         inside = current if file.name == "__init__.py" else current.rpartition(".")[0]
-        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        for node in ast.walk(_parse(file)):
             if isinstance(node, ast.Import):
                 names = [alias.name for alias in node.names]
             elif isinstance(node, ast.ImportFrom):

@@ -10,28 +10,40 @@ import torch
 
 from bench.device import Numerics, random_states, set_random_states
 from bench.errors import UserError
-from bench.models import Segmenter
+from bench.models import Segmenter, first_line
 from bench.record import write_atomically
 from bench.train import TrainState
 
 History = list[dict[str, Any]]
-POSITION = ("step", "seconds", "data_wait_s")  # of TrainState
+POSITION = ("step", "seconds", "data_wait_s", "peak_memory_mib")  # of TrainState
 
 
 def save_checkpoint(
-    file: Path, case_id: str, state: TrainState, history: History, numerics: Numerics, resumed: int
+    file: Path,
+    case_id: str,
+    data: str,
+    state: TrainState,
+    history: History,
+    numerics: Numerics,
+    resumed: int,
+    device: torch.device,
 ) -> None:
-    """Write all that the next step depends on."""
+    """Write all that the next step depends on.
+
+    Args:
+        data: fingerprint of the training split.
+    """
     assert isinstance(state.model, Segmenter)
     content = {
         "case": case_id,
+        "data": data,
         "model": state.model.net.state_dict(),
         "optimizer": state.optimizer.state_dict(),
         "scaler": state.scaler.state_dict(),
         "position": {name: getattr(state, name) for name in POSITION},
         "total_loss": state.total_loss,
         "history": history,
-        "random": random_states(),
+        "random": random_states(device),
         "numerics": numerics.as_dict(),
         "resumed": resumed,
     }
@@ -44,21 +56,23 @@ def recorded_numerics(file: Path, case_id: str) -> Numerics | None:
     Raises:
         UserError: where the checkpoint cannot be read.
     """
-    content = _read(file, case_id)
-    if content is None:
+    content = _read(file)
+    if content is None or content["case"] != case_id:
         return None
     return Numerics(**{field.name: content["numerics"][field.name] for field in fields(Numerics)})
 
 
-def load_checkpoint(file: Path, case_id: str, state: TrainState) -> tuple[History, int]:
+def load_checkpoint(
+    file: Path, case_id: str, data: str, state: TrainState, device: torch.device
+) -> tuple[History, int]:
     """Put a checkpoint back into `state`; the random states are those of the saved moment.
 
     Returns:
         The history so far and how often this case has been resumed, this time included; nothing
-        and 0 where there is no checkpoint.
+        and 0 where there is no checkpoint of this case on this data.
     """
-    content = _read(file, case_id)
-    if content is None:
+    content = _read(file)
+    if content is None or (content["case"], content["data"]) != (case_id, data):
         return [], 0
     assert isinstance(state.model, Segmenter)
     state.model.net.load_state_dict(content["model"])
@@ -67,18 +81,18 @@ def load_checkpoint(file: Path, case_id: str, state: TrainState) -> tuple[Histor
     state.total_loss.copy_(content["total_loss"])
     for name in POSITION:
         setattr(state, name, content["position"][name])
-    set_random_states(content["random"])
+    set_random_states(content["random"], device)
     return content["history"], content["resumed"] + 1
 
 
-def _read(file: Path, case_id: str) -> dict[str, Any] | None:
+def _read(file: Path) -> dict[str, Any] | None:
     try:
         content: dict[str, Any] = torch.load(file, map_location="cpu", weights_only=True)
+        return content
     except FileNotFoundError:
         return None
     except (OSError, RuntimeError, EOFError, BadZipFile, pickle.UnpicklingError) as error:
         raise UserError(
-            f"Cannot read the checkpoint {file}: {str(error).splitlines()[0]}. "
+            f"Cannot read the checkpoint {file}: {first_line(error)}. "
             "Delete it to begin this case again."
         ) from error
-    return content if content["case"] == case_id else None

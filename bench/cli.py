@@ -66,22 +66,18 @@ def run(
     Exit codes: 0 all good, 1 a case failed, 2 usage or bad suite, 3 nothing matched,
     4 interrupted after saving, 5 running elsewhere.
     """
-    from bench.verbs import run_suites
+    from bench.verbs import Where, run_suites
 
     _leave(
         run_suites(
             suites,
-            pattern=pattern,
-            settings=[*(settings or []), *([f"limit={limit}"] if limit else [])],
-            device=device,
-            roots=_roots(root),
-            out=out,
+            pattern,
+            _settings(settings, limit),
+            Where(device, _roots(root), out, loader_workers, json_lines),
             dry_run=dry_run,
             retry_failed=retry_failed,
             fail_fast=fail_fast,
             max_time_s=_seconds(max_time),
-            loader_workers=loader_workers,
-            json_lines=json_lines,
         )
     )
 
@@ -102,21 +98,10 @@ def evaluate(
     json_lines: JsonLines = False,
 ) -> None:
     """Score kept weights by the evaluations that are missing, or a checkpoint of your own."""
-    from bench.verbs import evaluate_target
+    from bench.verbs import Where, evaluate_target
 
-    _leave(
-        evaluate_target(
-            target,
-            pattern=pattern,
-            checkpoint=checkpoint,
-            settings=[*(settings or []), *([f"limit={limit}"] if limit else [])],
-            device=device,
-            roots=_roots(root),
-            out=out,
-            loader_workers=loader_workers,
-            json_lines=json_lines,
-        )
-    )
+    where = Where(device, _roots(root), out, loader_workers, json_lines)
+    _leave(evaluate_target(target, pattern, _settings(settings, limit), where, checkpoint))
 
 
 @app.command()
@@ -131,12 +116,14 @@ def report(
         Path | None, typer.Option(help="folder for the files; default: beside the records")
     ] = None,
     results: Annotated[Path, typer.Option(help="folder of results")] = Path("results"),
+    settings: Settings = None,
+    limit: Limit = None,
 ) -> None:
     """Turn records into tables: print them as Markdown, write them as Markdown, LaTeX, CSV."""
     from bench import report as reports
 
     names = [name.strip() for name in formats.split(",") if name.strip()]
-    made = reports.report(targets or [], results)
+    made = reports.report(targets or [], results, _settings(settings, limit))
     files = reports.write(made, names, out)
     for one in made:
         typer.echo(f"# {one.title}\n\n{reports.text(one)}")
@@ -169,10 +156,10 @@ def validate(
     device: Device = "auto",
 ) -> None:
     """Check suites: schema, names, shapes; with --deep the data and a training step too."""
-    from bench.verbs import validate_suites
+    from bench.verbs import Where, validate_suites
 
-    every = [*(settings or []), *([f"limit={limit}"] if limit else [])]
-    validate_suites(suites, every, _roots(root), deep, device)
+    where = Where(device, _roots(root), Path("results"), None, json_lines=False)
+    validate_suites(suites, _settings(settings, limit), where, deep=deep)
 
 
 @app.command()
@@ -180,9 +167,9 @@ def schema() -> None:
     """Print the JSON Schema of suite files, for editors."""
     import json
 
-    from bench.suite import Suite
+    from bench.suite import json_schema
 
-    typer.echo(json.dumps(Suite.model_json_schema(), indent=2))
+    typer.echo(json.dumps(json_schema(), indent=2))
 
 
 @app.command()
@@ -225,13 +212,21 @@ def env(json_lines: JsonLines = False) -> None:
     from bench.device import describe_device, pick_device
     from bench.record import environment
 
-    facts = {**environment(), "device": (device := str(pick_device("auto")))}
-    facts |= describe_device(pick_device(device))
+    facts = dict(environment())
+    try:
+        device = pick_device("auto")
+        facts |= {"device": str(device)} | describe_device(device)
+    except UserError as error:
+        facts["device"] = str(error)
     if json_lines:
         typer.echo(json.dumps(facts))
         return
     for key, value in facts.items():
         typer.echo(f"{key:16} {value}")
+
+
+def _settings(settings: list[str] | None, limit: str | None) -> list[str]:
+    return [*(settings or []), *([f"limit={limit}"] if limit is not None else [])]
 
 
 def _leave(code: int) -> None:
@@ -267,8 +262,3 @@ def main(args: Any = None) -> None:
     except UserError as error:
         typer.echo(f"Error: {error}" if "\n" not in str(error) else str(error), err=True)
         sys.exit(Exit.USAGE)
-    except KeyboardInterrupt:
-        typer.echo("Stopped at once; the last checkpoint stands.", err=True)
-        sys.exit(130)
-    except BrokenPipeError:
-        sys.exit(Exit.OK)

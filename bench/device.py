@@ -1,5 +1,6 @@
 """Where and how a case runs: device, precision, threads, random states."""
 
+import os
 import random
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
@@ -9,9 +10,14 @@ import numpy as np
 import torch
 
 from bench.errors import UserError
+from bench.suite import Recipe
 
 Precision = Literal["fp32", "tf32", "bf16", "fp16"]
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+class Refused(UserError):
+    """A case cannot go on here as it began elsewhere; that is no failure of the case."""
 
 
 @dataclass(frozen=True)
@@ -62,6 +68,8 @@ def pick_device(name: str) -> torch.device:
 def _has_nvidia_gpu() -> bool:
     import pynvml
 
+    if os.environ.get("CUDA_VISIBLE_DEVICES") in ("", "-1"):
+        return False
     try:
         pynvml.nvmlInit()
         return bool(pynvml.nvmlDeviceGetCount())
@@ -75,19 +83,46 @@ def pick_precision(asked: str, device: torch.device) -> Precision:
     Raises:
         UserError: where the device has none of the one asked for.
     """
-    cuda = device.type == "cuda"
+    # Older GPUs only emulate bf16, which is_bf16_supported counts as having it.
+    ampere = device.type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 0)
     match asked:
         case "auto":
-            return "bf16" if cuda and torch.cuda.is_bf16_supported() else "fp32"
-        case "bf16" if not cuda or torch.cuda.is_bf16_supported():
-            return "bf16"
+            return "bf16" if ampere else "fp32"
         case "fp32":
             return "fp32"
-        case "tf32" if cuda and torch.cuda.get_device_capability(device) >= (8, 0):
+        case "bf16" if ampere or device.type == "cpu":
+            return "bf16"
+        case "tf32" if ampere:
             return "tf32"
-        case "fp16" if cuda:
+        case "fp16" if device.type == "cuda":
             return "fp16"
     raise UserError(f"{device} has no training in precision {asked!r}; give auto or fp32.")
+
+
+def choose_numerics(
+    recipe: Recipe, device: torch.device, augmentation: str, begun: Numerics | None
+) -> Numerics:
+    """Return what a case runs with; one that was begun keeps what it began with.
+
+    Raises:
+        Refused: where this machine cannot do as it began.
+    """
+    if begun is not None:
+        torch.set_num_threads(begun.threads)
+    chosen = Numerics(
+        device=device.type,
+        precision=pick_precision(recipe.precision, device),
+        augmentation=augmentation if recipe.augment else "none",
+        micro_batch=recipe.micro_batch,
+        threads=torch.get_num_threads(),
+    )
+    if begun is not None and begun != chosen:
+        old, new = begun.as_dict(), chosen.as_dict()
+        differ = ", ".join(f"{k} {old[k]}, here {new[k]}" for k in old if old[k] != new[k])
+        raise Refused(
+            f"It was begun with another {differ}. Go on as it began, or remove it (bench rm)."
+        )
+    return chosen
 
 
 def set_precision(precision: Precision) -> None:
@@ -97,7 +132,7 @@ def set_precision(precision: Precision) -> None:
 
 
 def autocast(device: torch.device, precision: Precision) -> AbstractContextManager[Any]:
-    """Return the context that forward passes and losses run in."""
+    """Return the context that forward passes run in."""
     return torch.autocast(
         device.type, DTYPES.get(precision, torch.float32), enabled=precision in DTYPES
     )
@@ -131,22 +166,30 @@ def seed_everything(seed: int) -> None:
     random.seed(seed)
 
 
-def random_states() -> dict[str, Any]:
-    """Return every random state in types that torch.load takes with weights_only."""
+def random_states(device: torch.device) -> dict[str, Any]:
+    """Return every random state of a case in types that torch.load takes with weights_only."""
     name, keys, position, has_gauss, cached = np.random.get_state(legacy=True)
     return {
         "torch": torch.get_rng_state(),
-        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+        "device": _device_state(device),
         "numpy": (name, torch.from_numpy(np.asarray(keys)), position, has_gauss, cached),
         "python": random.getstate(),
     }
 
 
-def set_random_states(states: dict[str, Any]) -> None:
+def _device_state(device: torch.device) -> torch.Tensor | None:
+    if device.type == "cuda":
+        return torch.cuda.get_rng_state(device)
+    return torch.mps.get_rng_state() if device.type == "mps" else None
+
+
+def set_random_states(states: dict[str, Any], device: torch.device) -> None:
     """Go on from `random_states`."""
     torch.set_rng_state(states["torch"])
-    if states["cuda"]:
-        torch.cuda.set_rng_state_all(states["cuda"])
+    if device.type == "cuda":
+        torch.cuda.set_rng_state(states["device"], device)
+    elif device.type == "mps":
+        torch.mps.set_rng_state(states["device"])
     name, keys, *rest = states["numpy"]
     np.random.set_state((name, keys.numpy(), *rest))
     version, internal, gauss = states["python"]

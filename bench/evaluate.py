@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from bench.counts import count_pixels, per_class
+from bench.data.loader import Stack
 from bench.device import Precision, autocast
 from bench.errors import UserError
 from bench.losses import PixelLoss
@@ -46,8 +47,8 @@ def evaluate(
     """Score every image once, at the resolution of its target.
 
     Args:
-        batches: lists of images (3, H, W) uint8, targets (h, w) uint8 and ids; logits are
-            resized bilinearly to (h, w) where that is another size.
+        batches: images (N, 3, H, W) uint8, targets (N, h, w) uint8 and ids, or lists of images
+            and targets where sizes differ; logits are resized bilinearly to (h, w).
     """
     start = time.perf_counter()
     model.eval()
@@ -100,8 +101,8 @@ def predict(
     return logits
 
 
-def _groups(images: list[Tensor], targets: list[Tensor]) -> list[tuple[Tensor, Tensor]]:
-    """Stack a batch of one size; images of several sizes pass one by one."""
-    if len({(i.shape, t.shape) for i, t in zip(images, targets, strict=True)}) == 1:
-        return [(torch.stack(images), torch.stack(targets))]
+def _groups(images: Stack, targets: Stack) -> list[tuple[Tensor, Tensor]]:
+    """Take a batch of one size whole; images of several sizes pass one by one."""
+    if isinstance(images, Tensor) and isinstance(targets, Tensor):
+        return [(images, targets)]
     return [(i[None], t[None]) for i, t in zip(images, targets, strict=True)]

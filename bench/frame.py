@@ -10,7 +10,7 @@ import pandas as pd
 
 from bench.columns import COLUMNS
 from bench.errors import UserError
-from bench.record import EvaluationRecord, Record, read_evaluations, read_record
+from bench.record import APART, EvaluationRecord, Record, read_evaluations, read_record
 
 PROTOCOL_KEYS = (
     "dataset",
@@ -27,16 +27,23 @@ PROTOCOL_KEYS = (
 )
 
 
+OF_A_MACHINE = ("epoch_s", "images_per_s", "peak_memory_mib")
+
+
 def load(*folders: str | Path) -> pd.DataFrame:
     """Read every record below some folders.
 
     Returns:
         One row per case and evaluation, one per case without any. Scores are in 0..1, `iou/NAME`
         the IoU of a class, `floor/NAME` the scores of always predicting the most frequent class.
-        Records that cannot be read are passed over with a warning that names them.
+        Records that cannot be read are passed over with a warning that names them, and so are,
+        silently, those of `published` and `baselines` right below a folder.
     """
     rows = [row for folder in folders for row in _rows(Path(folder))]
-    frame = pd.DataFrame(rows)
+    frame = pd.DataFrame(rows, columns=None if rows else ["id"])
+    for name in ("evaluation", "split", "protocol"):
+        if name not in frame:
+            frame[name] = None
     for name in COLUMNS:
         if name not in frame:
             frame[name] = float("nan")
@@ -46,14 +53,16 @@ def load(*folders: str | Path) -> pd.DataFrame:
 
 def _rows(folder: Path) -> Iterable[dict[str, Any]]:
     for file in sorted(folder.rglob("record.json")):
+        if file.relative_to(folder).parts[0] in APART:
+            continue
         try:
             record = read_record(file.parent)
-            evaluations = read_evaluations(file.parent)
         except UserError as error:
             warnings.warn(str(error), stacklevel=3)
             continue
         if record is None:
             continue
+        evaluations = read_evaluations(file.parent)
         case = _case_row(record, file.parent)
         if record.status != "ok" or not evaluations:
             yield case
@@ -120,7 +129,8 @@ def _evaluation_row(evaluation: EvaluationRecord) -> dict[str, Any]:
 def over_seeds(frame: pd.DataFrame) -> pd.DataFrame:
     """Reduce rows that differ in their seed alone to mean, `NAME/std` and the number of seeds.
 
-    Rows with other numerics stay apart. The standard deviation is of the sample (n - 1).
+    Rows with other numerics stay apart. The standard deviation is of the sample (n - 1). Times
+    and memory are left out where the seeds ran on several machines.
     """
     keys = ["suite", "dataset", "model", "recipe", "label", "evaluation", "numerics", "protocol"]
     figures = [*COLUMNS, *(name for name in frame if str(name).startswith(("iou/", "floor/")))]
@@ -128,6 +138,9 @@ def over_seeds(frame: pd.DataFrame) -> pd.DataFrame:
     for _, group in frame.groupby(keys, sort=False, dropna=False):
         row = group.iloc[0].to_dict()
         row["num_seeds"] = len(group)
+        if group["machine"].nunique() > 1:
+            group = group.assign(**dict.fromkeys(OF_A_MACHINE, float("nan")))
+            row["machine"] = " and ".join(sorted(set(group["machine"])))
         for name in figures:
             row[name] = group[name].astype(float).mean()
             row[f"{name}/std"] = group[name].astype(float).std()

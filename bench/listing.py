@@ -1,6 +1,7 @@
 """What `list`, `show` and `rm` find: names, records, folders."""
 
 import fnmatch
+import shlex
 import shutil
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -8,9 +9,15 @@ from pathlib import Path
 from bench import catalog, data, yaml_file
 from bench.errors import UserError
 from bench.lookup import pick
-from bench.record import CaseFolder, Record, read_evaluations, read_record, read_resolved
-
-APART = ("published", "baselines")
+from bench.record import (
+    APART,
+    CaseFolder,
+    Held,
+    Record,
+    read_evaluations,
+    read_record,
+    read_resolved,
+)
 
 
 def listed(kind: str, pattern: str) -> list[str]:
@@ -27,11 +34,9 @@ def _datasets() -> Iterable[str]:
 
 
 def _suites() -> Iterable[str]:
-    for file in sorted(Path("suites").rglob("*.yaml")):
-        document = yaml_file.read(file)
+    for file in _suite_files():
         first = next((line for line in file.read_text().splitlines() if line[:2] == "# "), "")
-        name = document.data.get("name", "?") if isinstance(document.data, dict) else "?"
-        yield f"{file!s:28}  {name}: {first.removeprefix('# ')}"
+        yield f"{file!s:28}  {_name(file)}: {first.removeprefix('# ')}"
 
 
 LISTS: dict[str, Callable[[], Iterable[str]]] = {
@@ -68,22 +73,31 @@ def _how_to_repeat(record: Record, folder: Path) -> list[str]:
     lines = []
     if resolved is not None and record.id not in {case.id for case in resolved.cases}:
         lines.append("Its suite has changed since: that as it stands is another case.")
-    limit = f" --limit {record.case.limit}" if record.case.limit is not None else ""
     name = folder.parent.name.partition("@")[0]
-    suite = next(
-        (f for f in Path("suites").rglob("*.yaml") if yaml_file.read(f).data.get("name") == name),
-        Path("suites") / f"{name}.yaml",
-    )
-    device = record.numerics.get("device", "auto")
-    lines.append("Repeat it, after removing this record, with")
-    lines.append(
-        f"  python -m bench run {suite} --filter '{record.case.name}'{limit} --device {device}"
-    )
+    suite = next((f for f in _suite_files() if _name(f) == name), Path(f"{name}.yaml"))
+    settings = resolved.settings if resolved is not None else ()
+    words = ["python", "-m", "bench", "run", str(suite), "--filter", record.case.name]
+    words += [word for setting in settings for word in ("--set", setting)]
+    words += ["--device", str(record.numerics.get("device", "auto"))]
+    lines.append("Repeat it, with the --root of its data and another --out, by")
+    lines.append(f"  {shlex.join(words)}")
     return lines
+
+
+def _suite_files() -> list[Path]:
+    return sorted(Path("suites").rglob("*.yaml"))
+
+
+def _name(file: Path) -> str:
+    """Return the name of a suite file; its own where it gives none."""
+    data = yaml_file.read(file).data
+    return str(data.get("name", file.stem)) if isinstance(data, dict) else file.stem
 
 
 def remove(results: Path, pattern: str, *, stale: bool, failed: bool, dry_run: bool) -> list[Path]:
     """Remove the folders of cases: by glob on names, those of no suite's ids, those that failed.
+
+    A case that is running stays.
 
     Raises:
         UserError: where nothing says which.
@@ -99,10 +113,13 @@ def remove(results: Path, pattern: str, *, stale: bool, failed: bool, dry_run: b
             continue
         if failed and not _has_failed(folder):
             continue
-        chosen.append(folder)
         if not dry_run:
-            with CaseFolder(folder).hold():
-                shutil.rmtree(folder)
+            try:
+                with CaseFolder(folder).hold():
+                    shutil.rmtree(folder)
+            except Held:
+                continue
+        chosen.append(folder)
     return chosen
 
 
@@ -112,7 +129,10 @@ def _is_stale(folder: Path, short_id: str) -> bool:
 
 
 def _has_failed(folder: Path) -> bool:
-    record = read_record(folder)
+    try:
+        record = read_record(folder)
+    except UserError:
+        return True
     return record is not None and record.status != "ok"
 
 

@@ -11,6 +11,17 @@ from bench.errors import UserError
 
 T = TypeVar("T")
 MOST_NAMES_SHOWN = 24
+BROKEN_MODULE = (  # what running a user's module can raise
+    ImportError,
+    SyntaxError,
+    NameError,
+    AttributeError,
+    TypeError,
+    ValueError,
+    LookupError,
+    RuntimeError,
+    OSError,
+)
 
 
 def unknown(kind: str, name: str, known: Collection[str]) -> str:
@@ -41,12 +52,15 @@ def resolve(name: str) -> object:
         UserError: where the module cannot be imported or has no such attribute.
     """
     module_name, _, attribute = name.partition(":")
+    if not all(part.isidentifier() for part in (*module_name.split("."), attribute)):
+        raise UserError(f"Expected package.module:attribute, not {name!r}.")
     if os.getcwd() not in sys.path:
         sys.path.insert(0, os.getcwd())
     try:
         module = importlib.import_module(module_name)
-    except ImportError as error:
-        raise UserError(f"Cannot import {module_name!r} of {name!r}: {error}.") from error
+    except BROKEN_MODULE as error:
+        kind = type(error).__name__
+        raise UserError(f"Cannot import {module_name!r} of {name!r}: {kind}: {error}.") from error
     if not hasattr(module, attribute):
         public = [key for key in vars(module) if not key.startswith("_")]
         raise UserError(f"{module_name}: {unknown('attribute', attribute, public)}")

@@ -1,8 +1,9 @@
 """Models by name: smp/…, custom/…, package.module:attribute; their weights and input rules."""
 
 import importlib
+import inspect
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
@@ -10,10 +11,11 @@ import segmentation_models_pytorch as smp
 import timm
 import torch
 import torch.nn.functional as F
+from huggingface_hub.errors import HfHubHTTPError
 from torch import Tensor, nn
 
 from bench.errors import UserError
-from bench.lookup import pick, resolve
+from bench.lookup import pick, resolve, unknown
 from bench.suite import ModelSpec, Normalize
 from bench.weights import load_encoder, load_model, read_weights
 
@@ -31,6 +33,16 @@ ENCODER_NORMALIZE = {
     **dict.fromkeys(("dpn68", "dpn68b", "dpn92", "dpn98", "dpn107", "dpn131"), DPN),
 }
 T = TypeVar("T")
+BUILD_ERRORS = (TypeError, ValueError, LookupError, AssertionError, AttributeError, RuntimeError)
+RUN_ERRORS = (*BUILD_ERRORS, NotImplementedError)
+SMP_RESERVED = {
+    "encoder_name": "encoder:",
+    "encoder_weights": "weights:",
+    "classes": "the dataset",
+    "in_channels": "nothing (images are RGB)",
+    "activation": "nothing (logits are needed)",
+    "aux_params": "nothing (images are not classified)",
+}
 MULTIPLES = (1, 2, 4, 8, 16, 32, 64)
 
 
@@ -107,10 +119,12 @@ def build_network(spec: ModelSpec, num_classes: int, download: bool = False) -> 
     if spec.weights is not None and named and download:
         if spec.weights.part != "encoder":
             raise UserError(f"Weights by name, {spec.weights.source!r}, are for encoders.")
-        options["encoder_weights"] = spec.weights.source
+        options["pretrained"] = spec.weights.source
     try:
         net = builder(num_classes, **options)
-    except (TypeError, ValueError, KeyError, AssertionError) as error:
+    except BUILD_ERRORS as error:
+        if needs_values(error):
+            raise
         raise UserError(f"{spec.arch} does not build: {first_line(error)}") from error
     if not isinstance(net, nn.Module):
         raise UserError(f"{spec.arch} gave {type(net).__name__}, not an nn.Module.")
@@ -119,28 +133,42 @@ def build_network(spec: ModelSpec, num_classes: int, download: bool = False) -> 
 
 def _smp(name: str) -> Callable[..., nn.Module]:
     def build(
-        num_classes: int, encoder: str, encoder_weights: str | None = None, **options: Any
+        num_classes: int, encoder: str, pretrained: str | None = None, **options: Any
     ) -> nn.Module:
-        pretrained: Any = encoder_weights
-        if encoder.startswith("tu-") and encoder_weights is not None:
-            encoder = encoder if encoder_weights == "imagenet" else f"{encoder}.{encoder_weights}"
-            pretrained = True
+        _check_smp_options(name, encoder, options)
+        weights: Any = pretrained
+        if pretrained is not None and encoder.startswith("tu-"):
+            encoder, weights = _tagged(encoder, pretrained), True
         try:
             net: nn.Module = smp.create_model(
-                name, encoder, pretrained, classes=num_classes, **options
+                name, encoder, weights, classes=num_classes, **options
             )
-        except KeyError:
-            raise
-        except Exception as error:
-            if encoder_weights is None:
+        except (OSError, ValueError, RuntimeError, HfHubHTTPError) as error:
+            if pretrained is None or "Invalid pretrained tag" in str(error):
                 raise
             raise UserError(
-                f"Cannot download the weights {encoder_weights!r} of {encoder}: "
-                f"{first_line(error)} Offline, give a file: weights: path/to/file.safetensors."
+                f"Cannot download the weights {pretrained!r} of {encoder}: {first_line(error)} "
+                "Offline, give a file: weights: path/to/file.safetensors."
             ) from error
         return net
 
     return build
+
+
+def _check_smp_options(name: str, encoder: str, options: Mapping[str, Any]) -> None:
+    """Refuse what smp would swallow: it hands unknown options on, and its encoders ignore them."""
+    known = set(inspect.signature(smp.MODEL_ARCHITECTURES_MAPPING[name]).parameters)
+    known -= {"kwargs", *SMP_RESERVED}
+    for option in options:
+        if option in SMP_RESERVED:
+            raise UserError(f"smp/{name}: {option} is set by {SMP_RESERVED[option]}.")
+        if option not in known and not encoder.startswith("tu-"):  # timm checks its own
+            raise UserError(f"smp/{name}: {unknown('option', option, known)}")
+
+
+def _tagged(encoder: str, weights: str) -> str:
+    """Name a timm encoder with the tag of its weights; "imagenet" is timm's default."""
+    return encoder if weights == "imagenet" else f"{encoder}.{weights}"
 
 
 def _custom(name: str) -> Callable[..., nn.Module]:
@@ -159,7 +187,8 @@ def normalization(spec: ModelSpec) -> Normalize | None:
         return None
     if spec.normalize == "auto" and spec.encoder is not None:
         if spec.encoder.startswith("tu-"):
-            config = timm.get_pretrained_cfg(spec.encoder.removeprefix("tu-"))
+            tag = spec.weights.source if spec.weights and not spec.weights.sha256 else "imagenet"
+            config = timm.get_pretrained_cfg(_tagged(spec.encoder.removeprefix("tu-"), tag))
             if config is not None:
                 return Normalize(mean=tuple(config.mean), std=tuple(config.std))
         return ENCODER_NORMALIZE.get(spec.encoder, IMAGENET)
@@ -191,15 +220,26 @@ def _probe(net: nn.Module, num_classes: int, device: torch.device) -> tuple[int 
         try:
             with torch.no_grad():
                 logits = net(torch.zeros(1, 3, height, width, device=device))
-        except (RuntimeError, ValueError, AssertionError) as error:
+            check_logits(logits, (1, num_classes, height, width))
+        except (UserError, *RUN_ERRORS) as error:
             if needs_values(error):
                 raise
             problem = first_line(error)
             continue
-        if logits.shape == (1, num_classes, height, width):
-            return multiple, ""
-        problem = f"logits {tuple(logits.shape)} for an image of {height}x{width}"
+        return multiple, ""
     return None, problem
+
+
+def check_logits(logits: object, shape: tuple[int, ...]) -> None:
+    """Refuse what is no tensor of logits of a shape (N, K, H, W).
+
+    Raises:
+        UserError: saying what a network gave instead.
+    """
+    if not isinstance(logits, Tensor):
+        raise UserError(f"It gives a {type(logits).__name__}, not a tensor of logits.")
+    if logits.shape != shape:
+        raise UserError(f"It gives logits {tuple(logits.shape)}, not {shape}.")
 
 
 def without_values(
@@ -213,10 +253,12 @@ def without_values(
         try:
             with torch.device("meta"):
                 net = build_network(spec, num_classes)
-        except (NotImplementedError, RuntimeError):
+        except RUN_ERRORS as error:
+            if not needs_values(error):
+                raise
             net = build_network(spec, num_classes).to("meta")
         return run(net, torch.device("meta"))
-    except (NotImplementedError, RuntimeError) as error:
+    except RUN_ERRORS as error:
         if not needs_values(error):
             raise
     return run(build_network(spec, num_classes), torch.device("cpu"))

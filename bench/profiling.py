@@ -1,6 +1,8 @@
 """What a network costs: parameters, sizes, multiply-accumulates, memory."""
 
+import os
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,7 +12,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from bench.errors import UserError
-from bench.models import first_line, needs_values, without_values
+from bench.models import RUN_ERRORS, check_logits, first_line, needs_values, without_values
 from bench.suite import ModelSpec
 
 CLEAR_REFS = Path("/proc/self/clear_refs")
@@ -47,13 +49,21 @@ def complexity(
     def count(net: nn.Module, device: torch.device) -> Complexity:
         params = list(net.parameters())
         trainable = [p for p in params if p.requires_grad]
-        net.eval()
-        with FlopCounterMode(display=False) as flops, torch.no_grad():
-            net(torch.zeros(1, 3, *padded, device=device))
+        try:
+            net.eval()
+            with FlopCounterMode(display=False) as flops, torch.no_grad():
+                logits = net(torch.zeros(1, 3, *padded, device=device))
+            check_logits(logits, (1, num_classes, *padded))
+        except (UserError, *RUN_ERRORS) as error:
+            if needs_values(error):
+                raise
+            raise UserError(
+                f"{spec.arch} fails at {padded[0]}x{padded[1]}: {first_line(error)}"
+            ) from error
         net.train()
         try:
             net(torch.zeros(micro_batch, 3, *padded, device=device)).sum().backward()
-        except (ValueError, RuntimeError) as error:
+        except RUN_ERRORS as error:
             if needs_values(error):
                 raise
             raise UserError(
@@ -87,7 +97,7 @@ def reset_peak_memory(device: torch.device) -> None:
     """Begin a new measurement of peak memory."""
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
-    elif CLEAR_REFS.exists():
+    with suppress(OSError):
         CLEAR_REFS.write_text("5")  # resets the high-water mark of this process on Linux
 
 
@@ -98,7 +108,8 @@ def peak_memory_mib(device: torch.device) -> float | None:
     """
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 2**20
-    if not CLEAR_REFS.exists():
+    if not os.access(CLEAR_REFS, os.W_OK):
         return None
-    status = Path("/proc/self/status").read_text()
-    return next(int(n.split()[1]) / 1024 for n in status.splitlines() if n.startswith("VmHWM"))
+    lines = Path("/proc/self/status").read_text().splitlines()
+    marks = [int(line.split()[1]) / 1024 for line in lines if line.startswith("VmHWM")]
+    return marks[0] if marks else None

@@ -63,7 +63,7 @@ def _bar(watched: Watched, console: Console, stop: threading.Event) -> None:
         console=console,
     )
     bar = bars.add_task("", total=1.0, figures="")
-    with Live(bars, console=console, refresh_per_second=4, transient=True):
+    with Live(bars, console=console, refresh_per_second=4, transient=True, redirect_stdout=False):
         while not stop.wait(POLL_S):
             beat = _beat(watched)
             share = _share(beat)

@@ -1,16 +1,20 @@
 """Records: what a case left on disk, the layout of its folder, atomic writes, the lock."""
 
+import hashlib
 import json
 import os
 import platform
+import re
+import shutil
 import socket
 import subprocess
 import time
-from collections.abc import Callable, Iterator, Mapping
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,7 +23,7 @@ from pydantic import BaseModel, ValidationError
 
 from bench.case import Case
 from bench.errors import UserError
-from bench.suite import Suite
+from bench.suite import Evaluation, Suite
 
 PACKAGES = (
     "torch",
@@ -31,6 +35,8 @@ PACKAGES = (
     "pillow",
     "numpy",
 )
+APART = ("published", "baselines")  # below results/: reported only where they are named
+MOST_OF_A_NAME = 80
 Status = Literal["ok", "failed", "blocked"]
 
 
@@ -77,6 +83,7 @@ class EvaluationRecord(BaseModel):
 
     version: int = 1
     name: str
+    asked: Evaluation
     protocol: dict[str, Any]
     numerics: dict[str, Any]
     num_images: int
@@ -89,9 +96,13 @@ class EvaluationRecord(BaseModel):
 
 
 class Resolved(BaseModel):
-    """A suite as it was when it last ran, with its cases; reports read it."""
+    """A suite as it was when it last ran, with its cases; reports read it.
+
+    settings: what --set and --limit laid over the file.
+    """
 
     suite: Suite
+    settings: tuple[str, ...] = ()
     cases: tuple[Case, ...]
 
 
@@ -146,8 +157,11 @@ class CaseFolder:
         return self.path / "eval" / f"{name}.json"
 
     @contextmanager
-    def hold(self) -> Iterator[None]:
+    def hold(self, name: str = "") -> Iterator[None]:
         """Keep other processes from this case; the lock goes with the process that has it.
+
+        Args:
+            name: of the case, for the sign of life.
 
         Raises:
             Held: naming who has it.
@@ -162,6 +176,9 @@ class CaseFolder:
         except OSError as error:
             raise UserError(f"Cannot write to {self.path}: {error.strerror}.") from error
         try:
+            for left in self.path.rglob(".*.tmp"):  # by a process that was killed while writing
+                left.unlink(missing_ok=True)
+            self.beat(case=name)
             yield
         finally:
             self.alive.unlink(missing_ok=True)
@@ -193,8 +210,9 @@ def write_atomically(file: Path, write: Callable[[Path], None], sync: bool = Tru
                 os.fsync(stream.fileno())
         os.replace(beside, file)
     except OSError as error:
-        beside.unlink(missing_ok=True)
         raise UserError(f"Cannot write {file}: {error.strerror or error}.") from error
+    finally:
+        beside.unlink(missing_ok=True)
 
 
 def write_text(file: Path, text: str, sync: bool = True) -> None:
@@ -223,36 +241,45 @@ def read_record(folder: Path) -> Record | None:
     """Read the record of a case's folder; None where there is none.
 
     Raises:
-        UserError: where the file is no record.
+        UserError: where the file cannot be read or is no record.
     """
     file = CaseFolder(folder).record
     try:
         return Record.model_validate_json(file.read_bytes())
     except FileNotFoundError:
         return None
-    except (OSError, ValidationError) as error:
-        raise UserError(f"{file} is not a record: {str(error).splitlines()[0]}") from error
+    except OSError as error:
+        raise UserError(f"Cannot read {file}: {error.strerror}.") from error
+    except ValidationError as error:
+        raise UserError(f"{file} is not a record; remove it to train this case again.") from error
 
 
 def read_evaluations(folder: Path) -> list[EvaluationRecord]:
-    """Read every evaluation of a case's folder.
-
-    Raises:
-        UserError: where a file is not one.
-    """
+    """Read every evaluation of a case's folder; one that cannot be read is warned of."""
     found = []
     for file in sorted((folder / "eval").glob("*.json")):
         try:
             found.append(EvaluationRecord.model_validate_json(file.read_bytes()))
-        except (OSError, ValidationError) as error:
-            raise UserError(f"{file} is no evaluation: {str(error).splitlines()[0]}") from error
+        except (OSError, ValidationError):
+            warnings.warn(f"{file} is no evaluation; bench evaluate makes it again.", stacklevel=2)
     return found
 
 
-def results_folder(out: Path, suite: Suite) -> Path:
-    """Return where a suite's cases go; limited runs lie apart."""
-    limit = f"@limit-{suite.limit}" if suite.limit is not None else ""
-    return out / f"{suite.name}{limit}"
+def clear(folder: CaseFolder) -> None:
+    """Empty a case's folder but for its log and lock; only by who holds it."""
+    for file in (folder.record, folder.checkpoint, folder.weights, folder.history):
+        file.unlink(missing_ok=True)
+    for part in (folder.path / "eval", folder.pictures):
+        shutil.rmtree(part, ignore_errors=True)
+
+
+def results_folder(out: Path, suite: Suite, settings: Iterable[str]) -> Path:
+    """Return where a suite's cases go; those changed by --set or --limit lie apart."""
+    changes = ",".join(re.sub(r"[^A-Za-z0-9._+,-]+", "-", setting) for setting in sorted(settings))
+    if len(changes) > MOST_OF_A_NAME:
+        digest = hashlib.sha256(changes.encode()).hexdigest()[:8]
+        changes = f"{changes[:MOST_OF_A_NAME]}-{digest}"
+    return out / (f"{suite.name}@{changes}" if changes else suite.name)
 
 
 def write_resolved(folder: Path, resolved: Resolved) -> None:
@@ -294,10 +321,17 @@ def environment() -> Mapping[str, Any]:
         if hasattr(psutil.Process, "cpu_affinity")
         else os.cpu_count(),
         "memory_gib": round(psutil.virtual_memory().total / 2**30, 1),
-        "bench": version("bench"),
-        "packages": {name: version(name) for name in PACKAGES},
+        "bench": _version("bench"),
+        "packages": {name: _version(name) for name in PACKAGES},
         "git": _git(),
     }
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
 
 
 def _cpu_name() -> str:

@@ -17,7 +17,13 @@ from bench.errors import UserError
 from bench.evaluate import Counts, evaluate, predict
 from bench.losses import PixelLoss
 from bench.pictures import save, strip
-from bench.record import CaseFolder, EvaluationRecord, write_atomically, write_text
+from bench.record import (
+    CaseFolder,
+    EvaluationRecord,
+    read_evaluations,
+    write_atomically,
+    write_text,
+)
 from bench.suite import Evaluation
 
 NUM_PICTURES = 4
@@ -75,6 +81,7 @@ class Scorer:
         iou = dict(zip(self.labels.names, scores.class_iou(counts.per_image), strict=True))
         record = EvaluationRecord(
             name=name,
+            asked=evaluation,
             protocol=self._protocol(evaluation),
             numerics=self.numerics.as_dict(),
             num_images=len(counts.ids),
@@ -132,6 +139,12 @@ class Scorer:
             "checkpoint": "last",
             "miou": scores.MIOU_CONVENTION,
         }
+
+
+def unscored(folder: Path, evaluations: Mapping[str, Evaluation]) -> list[str]:
+    """List the evaluations that a case has no scores of, or scores of another definition."""
+    found = {record.name: record.asked for record in read_evaluations(folder)}
+    return [name for name, evaluation in evaluations.items() if found.get(name) != evaluation]
 
 
 def _write_counts(file: Path, counts: Counts) -> None:

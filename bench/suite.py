@@ -1,11 +1,9 @@
-"""The suite file: its schema, and every fault of schema and names at once, each with its line."""
+"""The schema of suites, and its faults in our words."""
 
-import fnmatch
 import hashlib
 import os
 import re
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -17,6 +15,8 @@ from pydantic import (
     NonNegativeInt,
     PositiveFloat,
     PositiveInt,
+    StrictFloat,
+    StrictInt,
     StringConstraints,
     ValidationError,
     ValidationInfo,
@@ -30,8 +30,10 @@ from bench.errors import Fault, Faults, UserError
 from bench.lookup import unknown
 
 Size = tuple[PositiveInt, PositiveInt]
-Key = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9.+_-]*$")]
+Key = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9+_-]*$")]
 Fraction = Annotated[float, Field(ge=0, lt=1)]
+Limit = Annotated[StrictInt, Field(gt=0)] | Annotated[StrictFloat, Field(gt=0, le=1)]
+Seed = Annotated[int, Field(ge=0, lt=2**32)]
 WEIGHT_SUFFIXES = (".safetensors", ".pth", ".pt", ".ckpt", ".bin")
 
 
@@ -50,14 +52,16 @@ class DatasetSpec(Frozen):
 
     model_config = ConfigDict(extra="allow")
 
-    name: str = Field(description="defaults to the key")
+    name: str = Field("", description="defaults to the key")
     root: str | None = Field(None, description="folder of its files; --root name=path goes first")
 
     @model_validator(mode="before")
     @classmethod
-    def _resolve_options(cls, value: Any) -> Any:
-        if not isinstance(value, dict) or not isinstance(value.get("name"), str):
+    def _resolve_options(cls, value: Any, info: ValidationInfo) -> Any:
+        if info.context is None or not isinstance(value, dict):
             return value
+        if not isinstance(value.get("name"), str):
+            raise Faults([Fault(("name",), f"A name is text, not {value.get('name')!r}.")])
         known = {key: value[key] for key in ("name", "root") if key in value}
         options = {key: option for key, option in value.items() if key not in known}
         try:
@@ -67,7 +71,7 @@ class DatasetSpec(Frozen):
         try:
             resolved = dataset.Options.model_validate(options)
         except ValidationError as error:
-            raise Faults(_describe(error, dataset.Options)) from error
+            raise Faults(describe(error, dataset.Options)) from error
         return known | resolved.model_dump(mode="json")
 
     @property
@@ -125,14 +129,16 @@ class ModelSpec(Frozen):
 
     @field_validator("arch")
     @classmethod
-    def _known_arch(cls, arch: str) -> str:
-        if ":" not in arch and arch not in catalog.architectures():
+    def _known_arch(cls, arch: str, info: ValidationInfo) -> str:
+        if info.context is not None and ":" not in arch and arch not in catalog.architectures():
             raise ValueError(unknown("model", arch, catalog.architectures()))
         return arch
 
     @field_validator("encoder")
     @classmethod
-    def _known_encoder(cls, encoder: str | None) -> str | None:
+    def _known_encoder(cls, encoder: str | None, info: ValidationInfo) -> str | None:
+        if info.context is None:
+            return encoder
         plain = encoder.split(".")[0] if encoder and encoder.startswith("tu-") else encoder
         if plain is not None and plain not in catalog.encoders():
             raise ValueError(unknown("encoder", plain, catalog.encoders()))
@@ -148,18 +154,18 @@ class ModelSpec(Frozen):
     @field_validator("weights", mode="before")
     @classmethod
     def _read_weights(cls, value: Any, info: ValidationInfo) -> Any:
-        if value is None or (isinstance(value, dict) and "source" in value):
+        if value is None or info.context is None:
             return value
         if isinstance(value, str):
             value = {"encoder" if info.data.get("encoder") else "model": value}
         if not isinstance(value, dict) or len(value) != 1 or set(value) - {"encoder", "model"}:
             raise ValueError("Give null, a name, a file, {encoder: …} or {model: …}.")
         [(part, source)] = value.items()
-        if not isinstance(source, str):
+        if not isinstance(source, str) or not source:
             raise ValueError(f"Weights are a name or a file, not {source!r}.")
         if not source.endswith(WEIGHT_SUFFIXES):
             return {"part": part, "source": source}
-        file = _find_weights(source, (info.context or {}).get("folder", Path()))
+        file = _find_weights(source, info.context["folder"])
         with file.open("rb") as stream:
             digest = hashlib.file_digest(stream, "sha256").hexdigest()
         return {"part": part, "source": str(file), "sha256": digest}
@@ -363,7 +369,9 @@ class CaseRow(Frozen):
     dataset: str
     model: str
     recipe: str = "default"
-    seeds: tuple[int, ...] | None = Field(None, description="defaults to the suite's")
+    seeds: tuple[Seed, ...] | None = Field(
+        None, min_length=1, description="defaults to the suite's"
+    )
     init_from: InitFrom | None = Field(None, description="goes before the model's")
     label: str | None = None
 
@@ -413,6 +421,13 @@ class Reported(Frozen):
             raise ValueError(unknown("metric", metric, COLUMNS))
         return metric
 
+    @field_validator("value")
+    @classmethod
+    def _is_a_fraction(cls, value: float, info: ValidationInfo) -> float:
+        if COLUMNS.get(info.data.get("metric", ""), COLUMNS["loss"]).unit == "%" and value > 1:
+            raise ValueError(f"Scores are given in 0..1: {value / 100:.4g}, not {value:g}.")
+        return value
+
 
 class Suite(Frozen):
     """Datasets, models and recipes, and the cases that they make."""
@@ -424,7 +439,7 @@ class Suite(Frozen):
     models: dict[Key, ModelSpec] = Field(min_length=1)
     recipe: Recipe | None = Field(None, description="the one recipe, or what recipes start from")
     recipes: dict[Key, Recipe] = Field({}, description="named changes of recipe")
-    seeds: tuple[NonNegativeInt, ...] = Field((0,), min_length=1)
+    seeds: tuple[Seed, ...] = Field((0,), min_length=1)
     cases: tuple[CaseRow, ...] | None = Field(None, description="rows; null: the product of all")
     exclude: tuple[Select, ...] = ()
     overrides: tuple[Override, ...] = ()
@@ -434,7 +449,7 @@ class Suite(Frozen):
     )
     tables: dict[Key, Table] = {}
     reported: tuple[Reported, ...] = ()
-    limit: PositiveInt | Annotated[float, Field(gt=0, lt=1)] | None = Field(
+    limit: Limit | None = Field(
         None, description="images of each split that are used: a number or a fraction"
     )
     keep: Literal["weights", "all", "none"] = Field(
@@ -451,58 +466,6 @@ class Suite(Frozen):
             }
             return value | {"datasets": specs}
         return value
-
-    @model_validator(mode="after")
-    def _check_names(self) -> "Suite":
-        faults = [*self._row_faults(), *self._selector_faults(), *self._split_faults()]
-        if self.recipe is None and not self.recipes:
-            faults.append(Fault((), "Give a recipe: or named recipes:."))
-        for name, table in self.tables.items():
-            if table.evaluation not in (None, *self.scored):
-                message = unknown("evaluation", str(table.evaluation), self.scored)
-                faults.append(Fault(("tables", name, "evaluation"), message))
-        if len(set(self.seeds)) < len(self.seeds):
-            faults.append(Fault(("seeds",), "A seed is given twice."))
-        if faults:
-            raise Faults(faults)
-        return self
-
-    def _row_faults(self) -> Iterable[Fault]:
-        for i, row in enumerate(self.cases or ()):
-            for kind, names in self._names().items():
-                if getattr(row, kind) not in names:
-                    message = unknown(kind, getattr(row, kind), names)
-                    yield Fault(("cases", i, kind), message)
-
-    def _selector_faults(self) -> Iterable[Fault]:
-        for group in ("exclude", "overrides"):
-            for i, select in enumerate(getattr(self, group)):
-                for kind, names in self._names().items():
-                    key = "recipe_name" if group == "overrides" and kind == "recipe" else kind
-                    pattern = getattr(select, key)
-                    if not fnmatch.filter(names, pattern):
-                        message = f"{pattern!r} matches nothing. {unknown(kind, pattern, names)}"
-                        yield Fault((group, i, key), message)
-
-    def _split_faults(self) -> Iterable[Fault]:
-        used: dict[tuple[str | int, ...], str] = {
-            ("splits", "train"): self.splits.train,
-            ("splits", "select"): self.splits.select,
-            **{("splits", "report", i): split for i, split in enumerate(self.splits.report)},
-            **{("evaluations", key, "split"): e.split for key, e in self.evaluations.items()},
-        }
-        for key, spec in self.datasets.items():
-            known = data.find(spec.name).splits
-            for path, split in used.items():
-                if known and split not in known:
-                    yield Fault(path, f"Dataset {key!r}: {unknown('split', split, known)}")
-
-    def _names(self) -> dict[str, list[str]]:
-        return {
-            "dataset": list(self.datasets),
-            "model": list(self.models),
-            "recipe": list(self.all_recipes),
-        }
 
     @property
     def all_recipes(self) -> dict[str, Recipe]:
@@ -521,11 +484,18 @@ class Suite(Frozen):
 
 
 def change_recipe(recipe: Recipe, change: Mapping[str, Any], context: Any = None) -> Recipe:
-    """Return `recipe` with the keys of `change` laid over it."""
-    return Recipe.model_validate(_over(recipe.model_dump(), change), context=context)
+    """Return `recipe` with the keys of `change` laid over it.
+
+    Raises:
+        Faults: where the two do not go together.
+    """
+    try:
+        return Recipe.model_validate(lay_over(recipe.model_dump(), change), context=context)
+    except ValidationError as error:
+        raise Faults(describe(error, Recipe)) from error
 
 
-def _over(recipe: Mapping[str, Any], change: Mapping[str, Any]) -> dict[str, Any]:
+def lay_over(recipe: Mapping[str, Any], change: Mapping[str, Any]) -> dict[str, Any]:
     """Lay a change over a recipe as data; a part by another name replaces the whole part."""
     kept = dict(recipe)
     for one, other in (("epochs", "steps"), ("steps", "epochs")):
@@ -539,144 +509,47 @@ def _over(recipe: Mapping[str, Any], change: Mapping[str, Any]) -> dict[str, Any
     return yaml_file.merge(kept, change)
 
 
-@dataclass(frozen=True)
-class SuiteFile:
-    """A valid suite and the file and line that each part of it came from."""
-
-    suite: Suite
-    path: Path
-    document: yaml_file.Document
-
-    def error(self, faults: Iterable[Fault]) -> UserError:
-        """Word faults found later, such as a model that does not build, with their lines."""
-        return _located(self.path, self.document, faults)
-
-
-def load(
-    path: Path,
-    settings: Iterable[str] = (),
-    check_transform: Callable[[Any], None] | None = None,
-) -> SuiteFile:
-    """Read and validate a suite.
-
-    Args:
-        settings: "key.key=value" texts laid over the file; those under `recipe.` go over every
-            recipe and override.
-        check_transform: raises UserError for a bad augmentation; without it none is checked.
-
-    Raises:
-        UserError: listing every fault with its file and line.
-    """
-    document = yaml_file.read(path)
-    if not isinstance(document.data, dict):
-        raise UserError(f"{path}: a suite is keys and values, beginning with name:.")
-    faults = list(document.faults)
-    faults += _apply(settings, document)
-    _spread_recipe(document)
-    context = {"folder": path.parent, "check_transform": check_transform}
-    try:
-        suite = Suite.model_validate(document.data, context=context)
-    except ValidationError as error:
-        raise _located(path, document, faults + _describe(error, Suite)) from error
-    faults += _override_faults(suite, context)
-    if faults:
-        raise _located(path, document, faults)
-    return SuiteFile(suite, path, document)
-
-
-def _apply(settings: Iterable[str], document: yaml_file.Document) -> list[Fault]:
-    faults: list[Fault] = []
-    for setting in settings:
-        name, equals, text = setting.partition("=")
-        keys = tuple(name.split("."))
-        if not equals or not all(keys):
-            raise UserError(f"--set takes key=value, such as recipe.epochs=2, not {setting!r}.")
-        change = yaml_file.parse_value(text)
-        for key in reversed(keys):
-            change = {key: change}
-        for length in range(1, len(keys) + 1):
-            document.places[keys[:length]] = f"--set {setting}"
-        if keys[0] == "recipe" and isinstance(document.data.get("overrides", []), list):
-            row = len(document.data.get("overrides", []))
-            document.places[("overrides", row)] = f"--set {setting}"
-            overrides = [*document.data.get("overrides", []), change]
-            document.data = {**document.data, "overrides": overrides}
-        else:
-            document.data = yaml_file.merge(document.data, change)
-    return faults
-
-
-def _spread_recipe(document: yaml_file.Document) -> None:
-    """Lay each of `recipes` over `recipe`, which is then only their start."""
-    base, named = document.data.get("recipe"), document.data.get("recipes")
-    if not (isinstance(base, dict) and isinstance(named, dict) and named):
-        return
-    recipes = {}
-    for name, change in named.items():
-        recipes[name] = _over(base, change or {}) if isinstance(change, dict | None) else change
-        for keys, place in list(document.places.items()):
-            if keys[:1] == ("recipe",) and len(keys) > 1:
-                document.places.setdefault(("recipes", name, *keys[1:]), place)
-    document.data = {k: v for k, v in document.data.items() if k != "recipe"}
-    document.data["recipes"] = recipes
-
-
-def _override_faults(suite: Suite, context: Any) -> list[Fault]:
-    faults = {}
-    for i, override in enumerate(suite.overrides):
-        for name, recipe in suite.all_recipes.items():
-            if not fnmatch.fnmatchcase(name, override.recipe_name):
-                continue
-            try:
-                change_recipe(recipe, override.recipe, context)
-            except ValidationError as error:
-                for fault in _describe(error, Recipe):
-                    path = ("overrides", i, "recipe", *fault.path)
-                    faults[path, fault.message] = Fault(path, fault.message)
-    return list(faults.values())
-
-
-def _located(path: Path, document: yaml_file.Document, faults: Iterable[Fault]) -> UserError:
-    lines = []
-    for fault in faults:
-        place = document.place(fault.path) or str(path)
-        keys = ".".join(str(key) for key in document.keys(fault.path))
-        lines.append(f"{place}: {keys + ': ' if keys else ''}{fault.message}")
-
-    def position(line: str) -> tuple[str, int]:
-        match = re.match(r"(.*?):(\d+): ", line)
-        return (match[1], int(match[2])) if match else (line, 0)
-
-    return UserError("\n".join(sorted(dict.fromkeys(lines), key=position)))
-
-
-def _describe(error: ValidationError, model: type[BaseModel]) -> list[Fault]:
-    """Turn pydantic's errors into faults in our words."""
+def describe(error: ValidationError, model: type[BaseModel]) -> list[Fault]:
+    """Turn pydantic's errors into faults in our words, one a place."""
     schema = model.model_json_schema()
-    faults = []
+    faults: dict[tuple[str | int, ...], list[str]] = {}
     for item in error.errors():
-        loc, given = item["loc"], item["input"]
+        loc, given = _place(item["loc"]), item["input"]
         cause = item.get("ctx", {}).get("error")
+        if isinstance(cause, Faults):
+            for fault in cause.faults:
+                faults.setdefault((*loc, *fault.path), []).append(fault.message)
+            continue
         match item["type"]:
-            case _ if isinstance(cause, Faults):
-                faults += [Fault((*loc, *fault.path), fault.message) for fault in cause.faults]
             case "extra_forbidden":
-                message = unknown("key", str(loc[-1]), _allowed(schema, loc[:-1]))
-                faults.append(Fault(loc, message))
+                message = unknown("key", str(loc[-1]), _allowed(schema, item["loc"][:-1]))
             case "missing":
-                faults.append(Fault(loc, f"The key {str(loc[-1])!r} is required."))
+                message = f"The key {str(loc[-1])!r} is required."
             case "union_tag_invalid":
                 known = re.findall(r"'(\w+)'", item["ctx"]["expected_tags"])
                 message = unknown(str(loc[-1]), str(item["ctx"]["tag"]), known)
-                faults.append(Fault((*loc, "name"), message))
+                loc = (*loc, "name")
+            case "union_tag_not_found":
+                message = "Give its name: {name: …}."
             case "value_error":
-                faults.append(Fault(loc, str(cause)))
+                message = str(cause)
             case "literal_error" if isinstance(given, str):
                 known = re.findall(r"'([^']*)'", item["ctx"]["expected"])
-                faults.append(Fault(loc, unknown(str(loc[-1]), given, known)))
+                message = unknown(str(loc[-1]), given, known)
             case _:
-                faults.append(Fault(loc, f"{item['msg']}, not {given!r}."))
-    return faults
+                message = f"{item['msg']}, not {given!r}."
+        faults.setdefault(loc, []).append(message)
+    return [Fault(loc, " Or: ".join(dict.fromkeys(messages))) for loc, messages in faults.items()]
+
+
+def _place(loc: tuple[str | int, ...]) -> tuple[str | int, ...]:
+    """Drop the branch of a union that pydantic appends to a place."""
+    branch = re.compile(
+        r"^(constrained-)?(int|float|str)$|^(literal|tuple|function|nullable)\[|^Normalize$"
+    )
+    while loc and isinstance(loc[-1], str) and branch.match(loc[-1]):
+        loc = loc[:-1]
+    return loc
 
 
 def _allowed(schema: Mapping[str, Any], loc: tuple[str | int, ...]) -> list[str]:
@@ -703,3 +576,29 @@ def _follow(schema: Mapping[str, Any], node: Mapping[str, Any]) -> Mapping[str, 
         else:
             node = next((n for n in node["anyOf"] if n.get("type") != "null"), {})
     return node
+
+
+def json_schema() -> dict[str, Any]:
+    """Return the JSON Schema of suite files, with the short forms that are accepted."""
+    schema = Suite.model_json_schema()
+    parts = schema["$defs"]
+    recipe = parts["Recipe"]["properties"]
+    for key, specs in (
+        ("optimizer", (Adam, AdamW, SGD)),
+        ("schedule", (Constant, Poly, Cosine, Step)),
+        ("loss", (CrossEntropy,)),
+    ):
+        names = [str(spec.model_fields["name"].default) for spec in specs]
+        recipe[key] = {"anyOf": [{"enum": names}, recipe[key]]}
+    transform = recipe["augment"]["items"]
+    transform["additionalProperties"] = {"type": ["object", "null"]}
+    recipe["augment"]["items"] = {"anyOf": [{"type": "string"}, transform]}
+    part = {"type": "object", "additionalProperties": {"type": "string"}, "maxProperties": 1}
+    part["propertyNames"] = {"enum": ["encoder", "model"]}
+    parts["ModelSpec"]["properties"]["weights"] = {"anyOf": [{"type": ["string", "null"]}, part]}
+    datasets = schema["properties"]["datasets"]
+    datasets["patternProperties"] = {
+        pattern: {"anyOf": [{"type": "null"}, spec]}
+        for pattern, spec in datasets["patternProperties"].items()
+    }
+    return schema

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import clip_grad_norm_
 
-from bench.data.loader import stack
+from bench.data.loader import require_one_size
 from bench.device import Precision, autocast, synchronize
 from bench.errors import UserError
 from bench.losses import PixelLoss, mean
@@ -23,7 +23,7 @@ class TrainState:
 
     step: optimizer steps done, of num_steps.
     total_loss: sum of the steps' losses of this epoch so far, a scalar on the device.
-    seconds, data_wait_s: of this epoch's training so far.
+    seconds, data_wait_s, peak_memory_mib: of this epoch's training so far.
     """
 
     model: nn.Module
@@ -35,6 +35,12 @@ class TrainState:
     step: int = 0
     seconds: float = 0.0
     data_wait_s: float = 0.0
+    peak_memory_mib: float = 0.0
+
+    def begin_epoch(self) -> None:
+        """Forget what is of one epoch alone."""
+        self.total_loss.zero_()
+        self.seconds = self.data_wait_s = self.peak_memory_mib = 0.0
 
 
 def train_epoch(
@@ -49,7 +55,7 @@ def train_epoch(
     """Train on what `batches` gives, to the end of the epoch or of the recipe.
 
     Args:
-        batches: lists of images (3, H, W) uint8, targets (H, W) uint8 and ids.
+        batches: images (N, 3, H, W) uint8, targets (N, H, W) uint8 and ids.
         beat: called after each step; what it raises leaves `state` whole.
     """
     model, optimizer, scaler = state.model, state.optimizer, state.scaler
@@ -58,8 +64,8 @@ def train_epoch(
     start, before = time.perf_counter(), state.seconds
     try:
         for images, targets, ids in _waiting(batches, state):
-            image = stack(images, ids).to(device, non_blocking=True)
-            target = stack(targets, ids).to(device, non_blocking=True).long()
+            image = require_one_size(images, ids).to(device, non_blocking=True)
+            target = require_one_size(targets, ids).to(device, non_blocking=True).long()
             lr = learning_rate(recipe, state.step, state.num_steps, state.steps_per_epoch)
             set_learning_rate(optimizer, lr)
             weight = loss_fn.weight(target)  # of the whole step, over its micro-batches

@@ -1,22 +1,27 @@
 """Whether a suite's cases can run, found out before any of them does."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import Any, TypeVar
 
 import torch
 
 from bench.case import Case
-from bench.data.loader import EvalImages, TrainImages, eval_size, limited, stack
+from bench.data.loader import EvalImages, Item, TrainImages, eval_size, limited
 from bench.data.transforms import build_transform
-from bench.device import pick_device
+from bench.device import autocast, pick_device, pick_precision
 from bench.errors import Fault, UserError
+from bench.lookup import unknown
 from bench.losses import build_loss, mean
-from bench.models import build_model, input_multiple, without_values
+from bench.models import build_model, first_line, input_multiple, without_values
 from bench.profiling import Complexity, complexity
 from bench.scoring import open_case_dataset
-from bench.suite import Suite, SuiteFile, load
+from bench.suite import Suite
+from bench.suite_file import SuiteFile, load
 
+T = TypeVar("T")
 STAND_IN_SIZE = (512, 512)  # where neither the data nor the recipe says
 
 
@@ -24,7 +29,6 @@ STAND_IN_SIZE = (512, 512)  # where neither the data nor the recipe says
 class Checked:
     """What is known of a case before it runs."""
 
-    case: Case
     facts: Complexity
     fingerprints: Mapping[str, str]
 
@@ -35,12 +39,16 @@ def load_checked(path: Path, settings: Iterable[str] = ()) -> SuiteFile:
 
 
 def check(
-    file: SuiteFile, cases: Iterable[Case], roots: Mapping[str, Path], need_data: bool
+    file: SuiteFile,
+    cases: Iterable[Case],
+    roots: Mapping[str, Path],
+    need_data: bool,
+    device_name: str = "cpu",
 ) -> dict[str, Checked]:
-    """Check each case's data, loss, network and batch.
+    """Check each case's recipe, data, network and batch.
 
     Args:
-        need_data: every split must be there; without it missing data is passed over, and
+        need_data: every split must be there; without it missing folders are passed over, and
             networks are tried at the recipe's size or a stand-in's.
 
     Returns:
@@ -49,65 +57,101 @@ def check(
     Raises:
         UserError: with every fault and its line.
     """
-    faults: list[Fault] = []
+    device = pick_device(device_name)
+    faults = list(_root_faults(file.suite, roots))
+    found: dict[object, Any] = {}
+
+    def once(key: object, path: tuple[str, ...], work: Callable[[], T]) -> T | None:
+        """Do what several cases have in common once; None after a fault."""
+        if key not in found:
+            found[key] = None
+            try:
+                found[key] = work()
+            except UserError as error:
+                faults.append(Fault(path, str(error)))
+        value: T | None = found[key]
+        return value
+
     checked: dict[str, Checked] = {}
-    networks: dict[object, Complexity | None] = {}
-    samples: dict[object, tuple[tuple[int, int] | None, dict[str, str]] | None] = {}
     for case in cases:
-        data_key = (case.dataset_name, case.recipe_name, case.recipe.model_dump_json())
-        if data_key not in samples:
-            try:
-                samples[data_key] = _check_data(file.suite, case, roots, need_data)
-            except UserError as error:
-                faults.append(Fault(("datasets", case.dataset_name), str(error)))
-                samples[data_key] = None
-        found = samples[data_key]
-        if found is None:
-            continue
-        size, fingerprints = found
-        size = size or case.recipe.size or STAND_IN_SIZE
-        network_key = (case.model_name, case.dataset_name, size, case.recipe.micro_batch)
-        if network_key not in networks:
-            try:
-                networks[network_key] = _check_network(case, size)
-            except UserError as error:
-                faults.append(Fault(("models", case.model_name), str(error)))
-                networks[network_key] = None
-        facts = networks[network_key]
+        recipe_path = ("recipes", case.recipe_name) if file.suite.recipes else ("recipe",)
+        on_data = (case.dataset_name, case.recipe.model_dump_json(), case.recipe_name)
+        once(("recipe", on_data), recipe_path, partial(_check_recipe, case, device))
+        splits = once(
+            ("data", case.dataset_name),
+            ("datasets", case.dataset_name),
+            partial(_check_splits, file.suite, case, roots, need_data),
+        )
+        size: tuple[int, int] | None = case.recipe.size or STAND_IN_SIZE
+        if splits:
+            size = once(("batch", on_data), recipe_path, partial(_check_batch, case, roots))
+        if splits is None or size is None:
+            size = case.recipe.size or STAND_IN_SIZE  # to find the network's faults all the same
+        facts = once(
+            ("network", case.model_name, case.dataset_name, size, case.recipe.micro_batch),
+            ("models", case.model_name),
+            partial(_check_network, case, size),
+        )
         if facts is not None:
-            checked[case.id] = Checked(case, facts, fingerprints)
+            checked[case.id] = Checked(facts, splits or {})
     if faults:
         raise file.error(faults)
     return checked
 
 
-def _check_data(
+def _root_faults(suite: Suite, roots: Mapping[str, Path]) -> Iterable[Fault]:
+    known = {*suite.datasets, *(spec.name for spec in suite.datasets.values())}
+    for name in roots:
+        if name not in known:
+            yield Fault((), f"--root {name}=…: {unknown('dataset', name, known)}")
+
+
+def _check_recipe(case: Case, device: torch.device) -> bool:
+    build_loss(case.recipe.loss, case.dataset.labels.num_classes, torch.device("cpu"))
+    pick_precision(case.recipe.precision, device)
+    return True
+
+
+def _check_splits(
     suite: Suite, case: Case, roots: Mapping[str, Path], need_data: bool
-) -> tuple[tuple[int, int] | None, dict[str, str]]:
-    """Return the size of a training image and the fingerprint of each split."""
-    recipe = case.recipe
-    build_loss(recipe.loss, case.dataset.labels.num_classes, torch.device("cpu"))
+) -> dict[str, str]:
+    """Return the fingerprint of each split that is used; none where the data may be missing."""
     dataset = open_case_dataset(case, roots)
-    missing_root = dataset.needs_root and (dataset.root is None or not dataset.root.is_dir())
-    if missing_root and not need_data:
-        return None, {}
+    missing = dataset.needs_root and (dataset.root is None or not dataset.root.is_dir())
+    if missing and not need_data:
+        return {}
+    splits = {case.train_split, suite.splits.select, *(e.split for e in suite.scored.values())}
+    for split in sorted(splits):
+        if not dataset.samples(split):
+            raise UserError(f"The split {split!r} has no images.")
+    return {split: dataset.fingerprint(split) for split in sorted(splits)}
+
+
+def _check_batch(case: Case, roots: Mapping[str, Path]) -> tuple[int, int]:
+    """Return the (H, W) of training images, after trying the first and the last."""
+    dataset, recipe = open_case_dataset(case, roots), case.recipe
     train = limited(dataset.samples(case.train_split), case.limit)
     if recipe.epochs != 0 and len(train) < recipe.batch_size:
         raise UserError(
-            f"{len(train)} training images are fewer than a batch of {recipe.batch_size} "
-            f"(recipe {case.recipe_name}); lower batch_size or raise limit."
+            f"{len(train)} training images are fewer than a batch of {recipe.batch_size}; "
+            "lower batch_size or raise limit."
         )
-    splits = [suite.splits.select, *(e.split for e in suite.scored.values())]
-    prints = {split: dataset.fingerprint(split) for split in {case.train_split, *splits}}
     images = TrainImages(dataset, train, recipe, case.seed)
-    items = [images[0, i] for i in (0, len(train) - 1)]
-    for item in items:
-        if isinstance(item, UserError):
-            raise item
-    tensors = [item[0] for item in items if not isinstance(item, UserError)]
-    if recipe.micro_batch > 1:
-        stack(tensors, [train[0].id, train[-1].id])
-    return (tensors[0].shape[1], tensors[0].shape[2]), prints
+    first, last = _item(images, 0), _item(images, len(train) - 1)
+    if first[0].shape != last[0].shape and recipe.micro_batch > 1:
+        (h, w), (last_h, last_w) = first[0].shape[1:], last[0].shape[1:]
+        raise UserError(
+            f"Training images differ in size ({h}x{w} and {last_h}x{last_w}): give size, or crop "
+            "to one size in augment."
+        )
+    return first[0].shape[1], first[0].shape[2]
+
+
+def _item(images: TrainImages | EvalImages, index: int) -> Item:
+    item = images[0, index]
+    if isinstance(item, UserError):
+        raise item
+    return item
 
 
 def _check_network(case: Case, size: tuple[int, int]) -> Complexity:
@@ -124,34 +168,37 @@ def check_deep(
     """Load every model and take one forward and backward at batch 2; yield the losses.
 
     Raises:
-        UserError: for the first case that cannot, with its line.
+        UserError: with every case that cannot, and its line.
     """
     device = pick_device(device_name)
+    faults = []
     for case in cases:
-        dataset = open_case_dataset(case, roots)
-        samples = limited(dataset.samples(case.train_split), 2)
         try:
-            for evaluation in file.suite.scored.values():
-                scored = limited(dataset.samples(evaluation.split), 2)
-                size = eval_size(evaluation, case.recipe)
-                images = EvalImages(dataset, scored, size, evaluation.score_at)
-                for index in range(len(scored)):
-                    if isinstance(found := images[0, index], UserError):
-                        raise found
-            train = TrainImages(dataset, samples, case.recipe, case.seed)
-            items = [train[0, index] for index in range(len(samples))]
-            for item in items:
-                if isinstance(item, UserError):
-                    raise item
-            whole = [item for item in items if not isinstance(item, UserError)]
-            image = stack([item[0] for item in whole], [item[2] for item in whole]).to(device)
-            target = stack([item[1] for item in whole], [item[2] for item in whole]).to(device)
-            num_classes = case.dataset.labels.num_classes
-            model, _ = build_model(case.model, num_classes)
-            loss_fn = build_loss(case.recipe.loss, num_classes, device)
-            logits = model.to(device)(image)
-            loss = mean(loss_fn.total(logits, target.long()), loss_fn.weight(target.long()))
-            loss.backward()
-        except UserError as error:
-            raise file.error([Fault(("models", case.model_name), str(error))]) from error
-        yield case, float(loss.detach())
+            yield case, _one_step(file.suite, case, roots, device)
+        except (UserError, RuntimeError, ValueError, TypeError) as error:
+            faults.append(Fault(("models", case.model_name), f"{case.name}: {first_line(error)}"))
+    if faults:
+        raise file.error(faults)
+
+
+def _one_step(suite: Suite, case: Case, roots: Mapping[str, Path], device: torch.device) -> float:
+    dataset = open_case_dataset(case, roots)
+    for evaluation in suite.scored.values():
+        scored = limited(dataset.samples(evaluation.split), 2)
+        size = eval_size(evaluation, case.recipe)
+        images = EvalImages(dataset, scored, size, evaluation.score_at)
+        for index in range(len(scored)):
+            _item(images, index)
+    samples = limited(dataset.samples(case.train_split), 2)
+    train = TrainImages(dataset, samples, case.recipe, case.seed)
+    items = [_item(train, index) for index in range(len(samples))]
+    image = torch.stack([item[0] for item in items]).to(device)
+    target = torch.stack([item[1] for item in items]).to(device).long()
+    num_classes = case.dataset.labels.num_classes
+    model, _ = build_model(case.model, num_classes)
+    loss_fn = build_loss(case.recipe.loss, num_classes, device)
+    with autocast(device, pick_precision(case.recipe.precision, device)):
+        logits = model.to(device)(image)
+    loss = mean(loss_fn.total(logits, target), loss_fn.weight(target))
+    loss.backward()
+    return float(loss.detach())

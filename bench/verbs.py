@@ -1,4 +1,4 @@
-"""What `run`, `evaluate` and `validate` do, and what they print."""
+"""What `run`, `evaluate` and `validate` do."""
 
 import json
 import signal
@@ -8,96 +8,101 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from rich.console import Console
-from tabulate import tabulate
-
-from bench import report, schedule
+from bench import schedule
 from bench.case import Case, expand, matching
+from bench.device import pick_device
 from bench.errors import Exit, Faults, UserError
-from bench.progress import duration, watching
+from bench.progress import watching
 from bench.record import (
     CaseFolder,
     Resolved,
-    read_evaluations,
     read_record,
     read_resolved,
     results_folder,
     write_resolved,
 )
 from bench.runner import Options, Outcome, Task, evaluate_case
-from bench.suite import Suite, SuiteFile
+from bench.screen import Screen
+from bench.suite import Suite
+from bench.suite_file import SuiteFile
 from bench.validate import Checked, check, check_deep, load_checked
 
 
 @dataclass(frozen=True)
+class Where:
+    """What flags say of where and how, for every command that runs something."""
+
+    device: str
+    roots: Mapping[str, Path]
+    out: Path
+    loader_workers: int | None
+    json_lines: bool
+
+
+@dataclass(frozen=True)
 class Loaded:
-    """A valid suite with the cases that were asked for, checked and looked up."""
+    """A valid suite with all its cases, and those of them that were asked for, looked up."""
 
-    file: SuiteFile
-    cases: list[Case]
-    checked: Mapping[str, Checked]
+    resolved: Resolved
+    folder: Path
+    checked: dict[str, Checked]
     planned: list[schedule.Planned]
-
-    @property
-    def suite(self) -> Suite:
-        """The suite."""
-        return self.file.suite
 
 
 def run_suites(
     paths: Sequence[Path],
-    *,
     pattern: str | None,
     settings: Sequence[str],
-    device: str,
-    roots: Mapping[str, Path],
-    out: Path,
-    dry_run: bool,
-    retry_failed: bool,
-    fail_fast: bool,
-    max_time_s: float | None,
-    loader_workers: int | None,
-    json_lines: bool,
+    where: Where,
+    *,
+    dry_run: bool = False,
+    retry_failed: bool = False,
+    fail_fast: bool = False,
+    max_time_s: float | None = None,
 ) -> Exit:
     """Check every suite, then run what is left of them."""
-    console = Console(stderr=json_lines, highlight=False)
-    loaded = [_load(path, settings, pattern, roots, out) for path in paths]
+    screen = Screen(where.json_lines)
+    pick_device(where.device)
+    loaded = [_load(path, settings, pattern, where) for path in paths]
+    if len({one.folder for one in loaded}) < len(loaded):
+        raise UserError("Two of these suites have one name, and would share a folder.")
     loaded = [one for one in loaded if one.planned]
     if not loaded:
-        console.print(f"No case matches {pattern!r}.", markup=False)
-        return Exit.NOTHING_MATCHED
+        return _nothing_matched(screen, pattern)
+    needed = sum(schedule.disk_needed(x.resolved.suite, x.planned, x.checked) for x in loaded)
     if dry_run:
         for one in loaded:
-            _print_plan(one, out, console)
+            screen.plan(one.resolved.suite, one.folder, one.planned, one.checked)
+        screen.say(f"At most {needed / 1e9:.2f} GB of disk.")
         return Exit.OK
-    schedule.check_disk(out, sum(schedule.disk_needed(x.planned, x.checked) for x in loaded))
+    schedule.check_disk(where.out, needed)
     deadline = None if max_time_s is None else time.monotonic() + max_time_s
     outcomes: list[Outcome] = []
-    with _stopping(console, deadline) as should_stop:
-        options = Options(device, roots, loader_workers, should_stop)
+    with _stopping(screen, deadline) as should_stop:
+        options = Options(
+            where.device, where.roots, where.loader_workers, retry_failed, should_stop
+        )
         for one in loaded:
-            new = _run(one, out, options, retry_failed, fail_fast, json_lines, console)
-            outcomes += new
-            ended = any(outcome.status == "interrupted" for outcome in new)
-            if ended or (fail_fast and any(outcome.status == "failed" for outcome in new)):
+            outcomes += (new := _run(one, options, fail_fast, screen))
+            statuses = {outcome.status for outcome in new}
+            if "interrupted" in statuses or (fail_fast and "failed" in statuses):
                 break
     return _exit(outcomes)
 
 
-def _load(
-    path: Path,
-    settings: Sequence[str],
-    pattern: str | None,
-    roots: Mapping[str, Path],
-    out: Path,
-) -> Loaded:
+def _load(path: Path, settings: Sequence[str], pattern: str | None, where: Where) -> Loaded:
     file = load_checked(path, settings)
     cases = _expand(file)
     chosen = matching(cases, pattern)
-    checked = check(file, chosen, roots, need_data=True)
-    return Loaded(file, cases, checked, schedule.plan(file.suite, chosen, out, checked))
+    checked = check(file, chosen, where.roots, need_data=True, device_name=where.device)
+    folder = results_folder(where.out, file.suite, settings)
+    return Loaded(
+        resolved=Resolved(suite=file.suite, settings=tuple(settings), cases=tuple(cases)),
+        folder=folder,
+        checked=checked,
+        planned=schedule.plan(file.suite, chosen, folder, checked),
+    )
 
 
 def _expand(file: SuiteFile) -> list[Case]:
@@ -107,116 +112,33 @@ def _expand(file: SuiteFile) -> list[Case]:
         raise file.error(error.faults) from error
 
 
-def _run(
-    one: Loaded,
-    out: Path,
-    options: Options,
-    retry_failed: bool,
-    fail_fast: bool,
-    json_lines: bool,
-    console: Console,
-) -> list[Outcome]:
+def _run(one: Loaded, options: Options, fail_fast: bool, screen: Screen) -> list[Outcome]:
     """Run one suite, print what becomes of each case, and its table."""
-    done = [p for p in one.planned if p.state == "done"]
+    suite, start = one.resolved.suite, time.monotonic()
+    done = [item for item in one.planned if item.state == "done"]
     left = len(one.planned) - len(done)
-    console.print(
-        f"{one.suite.name}: {len(one.planned)} cases, {len(done)} done before, {left} to go",
-        markup=False,
-    )
-    for item in one.planned:
-        if item.reason is not None and item.state in ("done", "stale"):
-            console.print(f"  {item.case.name}: {item.state}, {item.reason}", markup=False)
-        if json_lines and item.state == "done":
-            _print_json(one.suite, Outcome(item.case, "ok"), item.task)
-    tasks = {item.case.id: item.task for item in one.planned}
+    screen.say(f"{suite.name}: {len(one.planned)} cases, {len(done)} done before, {left} to go")
+    screen.reasons([item for item in one.planned if item.state != "failed"])
+    for item in done if screen.json_lines else ():
+        screen.json_outcome(suite, Outcome(item.case, "ok"), item.task)
+    write_resolved(one.folder, one.resolved)
+    tasks = {item.case.name: item.task for item in one.planned}
     outcomes = []
-    start = time.monotonic()
-    with watching(left, console) as watched:
-        steps = schedule.run(
-            one.suite,
-            one.cases,
-            one.planned,
-            out,
-            options,
-            retry_failed,
-            fail_fast,
-            lambda item: watched.begin(item.case.name, CaseFolder(item.task.folder)),
-        )
-        for outcome in steps:
+    with watching(left, screen.console) as watched:
+
+        def announce(task: Task) -> None:
+            watched.begin(task.case.name, CaseFolder(task.folder))
+
+        for outcome in schedule.run(one.planned, options, fail_fast, announce):
             outcomes.append(outcome)
             watched.end(outcome.seconds)
-            task = tasks[outcome.case.id]
-            console.print(_line(outcome, task, len(outcomes), left), markup=False, soft_wrap=True)
-            if json_lines:
-                _print_json(one.suite, outcome, task)
-    folder = results_folder(out, one.suite)
-    if any(CaseFolder(item.task.folder).record.exists() for item in one.planned):
-        [made] = report.report([folder], out)
-        report.write([made], ["md", "latex", "csv"], None)
-        spent = duration(time.monotonic() - start)
-        if not json_lines:
-            console.print(f"\n{report.text(made, made.tables[:1])}", markup=False, soft_wrap=True)
-        console.print(
-            f"\nIn {spent}. Records: {folder}   Tables: {folder / 'report'}",
-            markup=False,
-            soft_wrap=True,
-        )
+            screen.outcome(suite, outcome, tasks[outcome.case.name], len(outcomes), left)
+    screen.tables(one.planned, time.monotonic() - start)
     return outcomes
 
 
-def _line(outcome: Outcome, task: Task, number: int, total: int) -> str:
-    """Say on one line what became of a case."""
-    head = f"[{number}/{total}] {outcome.case.name}: "
-    if outcome.status != "ok":
-        return f"{head}{outcome.status}: {outcome.reason}"
-    figures = [
-        f"{e.name} mIoU {100 * (e.scores['miou'] or 0):.2f} %"
-        for e in read_evaluations(task.folder)
-    ]
-    return f"{head}ok, {', '.join(figures)}, {duration(outcome.seconds)}"
-
-
-def _print_json(suite: Suite, outcome: Outcome, task: Task) -> None:
-    line: dict[str, Any] = {
-        "suite": suite.name,
-        "case": outcome.case.name,
-        "id": outcome.case.id,
-        "status": outcome.status,
-        "reason": outcome.reason,
-        "seconds": outcome.seconds,
-        "folder": str(task.folder),
-    }
-    if outcome.status == "ok":
-        line["scores"] = {e.name: e.scores for e in read_evaluations(task.folder)}
-    print(json.dumps(line), flush=True)
-
-
-def _print_plan(one: Loaded, out: Path, console: Console) -> None:
-    rows = []
-    for item in one.planned:
-        facts = one.checked[item.case.id].facts
-        recipe = item.case.recipe
-        length = f"{recipe.steps} steps" if recipe.steps else f"{recipe.epochs} epochs"
-        params, size = f"{facts.num_params / 1e6:.2f}", f"{facts.size[0]}x{facts.size[1]}"
-        name = item.case.name
-        rows.append([name, item.state, params, size, f"{facts.gmacs:.2f}", length])
-    headers = ["case", "state", "params [M]", "input", "MACs [G]", "training"]
-    needed = schedule.disk_needed(one.planned, one.checked)
-    console.print(tabulate(rows, headers, disable_numparse=True), markup=False, soft_wrap=True)
-    console.print(
-        f"\n{len(rows)} cases of {one.suite.name} in {results_folder(out, one.suite)}; "
-        f"{sum(item.state == 'done' for item in one.planned)} done; "
-        f"at most {needed / 1e9:.2f} GB of disk.",
-        markup=False,
-        soft_wrap=True,
-    )
-    for item in one.planned:
-        if item.reason is not None:
-            console.print(f"{item.case.name}: {item.reason}", markup=False, soft_wrap=True)
-
-
 @contextmanager
-def _stopping(console: Console, deadline: float | None) -> Iterator[Callable[[], bool]]:
+def _stopping(screen: Screen, deadline: float | None) -> Iterator[Callable[[], bool]]:
     """Let the first Ctrl-C stop after saving and the second at once."""
     stop = threading.Event()
 
@@ -224,7 +146,7 @@ def _stopping(console: Console, deadline: float | None) -> Iterator[Callable[[],
         if stop.is_set():
             raise KeyboardInterrupt
         stop.set()
-        console.print("Stopping after this step is saved; Ctrl-C again stops at once.")
+        screen.say("Stopping after this step is saved; Ctrl-C again stops at once.")
 
     before = signal.signal(signal.SIGINT, on_interrupt)
     try:
@@ -242,107 +164,84 @@ def _exit(outcomes: Sequence[Outcome]) -> Exit:
     return Exit.RUNNING_ELSEWHERE if "held" in statuses else Exit.OK
 
 
+def _nothing_matched(screen: Screen, pattern: str | None) -> Exit:
+    screen.say(f"No case matches {pattern!r}.")
+    return Exit.NOTHING_MATCHED
+
+
 def evaluate_target(
     target: Path,
-    *,
     pattern: str | None,
-    checkpoint: Path | None,
     settings: Sequence[str],
-    device: str,
-    roots: Mapping[str, Path],
-    out: Path,
-    loader_workers: int | None,
-    json_lines: bool,
+    where: Where,
+    checkpoint: Path | None,
 ) -> Exit:
     """Score kept weights anew, or a checkpoint of the user's own."""
+    screen = Screen(where.json_lines)
     if target.is_dir():
-        return _evaluate_folder(target, device, roots, loader_workers, json_lines)
-    if checkpoint is not None:
-        settings = [*settings, *_own_checkpoint(target, settings, pattern, checkpoint)]
-        return run_suites(
-            [target],
-            pattern=pattern,
-            settings=settings,
-            device=device,
-            roots=roots,
-            out=out,
-            dry_run=False,
-            retry_failed=True,
-            fail_fast=False,
-            max_time_s=None,
-            loader_workers=loader_workers,
-            json_lines=json_lines,
-        )
+        if pattern or checkpoint or settings:
+            raise UserError(
+                "The folder of a case is scored as its suite says; --filter, --checkpoint, --set "
+                "and --limit go with a suite file."
+            )
+        return _evaluate_folder(target, where, screen)
     file = load_checked(target, settings)
-    cases = _expand(file)
-    chosen = matching(cases, pattern)
+    chosen = matching(cases := _expand(file), pattern)
     if not chosen:
-        Console(stderr=True).print(f"No case matches {pattern!r}.", markup=False)
-        return Exit.NOTHING_MATCHED
-    folder = results_folder(out, file.suite)
-    tasks = [_task(file.suite, case, folder) for case in chosen]
-    options = Options(device, roots, loader_workers)
-    code = _evaluate(file.suite, tasks, options, json_lines)
-    write_resolved(folder, Resolved(suite=file.suite, cases=tuple(cases)))
-    return code
+        return _nothing_matched(screen, pattern)
+    if checkpoint is not None:
+        own = _own_checkpoint(chosen, checkpoint)
+        return run_suites([target], pattern, [*settings, *own], where, retry_failed=True)
+    folder = results_folder(where.out, file.suite, settings)
+    if (folder / "suite.json").exists():
+        resolved = Resolved(suite=file.suite, settings=tuple(settings), cases=tuple(cases))
+        write_resolved(folder, resolved)
+    tasks = [_task(file.suite, case, folder / case.folder) for case in chosen]
+    return _evaluate(file.suite, tasks, where, screen)
 
 
-def _own_checkpoint(
-    suite: Path, settings: Sequence[str], pattern: str | None, checkpoint: Path
-) -> list[str]:
+def _own_checkpoint(cases: Sequence[Case], checkpoint: Path) -> list[str]:
     """Return the settings that score a checkpoint instead of training."""
-    models = {case.model_name for case in matching(_expand(load_checked(suite, settings)), pattern)}
-    if len(models) != 1:
+    models = sorted({case.model_name for case in cases})
+    if len(models) > 1:
         raise UserError(
             f"--checkpoint is of one model; choose it with --filter (now: {', '.join(models)})."
         )
+    if not checkpoint.is_file():
+        raise UserError(f"No checkpoint {checkpoint}.")
     weights = json.dumps({"model": str(checkpoint.resolve())})
-    return [f"models.{models.pop()}.weights={weights}", "recipe.epochs=0"]
+    return [f"models.{models[0]}.weights={weights}", "recipe.epochs=0"]
 
 
-def _evaluate_folder(
-    folder: Path,
-    device: str,
-    roots: Mapping[str, Path],
-    loader_workers: int | None,
-    json_lines: bool,
-) -> Exit:
+def _evaluate_folder(folder: Path, where: Where, screen: Screen) -> Exit:
     record, resolved = read_record(folder), read_resolved(folder.parent)
     if record is None or resolved is None:
         raise UserError(f"{folder} is not the folder of a case; it has no record.json.")
-    task = _task(resolved.suite, record.case, folder.parent)
-    return _evaluate(resolved.suite, [task], Options(device, roots, loader_workers), json_lines)
+    return _evaluate(resolved.suite, [_task(resolved.suite, record.case, folder)], where, screen)
 
 
 def _task(suite: Suite, case: Case, folder: Path) -> Task:
-    return Task(case, folder / case.folder, suite.scored, suite.splits.select, suite.keep)
+    return Task(case, folder, suite.scored, suite.splits.select, suite.keep)
 
 
-def _evaluate(suite: Suite, tasks: Sequence[Task], options: Options, json_lines: bool) -> Exit:
-    console = Console(stderr=json_lines, highlight=False)
+def _evaluate(suite: Suite, tasks: Sequence[Task], where: Where, screen: Screen) -> Exit:
+    options = Options(where.device, where.roots, where.loader_workers)
     outcomes = []
     for number, task in enumerate(tasks, 1):
-        outcome = evaluate_case(task, options)
-        outcomes.append(outcome)
-        console.print(_line(outcome, task, number, len(tasks)), markup=False, soft_wrap=True)
-        if json_lines:
-            _print_json(suite, outcome, task)
+        outcomes.append(evaluate_case(task, options))
+        screen.outcome(suite, outcomes[-1], task, number, len(tasks))
     return _exit(outcomes)
 
 
 def validate_suites(
-    paths: Sequence[Path],
-    settings: Sequence[str],
-    roots: Mapping[str, Path],
-    deep: bool,
-    device: str,
+    paths: Sequence[Path], settings: Sequence[str], where: Where, *, deep: bool
 ) -> None:
     """Say of each suite that it is valid, with a line a case where it was tried."""
-    console = Console(highlight=False)
+    screen = Screen(where.json_lines)
     for path in paths:
         file = load_checked(path, settings)
         cases = _expand(file)
-        check(file, cases, roots, need_data=deep)
-        for case, loss in check_deep(file, cases, roots, device) if deep else ():
-            console.print(f"  {case.name}: loss {loss:.4f}", markup=False, soft_wrap=True)
-        console.print(f"{path}: valid, {len(cases)} cases", markup=False, soft_wrap=True)
+        check(file, cases, where.roots, need_data=deep, device_name=where.device)
+        for case, loss in check_deep(file, cases, where.roots, where.device) if deep else ():
+            screen.say(f"  {case.name}: loss {loss:.4f}")
+        screen.say(f"{path}: valid, {len(cases)} cases")

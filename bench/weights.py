@@ -91,11 +91,12 @@ def load_encoder(net: nn.Module, state: Mapping[str, Tensor], source: str) -> tu
     best: dict[str, str] = {}  # the encoder's keys to the file's
     for file_prefix in PREFIXES:
         for own_prefix in PREFIXES:
-            names = {
-                own_prefix + key.removeprefix(file_prefix): key
+            by_name = {
+                _flat(own_prefix + key.removeprefix(file_prefix)): key
                 for key in state
                 if key.startswith(file_prefix)
             }
+            names = {key: by_name[_flat(key)] for key in own if _flat(key) in by_name}
             if sum(key in names for key in needed) > sum(key in best for key in needed):
                 best = names
     missing = [key for key in needed if key not in best]
@@ -145,6 +146,11 @@ def _check_shapes(own: Mapping[str, Any], state: Mapping[str, Any], source: str)
     if wrong:
         more = f" and {len(wrong) - 1} more" if len(wrong) > 1 else ""
         raise UserError(f"{source} does not fit the model: {wrong[0]}{more}.")
+
+
+def _flat(key: str) -> str:
+    """Name a key as timm's feature extractors may: stages.0 becomes stages_0."""
+    return key.replace(".", "_")
 
 
 def _is_counter(key: str) -> bool:

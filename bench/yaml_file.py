@@ -95,8 +95,10 @@ def _construct(
     if isinstance(node, yaml.MappingNode):
         mapping: dict[Any, Any] = {}
         for key_node, value_node in node.value:
-            key = _scalar(key_node)
             line = f"{file}:{key_node.start_mark.line + 1}"
+            if not isinstance(key_node, yaml.ScalarNode):
+                raise UserError(f"{line}: a key must be a plain text.")
+            key = _scalar(key_node)
             if key in mapping:
                 first = document.places[(*path, key)].rsplit(":", 1)[1]
                 message = f"Duplicate key {key!r}, first given in line {first}. Remove one."
@@ -112,7 +114,10 @@ def _construct(
             _construct(item, (*path, i), file, document, (*inside, node))
             for i, item in enumerate(node.value)
         ]
-    return _scalar(node)
+    try:
+        return _scalar(node)
+    except ValueError as error:
+        raise UserError(f"{file}:{node.start_mark.line + 1}: {error}.") from error
 
 
 def _scalar(node: yaml.Node) -> Any:

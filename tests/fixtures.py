@@ -19,7 +19,7 @@ from bench.record import (
     write_resolved,
     write_text,
 )
-from bench.suite import Suite
+from bench.suite import Evaluation, Suite
 
 SUITE = {
     "name": "paper",
@@ -106,6 +106,7 @@ def write_case(out: Path, case: Case) -> None:
         scores = dict.fromkeys(names, miou)
         evaluation = EvaluationRecord(
             name=name,
+            asked=Evaluation(split=name),
             protocol={
                 "dataset": "Shapes",
                 "classes": 2,

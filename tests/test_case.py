@@ -8,7 +8,8 @@ from pydantic import Field
 
 from bench.case import Case, canonical, expand, in_order, matching, source_hash
 from bench.errors import Faults
-from bench.suite import Frozen, load
+from bench.suite import Frozen
+from bench.suite_file import load
 
 TWO = TINY.replace(
     "  enet: {arch: custom/enet}", "  enet: {arch: custom/enet}\n  fcn: {arch: custom/fcn}"
@@ -93,9 +94,7 @@ def test_the_id_does_not_change_with_the_code(write_suite: Callable[..., Path]) 
     """A changed id throws away everybody's results: raise this only on purpose."""
     file = write_suite(replace={"custom/enet": "smp/unet, encoder: resnet18"})
     [case] = cases(file)
-    assert case.id == (
-        "6bc1f0f573423be4d525224fea3eae1149b1968e997a84d91cf5312322e5cc90"
-    )
+    assert case.id == ("6bc1f0f573423be4d525224fea3eae1149b1968e997a84d91cf5312322e5cc90")
 
 
 def test_added_fields_are_left_out_at_their_default() -> None:

@@ -19,10 +19,10 @@ CPU = torch.device("cpu")
 def test_random_states_go_on_where_they_were(tmp_path) -> None:
     seed_everything(3)
     torch.rand(5), np.random.rand(5), random.random()
-    torch.save(random_states(), tmp_path / "states.pt")
+    torch.save(random_states(CPU), tmp_path / "states.pt")
     expected = torch.rand(3).tolist(), np.random.rand(3).tolist(), random.random()
     seed_everything(99)
-    set_random_states(torch.load(tmp_path / "states.pt", weights_only=True))
+    set_random_states(torch.load(tmp_path / "states.pt", weights_only=True), CPU)
     assert (torch.rand(3).tolist(), np.random.rand(3).tolist(), random.random()) == expected
 
 

@@ -15,7 +15,8 @@ from bench.device import autocast, pick_precision
 from bench.models import build_model
 from bench.record import read_record
 from bench.runner import Options
-from bench.suite import ModelSpec, load
+from bench.suite import ModelSpec
+from bench.suite_file import load
 from bench.validate import check
 from bench.weights import read_weights
 
@@ -30,9 +31,8 @@ def run(file: Path, out: Path, *settings: str, **options: object) -> Path:
     loaded = load(file, settings)
     cases = expand(loaded.suite)
     checked = check(loaded, cases, {}, need_data=True)
-    planned = schedule.plan(loaded.suite, cases, out, checked)
-    chosen = Options(device="cuda", **options)
-    [outcome] = schedule.run(loaded.suite, cases, planned, out, chosen)
+    planned = schedule.plan(loaded.suite, cases, out / "tiny", checked)
+    [outcome] = schedule.run(planned, Options(device="cuda", **options))
     assert outcome.status in ("ok", "interrupted"), outcome.reason
     return planned[0].task.folder
 

@@ -20,8 +20,8 @@ SUITE = TINY.replace("epochs: 2", "epochs: 4").replace("num_train: 16", "num_tra
 # Checkpoints come at every epoch, so that a kill finds one.
 RUN = """
 import sys
-from bench import runner
-runner.CHECKPOINT_EVERY_S = 0.0
+from bench import training
+training.CHECKPOINT_EVERY_S = 0.0
 from bench.__main__ import main
 main(sys.argv[1:])
 """

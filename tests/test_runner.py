@@ -13,10 +13,10 @@ from conftest import TINY
 from bench import schedule
 from bench.case import expand
 from bench.data import IGNORE_INDEX
-from bench.record import CaseFolder, read_evaluations, read_record, results_folder
+from bench.record import CaseFolder, read_evaluations, read_record
 from bench.runner import Options, Outcome, Task, evaluate_case, run_case
 from bench.scores import INTERSECTION, TRUTH, scores
-from bench.suite import load
+from bench.suite_file import load
 from bench.validate import check
 from bench.weights import read_weights
 
@@ -37,9 +37,9 @@ def run(write_suite: Callable[..., Path], tmp_path: Path) -> Run:
         file = load(write_suite(text), settings)
         cases = expand(file.suite)
         checked = check(file, cases, {}, need_data=True)
-        planned = schedule.plan(file.suite, cases, tmp_path / out, checked)
-        chosen = Options(device="cpu", **options)
-        return list(schedule.run(file.suite, cases, planned, tmp_path / out, chosen, retry_failed))
+        planned = schedule.plan(file.suite, cases, tmp_path / out / "tiny", checked)
+        chosen = Options(device="cpu", retry_failed=retry_failed, **options)
+        return list(schedule.run(planned, chosen))
 
     return run_text
 
@@ -158,7 +158,8 @@ def test_a_case_resumed_otherwise_stops(
     monkeypatch.setattr("bench.runner.BACKEND", "another library")
     [outcome] = run()
     assert outcome.status == "failed"
-    assert "was begun with" in str(outcome.reason)
+    assert "begun with another augmentation" in str(outcome.reason)
+    assert read_record(only_folder(tmp_path).path) is None
 
 
 def test_a_checkpoint_that_cannot_be_read_is_named(run: Run, tmp_path: Path) -> None:
@@ -276,7 +277,7 @@ def test_an_evaluation_can_be_added_later(
     assert run(text) == []
     file = load(write_suite(text))
     [case] = expand(file.suite)
-    folder = results_folder(tmp_path / "out", file.suite) / case.folder
+    folder = tmp_path / "out" / "tiny" / case.folder
     before = (folder / "eval" / "val.json").read_bytes()
     task = Task(case, folder, file.suite.scored, "val", "weights")
     assert evaluate_case(task, Options(device="cpu")).status == "ok"

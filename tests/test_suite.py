@@ -7,7 +7,8 @@ from conftest import ROOT, TINY
 
 from bench.data.transforms import build_transform
 from bench.errors import Fault, UserError
-from bench.suite import CrossEntropy, Poly, Suite, load
+from bench.suite import CrossEntropy, Poly, Suite
+from bench.suite_file import load
 
 SUITES = sorted((ROOT / "suites").rglob("*.yaml"))
 
@@ -50,7 +51,7 @@ exclud: []
     )
     found = faults(file)
     expected = [
-        (3, "Unknown key 'sizee'. Did you mean 'size'?"),
+        (3, "Unknown key 'sizee'. Did you mean 'size'"),
         (4, "Unknown dataset 'vocc2012'. Did you mean 'voc2012'?"),
         (6, "Unknown model 'smp/unett'. Did you mean 'smp/unet'"),
         (7, "Unknown encoder 'resnet81'. Did you mean 'resnet18'"),

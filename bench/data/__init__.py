@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.data.camvid import CamVid
-from bench.data.dataset import IGNORE_INDEX, Dataset, Labels, Pair, Sample
+from bench.data.dataset import IGNORE_INDEX, Dataset, Labels, Pair, Sample, identity
 from bench.data.shapes import Shapes
 from bench.data.voc2012 import VOC2012
 from bench.errors import UserError
@@ -20,6 +20,7 @@ __all__ = [
     "Pair",
     "Sample",
     "find",
+    "identity",
     "open_dataset",
 ]
 

@@ -1,6 +1,7 @@
 """What every dataset answers: classes, splits, pairs of image and target, provenance."""
 
 import hashlib
+import json
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -37,6 +38,24 @@ class Sample:
     id: str
     image: Path | None = None
     mask: Path | None = None
+
+
+def identity(options: BaseModel) -> dict[str, Any]:
+    """Dump what tells two settings apart, for hashing.
+
+    Left out are fields marked `json_schema_extra={"identity": False}`, and those marked
+    `{"added": True}` while they have their default: added after the first release, they must
+    change no hash that was there before.
+    """
+    dumped = options.model_dump(mode="json")
+    for name, field in type(options).model_fields.items():
+        extra = field.json_schema_extra
+        if not isinstance(extra, dict):
+            continue
+        at_default = getattr(options, name) == field.default
+        if extra.get("identity") is False or (extra.get("added") and at_default):
+            del dumped[name]
+    return dumped
 
 
 class Dataset(ABC):
@@ -89,7 +108,7 @@ class Dataset(ABC):
 
     def fingerprint(self, split: str) -> str:
         """Identify a split by its options, class names, ids and the sizes of its files in bytes."""
-        options = self.options.model_dump_json()
+        options = json.dumps(identity(self.options), sort_keys=True)
         parts = [str(self.version), repr(self.labels(self.options).names), options]
         for sample in self.samples(split):
             sizes = [f.stat().st_size for f in (sample.image, sample.mask) if f is not None]

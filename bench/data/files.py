@@ -34,7 +34,7 @@ def read_image(file: Path) -> NDArray[np.uint8]:
                 f"{file}: pixels of mode {image.mode!r} are not supported; "
                 "convert the file to 8-bit RGB."
             )
-        return np.asarray(_decode(image.convert("RGB"), file))
+        return np.asarray(_decode(image, file).convert("RGB"))
 
 
 def read_mask(file: Path) -> NDArray[np.uint8]:

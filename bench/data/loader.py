@@ -1,5 +1,6 @@
 """Samples to batches: limits, order, random streams; the same with any number of workers."""
 
+import signal
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -16,7 +17,8 @@ from bench.suite import Evaluation, Recipe
 
 Key = tuple[int, int]  # (epoch, index): what a random stream is named by
 Item = tuple[Tensor, Tensor, str]
-Batch = tuple[list[Tensor], list[Tensor], list[str]]
+Stack = Tensor | list[Tensor]  # one tensor where all have one size
+Batch = tuple[Stack, Stack, list[str]]
 
 
 def limited(samples: Sequence[Sample], limit: int | float | None) -> list[Sample]:
@@ -153,12 +155,14 @@ def _loader(images: Images, batches: Any, num_workers: int, pin_memory: bool) ->
         collate_fn=_collate,
         pin_memory=pin_memory,
         persistent_workers=num_workers > 0,
-        worker_init_fn=_one_thread,
+        worker_init_fn=_prepare_worker,
         generator=torch.Generator(),  # else each pass draws from the stream that dropout uses
     )
 
 
-def _one_thread(worker: int) -> None:
+def _prepare_worker(worker: int) -> None:
+    """Leave Ctrl-C to the main process, and the cores to each other."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     torch.set_num_threads(1)
 
 
@@ -170,20 +174,24 @@ def _collate(items: list[Item | UserError]) -> Batch | UserError:
         images.append(item[0])
         targets.append(item[1])
         ids.append(item[2])
-    return images, targets, ids
+    return _stack(images), _stack(targets), ids
 
 
-def stack(images: list[Tensor], ids: list[str]) -> Tensor:
-    """Stack images or targets of one size.
+def _stack(images: list[Tensor]) -> Stack:
+    return torch.stack(images) if len({image.shape for image in images}) == 1 else images
+
+
+def require_one_size(images: Stack, ids: list[str]) -> Tensor:
+    """Return the images or targets of a batch as one tensor.
 
     Raises:
         UserError: where sizes differ, with what to do.
     """
-    shapes = {tuple(image.shape[-2:]) for image in images}
-    if len(shapes) > 1:
-        sizes = " and ".join(f"{h}x{w}" for h, w in sorted(shapes)[:3])
-        raise UserError(
-            f"A batch has images of {sizes} ({', '.join(ids[:3])}, …): give recipe.size, or crop "
-            "to one size in recipe.augment."
-        )
-    return torch.stack(images)
+    if isinstance(images, Tensor):
+        return images
+    shapes = {(image.shape[-2], image.shape[-1]) for image in images}
+    sizes = " and ".join(f"{h}x{w}" for h, w in sorted(shapes)[:3])
+    raise UserError(
+        f"A batch has images of {sizes} ({', '.join(ids[:3])}, …): give recipe.size, or crop "
+        "to one size in recipe.augment."
+    )

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
 import albumentations as A
+from albumentations.augmentations.crops.transforms import CropSizeError
 
 from bench.data.dataset import IGNORE_INDEX, Pair
 from bench.errors import UserError
@@ -26,6 +27,7 @@ TRANSFORMS: dict[str, type[Any]] = {
     and not item.__module__.endswith("transforms_interface")
     and item is not A.BaseCompose
 }
+CALL_ERRORS = (ValueError, TypeError, RuntimeError, LookupError, cv2.error, CropSizeError)
 cv2.setNumThreads(0)
 
 
@@ -38,11 +40,15 @@ def build_transform(item: Mapping[str, Mapping[str, Any]]) -> Any:
     [(name, given)] = item.items()
     if name not in TRANSFORMS:
         raise UserError(unknown("transform", name, TRANSFORMS))
+    if not isinstance(given, Mapping):
+        raise UserError(f"{name} takes {{argument: value}}, not {given!r}.")
     args = dict(given)
     if isinstance(args.get("transforms"), list | tuple):
         args["transforms"] = [build_transform(_named(inner)) for inner in args["transforms"]]
     schema = getattr(TRANSFORMS[name], "InitSchema", None)
-    if schema is not None and "fill_mask" in schema.model_fields:
+    # Dropouts leave the mask alone by default; what pads must not pad it with class 0.
+    pads = "dropout" not in TRANSFORMS[name].__module__
+    if pads and schema is not None and "fill_mask" in schema.model_fields:
         args.setdefault("fill_mask", IGNORE_INDEX)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -82,8 +88,22 @@ class Augment:
         seeds = np.random.SeedSequence(stream)
         state = np.random.default_rng(seeds), random.Random(int(seeds.generate_state(1)[0]))
         _share(self.compose, *state)
-        done = self.compose(image=pair[0], mask=pair[1])
-        return done["image"], done["mask"]
+        try:
+            done = self.compose(image=pair[0], mask=pair[1])
+        except CALL_ERRORS as error:
+            height, width = pair[1].shape
+            raise UserError(f"augment fails on {width}x{height} pixels: {error}") from error
+        image, mask = done["image"], done["mask"]
+        if not (_is_uint8(image, 3) and image.shape[2] == 3 and _is_uint8(mask, 2)):
+            raise UserError(
+                "augment must leave the image uint8 (H, W, 3) and the mask uint8 (H, W); "
+                "normalisation comes later (leave out Normalize, ToFloat, ToTensorV2, …)."
+            )
+        return image, mask
+
+
+def _is_uint8(array: Any, num_dims: int) -> bool:
+    return isinstance(array, np.ndarray) and array.dtype == np.uint8 and array.ndim == num_dims
 
 
 def _share(transform: Any, generator: np.random.Generator, py_random: random.Random) -> None:

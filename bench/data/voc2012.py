@@ -55,7 +55,11 @@ class VOC2012(Dataset):
 
         model_config = ConfigDict(extra="forbid", frozen=True)
 
-        partial: bool = Field(False, description="accept lists that name only a part of the set")
+        partial: bool = Field(
+            False,
+            description="accept lists that name only a part of the set",
+            json_schema_extra={"identity": False},
+        )
 
     title = "PASCAL VOC 2012 segmentation"
     splits = ("train", "val", "trainval")

@@ -8,12 +8,10 @@ from bench.case import expand
 from bench.errors import Faults, UserError
 from bench.frame import load
 from bench.lookup import pick
-from bench.record import Resolved, read_resolved, results_folder, write_text
+from bench.record import APART, Resolved, read_resolved, results_folder, write_text
 from bench.report.formats import FORMATS, Table, markdown
 from bench.report.tables import build_tables
-from bench.suite import load as load_suite
-
-APART = ("published", "baselines")  # reported only where they are named
+from bench.suite_file import load as load_suite
 
 
 @dataclass(frozen=True)
@@ -26,44 +24,53 @@ class Report:
     notes: list[str]
 
 
-def report(targets: Sequence[Path], out: Path) -> list[Report]:
+def report(targets: Sequence[Path], out: Path, settings: Sequence[str] = ()) -> list[Report]:
     """Report on suites, or on folders of results; on every suite below `out` where none is named.
+
+    Args:
+        settings: what --set and --limit lay over the suites.
 
     Raises:
         UserError: where a target is neither, or holds no record.
     """
-    if not targets:
-        targets = [f for f in sorted(out.glob("*")) if f.is_dir() and f.name not in APART]
-        targets = [folder for folder in targets if (folder / "suite.json").is_file()]
-        if not targets:
-            raise UserError(f"No results in {out}. bench run SUITE makes some.")
-    return [_report(folder, resolved) for t in targets for folder, resolved in _find(t, out)]
+    found = [one for target in targets or [out] for one in _find(target, out, settings)]
+    reports = [_report(folder, resolved) for folder, resolved in found]
+    made = [one for one in reports if one is not None]
+    if not made:
+        where = ", ".join(str(target) for target in targets or [out])
+        raise UserError(f"No results in {where}. bench run SUITE makes some.")
+    return made
 
 
-def _find(target: Path, out: Path) -> Iterable[tuple[Path, Resolved]]:
+def _find(target: Path, out: Path, settings: Sequence[str]) -> Iterable[tuple[Path, Resolved]]:
     if target.suffix in (".yaml", ".yml"):
-        file = load_suite(target)
+        file = load_suite(target, settings)
         try:
             cases = expand(file.suite)
         except Faults as error:
             raise file.error(error.faults) from error
-        yield results_folder(out, file.suite), Resolved(suite=file.suite, cases=tuple(cases))
+        folder = results_folder(out, file.suite, settings)
+        yield folder, Resolved(suite=file.suite, cases=tuple(cases))
         return
-    saved = sorted(target.rglob("suite.json"))
-    if not saved:
+    if settings:
+        raise UserError("--set and --limit go with a suite file, not with a folder of results.")
+    if not target.is_dir():
         raise UserError(f"{target} is neither a suite (.yaml) nor a folder with results.")
-    for file_path in saved:
+    for file_path in sorted(target.rglob("suite.json")):
+        if file_path.relative_to(target).parts[0] in APART:
+            continue
         resolved = read_resolved(file_path.parent)
         assert resolved is not None
         yield file_path.parent, resolved
 
 
-def _report(folder: Path, resolved: Resolved) -> Report:
+def _report(folder: Path, resolved: Resolved) -> Report | None:
+    """Report on one suite's folder; None where it holds no record."""
     frame = load(folder)
+    if frame.empty:
+        return None
     ids = [case.id for case in resolved.cases]
-    here = frame[frame["id"].isin(ids)] if "id" in frame else frame
-    if here.empty:
-        raise UserError(f"{folder} holds no record of suite {resolved.suite.name!r}.")
+    here = frame[frame["id"].isin(ids)]
     here = here.sort_values("id", key=lambda column: column.map(ids.index), kind="stable")
     notes = []
     waiting = [case.name for case in resolved.cases if case.id not in set(here["id"])]
@@ -72,7 +79,8 @@ def _report(folder: Path, resolved: Resolved) -> Report:
     others = frame.loc[~frame["id"].isin(ids), "id"].nunique()
     if others:
         notes.append(f"{others} other records lie in {folder}, of this suite as it was.")
-    return Report(folder, resolved.suite.name, build_tables(resolved.suite, here), notes)
+    tables = build_tables(resolved.suite, here) if len(here) else []
+    return Report(folder, folder.name, tables, notes)
 
 
 def write(reports: Iterable[Report], formats: Sequence[str], out: Path | None) -> list[Path]:

@@ -3,6 +3,7 @@
 import csv
 import io
 import math
+import unicodedata
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -26,12 +27,16 @@ LATEX_SPECIAL = {
     '"': r"\textquotedbl{}",
     "'": r"\textquotesingle{}",
     "`": r"\textasciigrave{}",
+    "[": "{[}",
+    "]": "{]}",
+    "*": "{*}",
+    "…": r"\ldots{}",
     "—": "---",
     "–": "--",
     "±": r"$\pm$",
     "×": r"$\times$",
 }
-MARKDOWN_SPECIAL = "\\`*_{}[]<>#|~$"
+MARKDOWN_SPECIAL = "\\`*_{}[]<>#|~$&"
 
 
 @dataclass(frozen=True)
@@ -67,6 +72,7 @@ class Header:
 class Table:
     """A table before it has a format."""
 
+    kind: str
     name: str
     caption: str
     headers: list[Header]
@@ -144,12 +150,20 @@ def _latex_groups(headers: list[Header]) -> list[str]:
 
 
 def escape_latex(text: str) -> str:
-    """Let LaTeX print the characters of a text as they are."""
-    return " ".join("".join(LATEX_SPECIAL.get(c, c) for c in text).split())
+    """Let LaTeX print the characters of a text as they are; ? for what its fonts have not."""
+    return " ".join("".join(LATEX_SPECIAL.get(c) or _in_fonts(c) for c in text).split())
+
+
+def _in_fonts(character: str) -> str:
+    """Return a character of Latin 1, or the ASCII letters that come closest."""
+    if ord(character) < 256:
+        return character
+    plain = unicodedata.normalize("NFKD", character).encode("ascii", "ignore").decode()
+    return plain or "?"
 
 
 def comma_separated(table: Table) -> str:
-    """Write figures as plain numbers, their spread in a column of its own where there is any."""
+    """Write figures as plain numbers, unrounded; spread, where there is any, beside them."""
     spread = [any(_has_spread(row[i]) for row in table.rows) for i in range(len(table.headers))]
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
@@ -164,9 +178,10 @@ def comma_separated(table: Table) -> str:
     for row in table.rows:
         cells: list[str] = []
         for cell, has in zip(row, spread, strict=True):
-            cells.append(cell if isinstance(cell, str) else _plain(cell.value, cell.digits))
-            if has:
-                cells.append(_plain(cell.spread, cell.digits) if isinstance(cell, Figure) else "")
+            if isinstance(cell, Figure):
+                cells += [_plain(cell.value), _plain(cell.spread)] if has else [_plain(cell.value)]
+            else:
+                cells += ["" if cell == EMPTY else cell, *([""] if has else [])]
         writer.writerow(cells)
     return text.getvalue()
 
@@ -175,8 +190,8 @@ def _has_spread(cell: Cell) -> bool:
     return isinstance(cell, Figure) and not math.isnan(cell.spread)
 
 
-def _plain(value: float, digits: int) -> str:
-    return "" if math.isnan(value) else f"{value:.{digits}f}"
+def _plain(value: float) -> str:
+    return "" if math.isnan(value) else f"{value:.10g}"
 
 
 FORMATS: dict[str, tuple[str, Callable[[Table], str]]] = {

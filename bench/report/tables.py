@@ -18,6 +18,7 @@ SUMMARY = ("miou", "pixel_accuracy", "num_params", "model_mb", "epoch_s")
 COMPLEXITY = ("epoch_s", "num_params", "model_mb", "checkpoint_mb", "gmacs", "images_per_s")
 METRICS = ("dice", "f1", "miou", "pixel_accuracy", "sensitivity", "loss")
 MOST_CLASS_COLUMNS = 8
+MOST_OF_A_REASON = 100
 
 
 def build_tables(suite: Suite, frame: pd.DataFrame) -> list[Table]:
@@ -32,25 +33,24 @@ def build_tables(suite: Suite, frame: pd.DataFrame) -> list[Table]:
         name = f"{suite.name}-{dataset}" if several else suite.name
         scored, failed = rows[rows["status"] == "ok"], rows[rows["status"] != "ok"]
         merged = over_seeds(scored) if len(scored) else scored
-        main = [key for key in _evaluation_order(suite) if key in set(merged.get("evaluation", ()))]
-        if not main:
+        there = set(merged["evaluation"].dropna()) if len(merged) else set()
+        order = [key for key in _evaluation_order(suite) if key in there]
+        if not order:
             tables.append(_only_failed(name, str(dataset), failed))
             continue
-        for protocol, group in _protocols(merged, main[0]):
-            tables.append(_summary(name, protocol, group, failed))
-        tables.append(_complexity(name, str(dataset), merged, main[0], failed))
-        tables.append(_metrics(name, str(dataset), suite, merged, main, failed))
-        for protocol, group in _protocols(merged, main[0]):
-            tables.append(_per_class(name, protocol, group, failed))
+        main = list(_protocols(merged, order[0]))
+        tables += [_summary(name, protocol, group, failed) for protocol, group in main]
+        tables.append(_complexity(name, str(dataset), merged, order[0], failed))
+        tables += _metrics(name, str(dataset), suite, merged, order, failed)
+        tables += [_per_class(name, protocol, group, failed) for protocol, group in main]
         for key, table in suite.tables.items():
-            evaluation = table.evaluation or main[0]
-            for protocol, group in _protocols(merged, evaluation):
-                ordered = _ordered(group, table.order)
+            for protocol, group in _protocols(merged, table.evaluation or order[0]):
                 caption = table.caption or f"{key}: {_caption(protocol)}"
-                own = _plain_table(f"{name}-{key}", caption, table.columns, ordered, failed)
-                tables.append(own)
-    reported = _reported(suite, frame)
-    return _with_own_names([*tables, reported] if reported else tables)
+                ordered = _ordered(group, table.order)
+                columns = table.columns
+                tables.append(_plain_table(key, f"{name}-{key}", caption, columns, ordered, failed))
+    tables += _reported(suite, frame)
+    return _with_own_names(tables)
 
 
 def _with_own_names(tables: list[Table]) -> list[Table]:
@@ -94,7 +94,8 @@ def _summary(
     first = rows.iloc[0]
     floor: list[Cell] = [f"(always {first['most_frequent']})"]
     floor += [_figure(first, f"floor/{c}", c) if c in SCORES else EMPTY for c in SUMMARY]
-    table = _plain_table(f"{name}-summary", _caption(protocol), SUMMARY, rows, failed)
+    caption = _caption(protocol)
+    table = _plain_table("summary", f"{name}-summary", caption, SUMMARY, rows, failed)
     return replace(table, rows=[*table.rows, floor])
 
 
@@ -104,7 +105,7 @@ def _complexity(
     rows = merged[merged["evaluation"] == evaluation]
     sizes = ", ".join(dict.fromkeys(rows["macs_size"]))
     caption = f"Complexity on {dataset}; MACs of one image of {sizes}"
-    table = _plain_table(f"{name}-complexity", caption, COMPLEXITY, rows, failed)
+    table = _plain_table("complexity", f"{name}-complexity", caption, COMPLEXITY, rows, failed)
     notes = [
         f"{row['label']}: {row['num_unreached'] / 1e6:.2f} M of its parameters get no gradient."
         for _, row in rows.iterrows()
@@ -120,24 +121,27 @@ def _metrics(
     merged: pd.DataFrame,
     evaluations: Sequence[str],
     failed: pd.DataFrame,
-) -> Table:
-    """Lay training beside validation, as papers do."""
+) -> list[Table]:
+    """Lay training beside validation, as papers do; a table for all models of equal protocols."""
     training = [k for k in evaluations if suite.scored[k].split == suite.splits.train]
     groups = [*training, *(k for k in evaluations if k not in training)]
     headers = [Header("Model")]
     headers += [Header(COLUMNS[column].title, key) for key in groups for column in METRICS]
     names = _names(merged)
-    rows: list[list[Cell]] = []
-    for row_name in dict.fromkeys(names):
-        here = merged[names == row_name]
-        cells: list[Cell] = [row_name]
-        for key in groups:
-            found = here[here["evaluation"] == key]
-            cells += [_figure(found.iloc[0], c, c) if len(found) else EMPTY for c in METRICS]
-        rows.append(cells)
-    rows += _failed_rows(failed, len(headers))
+    tables: dict[tuple[str, ...], list[list[Cell]]] = {}
+    for _, here in merged.groupby(["model", "recipe", "numerics"], sort=False):
+        by_key = {key: here[here["evaluation"] == key] for key in groups}
+        protocols = tuple(str(rows["protocol"].iloc[0]) for rows in by_key.values() if len(rows))
+        cells: list[Cell] = [str(names[here.index[0]])]
+        for rows in by_key.values():
+            cells += [_figure(rows.iloc[0], c, c) if len(rows) else EMPTY for c in METRICS]
+        tables.setdefault(protocols, []).append(cells)
     caption = f"Scores on {dataset}: {' and '.join(groups)}"
-    return Table(f"{name}-metrics", caption, headers, rows, _conditions(merged))
+    failures = _failed_rows(failed, len(headers))
+    return [
+        Table("metrics", f"{name}-metrics", caption, headers, rows + failures, _conditions(merged))
+        for rows in tables.values()
+    ]
 
 
 def _per_class(
@@ -156,14 +160,15 @@ def _per_class(
         headers = [Header("Model"), *map(Header, titles), Header("mean")]
         body: list[list[Cell]] = [[n, *c] for n, c in zip(names, cells, strict=True)]
         body += _failed_rows(failed, len(headers))
-        return Table(table_name, caption, headers, body, notes)
+        return Table("per_class", table_name, caption, headers, body, notes)
     headers = [Header("Class"), *map(Header, names)]
     body = [[t, *(c[i] for c in cells)] for i, t in enumerate([*titles, "mean"])]
-    notes += [f"{name} failed: {reason}" for name, reason in _reasons(failed)]
-    return Table(table_name, caption, headers, body, notes)
+    notes += [f"{name}: {reason}" for name, reason in _reasons(failed)]
+    return Table("per_class", table_name, caption, headers, body, notes)
 
 
 def _plain_table(
+    kind: str,
     name: str,
     caption: str,
     columns: Sequence[str],
@@ -176,7 +181,7 @@ def _plain_table(
         for row_name, (_, row) in zip(_names(rows), rows.iterrows(), strict=True)
     ]
     body += _failed_rows(failed, len(headers))
-    return Table(name, caption, headers, body, _conditions(rows))
+    return Table(kind, name, caption, headers, body, _conditions(rows))
 
 
 def _figure(row: "pd.Series[Any]", key: str, column: str) -> Figure:
@@ -209,9 +214,14 @@ def _failed_rows(failed: pd.DataFrame, width: int) -> list[list[Cell]]:
 
 
 def _reasons(failed: pd.DataFrame) -> list[tuple[str, str]]:
-    names = failed["label"].astype(str) + ", seed " + failed["seed"].astype(str)
-    states = failed["status"].astype(str) + ", " + failed["reason"].astype(str)
-    return list(zip(names, states, strict=True))
+    """Return name and reason of each failed case; the reason is as long as a table bears."""
+    found = []
+    for label, seed, status, reason in zip(
+        failed["label"], failed["seed"], failed["status"], failed["reason"], strict=True
+    ):
+        short = reason if len(reason) <= MOST_OF_A_REASON else f"{reason[:MOST_OF_A_REASON]}…"
+        found.append((f"{label}, seed {seed}", f"{status} ({short})"))
+    return found
 
 
 def _conditions(rows: pd.DataFrame) -> list[str]:
@@ -234,7 +244,7 @@ def _conditions(rows: pd.DataFrame) -> list[str]:
 def _only_failed(name: str, dataset: str, failed: pd.DataFrame) -> Table:
     rows: list[list[Cell]] = [[n, reason] for n, reason in _reasons(failed)]
     headers = [Header("Model"), Header("Outcome")]
-    return Table(f"{name}-summary", f"{dataset}: no case finished", headers, rows)
+    return Table("summary", f"{name}-summary", f"{dataset}: no case finished", headers, rows)
 
 
 def _ordered(rows: pd.DataFrame, order: str) -> pd.DataFrame:
@@ -243,32 +253,31 @@ def _ordered(rows: pd.DataFrame, order: str) -> pd.DataFrame:
     return rows.sort_values(order, ascending=COLUMNS[order].better != "higher", kind="stable")
 
 
-def _reported(suite: Suite, frame: pd.DataFrame) -> Table | None:
-    """Set published figures beside ours; None where the suite has none."""
+def _reported(suite: Suite, frame: pd.DataFrame) -> list[Table]:
+    """Set published figures beside ours, where the suite has any."""
     if not suite.reported:
-        return None
+        return []
     rows: list[list[Cell]] = []
     for item in suite.reported:
         column = COLUMNS[item.metric]
-        named = [fnmatchcase(str(name), item.case) for name in frame["case"]]
-        ours = frame[named]
+        ours = frame[[fnmatchcase(str(name), item.case) for name in frame["case"]]]
         if column.of == "evaluation":
             ours = ours[ours["split"] == item.split]
+            ours = ours[ours["protocol"] == ours["protocol"].iloc[0]] if len(ours) else ours
         else:
-            ours = ours.drop_duplicates("id")
-        value = ours[item.metric].astype(float).mean() if len(ours) else math.nan
-        labels = ", ".join(dict.fromkeys(map(str, ours["label"]))) or item.case
+            ours = ours.drop_duplicates("folder")
+        value = float(ours[item.metric].astype(float).mean()) if len(ours) else math.nan
+        figures = (item.value, value, value - item.value)
         rows.append(
             [
-                labels,
+                ", ".join(dict.fromkeys(map(str, ours["label"]))) or item.case,
                 f"{item.split} {column.title}",
-                Figure(item.value * column.scale, column.digits),
-                Figure(value * column.scale, column.digits),
-                Figure((value - item.value) * column.scale, column.digits),
+                *(Figure(figure * column.scale, column.digits) for figure in figures),
                 item.source,
                 item.not_comparable or "",
             ]
         )
     titles = ("Model", "Figure", "Reported", "Ours", "Difference", "Source", "Not comparable")
     headers = [Header(title) for title in titles]
-    return Table(f"{suite.name}-reported", "Reported figures beside ours", headers, rows)
+    caption = "Reported figures beside ours"
+    return [Table("reported", f"{suite.name}-reported", caption, headers, rows)]

@@ -4,7 +4,14 @@ import pytest
 import torch
 
 from bench.data import open_dataset
-from bench.data.loader import EvalImages, TrainImages, eval_loader, limited, stack, train_loader
+from bench.data.loader import (
+    EvalImages,
+    TrainImages,
+    eval_loader,
+    limited,
+    require_one_size,
+    train_loader,
+)
 from bench.errors import UserError
 from bench.suite import Recipe
 
@@ -26,9 +33,7 @@ def one_pass(num_workers: int, epoch: int = 0, start: int = 0) -> list[tuple]:
 
 def same(one: list[tuple], other: list[tuple]) -> bool:
     return len(one) == len(other) and all(
-        a[2] == b[2]
-        and all(torch.equal(x, y) for x, y in zip(a[0], b[0], strict=True))
-        and all(torch.equal(x, y) for x, y in zip(a[1], b[1], strict=True))
+        a[2] == b[2] and torch.equal(a[0], b[0]) and torch.equal(a[1], b[1])
         for a, b in zip(one, other, strict=True)
     )
 
@@ -103,4 +108,4 @@ def test_a_fault_is_returned_whole_from_a_worker(tmp_path: Path) -> None:
 def test_sizes_of_a_batch_must_agree() -> None:
     images = [torch.zeros(3, 4, 5), torch.zeros(3, 4, 6)]
     with pytest.raises(UserError, match="images of 4x5 and 4x6 .*give recipe.size"):
-        stack(images, ["a", "b"])
+        require_one_size(images, ["a", "b"])

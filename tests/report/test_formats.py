@@ -10,6 +10,7 @@ from bench.report.formats import Figure, Header, Table, comma_separated, latex, 
 
 NASTY = "<script>a_b&c% | $x$ {y} \\z #1 ~ ^ `code` *bold* \"q\" 'r' [l](u)"
 TABLE = Table(
+    kind="t",
     name="t",
     caption=f"Caption {NASTY}",
     headers=[Header("Model"), Header("mIoU [%]", "val"), Header("Time [s]", "val")],
@@ -22,7 +23,9 @@ TABLE = Table(
 
 
 def test_markdown_by_hand() -> None:
-    table = Table("t", "C", [Header("M"), Header("x", "g")], [["a|b", Figure(1.5, 1, 0.25)]], ["n"])
+    table = Table(
+        "t", "t", "C", [Header("M"), Header("x", "g")], [["a|b", Figure(1.5, 1, 0.25)]], ["n"]
+    )
     assert markdown(table) == (
         "**C**\n\n| M    |       g x |\n|:-----|----------:|\n| a\\|b | 1.5 ± 0.2 |\n\n- n\n"
     )
@@ -43,7 +46,7 @@ def test_markdown_shows_names_as_they_are() -> None:
 def test_csv_is_plain_numbers() -> None:
     lines = comma_separated(TABLE).splitlines()
     assert lines[0] == "Model,val mIoU [%],val mIoU [%] std,val Time [s]"
-    assert lines[2] == "plain,,,4.2"
+    assert lines[2] == "plain,,,4.25"
 
 
 def test_latex_by_hand() -> None:

@@ -44,7 +44,7 @@ def test_summary(tables: dict[str, Table]) -> None:
     assert first[1].value == pytest.approx(55)
     assert first[1].spread == pytest.approx(7.07, abs=0.01)
     assert str(second[0]).startswith("<script>")
-    assert failed[0] == "C, seed 0: failed, it broke | badly"
+    assert failed[0] == "C, seed 0: failed (it broke | badly)"
     assert floor[0] == "(always x&y)"
     assert isinstance(floor[1], Figure)
     assert floor[1].value == 12.5

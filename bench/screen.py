@@ -1,0 +1,112 @@
+"""What `run` and `evaluate` print: plans, outcomes, tables, lines of JSON."""
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+from rich.console import Console
+from tabulate import tabulate
+
+from bench import report
+from bench.progress import duration
+from bench.record import CaseFolder, read_evaluations
+from bench.report.formats import FORMATS
+from bench.runner import Outcome, Task
+from bench.schedule import Planned
+from bench.suite import Suite
+from bench.validate import Checked
+
+
+class Screen:
+    """Where a command prints: people's lines, or JSON on stdout and people's lines beside it."""
+
+    def __init__(self, json_lines: bool) -> None:
+        self.json_lines = json_lines
+        self.console = Console(stderr=json_lines, highlight=False)
+
+    def say(self, text: str) -> None:
+        """Print a text as it is."""
+        self.console.print(text, markup=False, soft_wrap=True)
+
+    def plan(
+        self, suite: Suite, folder: object, planned: Sequence[Planned], facts: dict[str, Checked]
+    ) -> None:
+        """Print what would run."""
+        rows = []
+        for item in planned:
+            case, known = item.case, facts[item.case.id].facts
+            if self.json_lines:
+                self._json(
+                    suite=suite.name,
+                    case=case.name,
+                    id=case.id,
+                    state=item.state,
+                    reason=item.reason,
+                    num_params=known.num_params,
+                )
+                continue
+            length = f"{case.recipe.steps} steps"
+            if case.recipe.steps is None:
+                length = f"{case.recipe.epochs} epochs"
+            params, size = f"{known.num_params / 1e6:.2f}", f"{known.size[0]}x{known.size[1]}"
+            rows.append([case.name, item.state, params, size, f"{known.gmacs:.2f}", length])
+        if self.json_lines:
+            return
+        headers = ["case", "state", "params [M]", "input", "MACs [G]", "training"]
+        self.say(tabulate(rows, headers, disable_numparse=True))
+        done = sum(item.state == "done" for item in planned)
+        self.say(f"\n{len(rows)} cases of {suite.name} in {folder}; {done} done.")
+        self.reasons(planned)
+
+    def reasons(self, planned: Sequence[Planned]) -> None:
+        """Say why cases are in the state they are in."""
+        for item in planned:
+            if item.reason is not None:
+                self.say(f"  {item.case.name}: {item.state}, {item.reason}")
+
+    def outcome(self, suite: Suite, outcome: Outcome, task: Task, number: int, total: int) -> None:
+        """Say what became of a case."""
+        head = f"[{number}/{total}] {outcome.case.name}: "
+        if outcome.status != "ok":
+            self.say(f"{head}{outcome.status}: {outcome.reason}")
+        else:
+            scored = [e for e in read_evaluations(task.folder) if e.name in task.evaluations]
+            figures = [f"{e.name} mIoU {_percent(e.scores['miou'])}" for e in scored]
+            self.say(f"{head}ok, {', '.join(figures)}, {duration(outcome.seconds)}")
+        if self.json_lines:
+            self.json_outcome(suite, outcome, task)
+
+    def json_outcome(self, suite: Suite, outcome: Outcome, task: Task) -> None:
+        """Print an outcome as a line of JSON, with its scores."""
+        scores = None
+        if outcome.status == "ok":
+            scores = {e.name: e.scores for e in read_evaluations(task.folder)}
+        self._json(
+            suite=suite.name,
+            case=outcome.case.name,
+            id=outcome.case.id,
+            status=outcome.status,
+            reason=outcome.reason,
+            seconds=outcome.seconds,
+            folder=str(task.folder),
+            scores=scores,
+        )
+
+    def tables(self, planned: Sequence[Planned], seconds: float) -> None:
+        """Write the report of a suite, print its summary, and say where everything lies."""
+        if not any(CaseFolder(item.task.folder).record.exists() for item in planned):
+            return
+        folder = planned[0].task.folder.parent
+        [made] = report.report([folder], folder.parent)
+        report.write([made], list(FORMATS), None)
+        if not self.json_lines:
+            self.say(f"\n{report.text(made, [t for t in made.tables if t.kind == 'summary'])}")
+        where = f"Records: {folder}   Tables: {folder / 'report'}"
+        self.say(f"\nIn {duration(seconds)}. {where}")
+
+    def _json(self, **line: Any) -> None:
+        print(json.dumps(line), flush=True)
+
+
+def _percent(score: float | None) -> str:
+    return "none" if score is None else f"{100 * score:.2f} %"

@@ -1,0 +1,185 @@
+"""The suite file: every fault of schema and names at once, each with its file and line."""
+
+import fnmatch
+import re
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from bench import data, yaml_file
+from bench.errors import Fault, Faults, UserError
+from bench.lookup import unknown
+from bench.suite import Suite, change_recipe, describe, lay_over
+
+
+@dataclass(frozen=True)
+class SuiteFile:
+    """A valid suite and the file and line that each part of it came from."""
+
+    suite: Suite
+    path: Path
+    document: yaml_file.Document
+
+    def error(self, faults: Iterable[Fault]) -> UserError:
+        """Word faults found later, such as a model that does not build, with their lines."""
+        return _located(self.path, self.document, faults)
+
+
+def load(
+    path: Path,
+    settings: Iterable[str] = (),
+    check_transform: Callable[[Any], None] | None = None,
+) -> SuiteFile:
+    """Read and validate a suite.
+
+    Args:
+        settings: "key.key=value" texts laid over the file; those under `recipe.` go over every
+            recipe and override.
+        check_transform: raises UserError for a bad augmentation; without it none is checked.
+
+    Raises:
+        UserError: listing every fault with its file and line.
+    """
+    document = yaml_file.read(path)
+    if not isinstance(document.data, dict):
+        raise UserError(f"{path}: a suite is keys and values, beginning with name:.")
+    for setting in settings:
+        _apply(setting, document)
+    _spread_recipe(document)
+    faults = [*document.faults, *_name_faults(document.data)]
+    context = {"folder": path.parent, "check_transform": check_transform}
+    try:
+        suite = Suite.model_validate(document.data, context=context)
+    except ValidationError as error:
+        raise _located(path, document, faults + describe(error, Suite)) from error
+    faults += _override_faults(suite, context)
+    if faults:
+        raise _located(path, document, faults)
+    return SuiteFile(suite, path, document)
+
+
+def _apply(setting: str, document: yaml_file.Document) -> None:
+    """Lay one "key.key=value" over the suite."""
+    name, equals, text = setting.partition("=")
+    keys: tuple[str | int, ...] = tuple(name.split("."))
+    if not equals or not all(keys) or keys[0] == "include":
+        raise UserError(f"--set takes key=value, such as recipe.epochs=2, not {setting!r}.")
+    change = yaml_file.parse_value(text)
+    for key in reversed(keys):
+        change = {key: change}
+    overrides = document.data.get("overrides", [])
+    if keys[0] == "recipe" and isinstance(overrides, list):
+        keys = ("overrides", len(overrides), *keys)
+        document.data = {**document.data, "overrides": [*overrides, change]}
+    else:
+        document.data = yaml_file.merge(document.data, change)
+    for length in range(1, len(keys)):
+        document.places.setdefault(keys[:length], f"--set {setting}")
+    document.places[keys] = f"--set {setting}"
+
+
+def _spread_recipe(document: yaml_file.Document) -> None:
+    """Lay each of `recipes` over `recipe`, which is then only their start."""
+    base, named = document.data.get("recipe"), document.data.get("recipes")
+    if not (isinstance(base, dict) and isinstance(named, dict) and named):
+        return
+    recipes = {}
+    for name, change in named.items():
+        recipes[name] = lay_over(base, change or {}) if isinstance(change, dict | None) else change
+        for keys, place in list(document.places.items()):
+            if keys[:1] == ("recipe",) and len(keys) > 1:
+                document.places.setdefault(("recipes", name, *keys[1:]), place)
+    document.data = {k: v for k, v in document.data.items() if k != "recipe"}
+    document.data["recipes"] = recipes
+
+
+def _name_faults(suite: dict[str, Any]) -> Iterator[Fault]:
+    """Find names that refer to nothing, in data that need not be valid otherwise."""
+    names = {kind: list(_mapping(suite.get(f"{kind}s"))) for kind in ("dataset", "model", "recipe")}
+    names["recipe"] = names["recipe"] or ["default"]
+    for i, row in enumerate(_rows(suite.get("cases"))):
+        for kind, known in names.items():
+            name = row.get(kind, "default" if kind == "recipe" else None)
+            if isinstance(name, str) and name not in known:
+                yield Fault(("cases", i, kind), unknown(kind, name, known))
+    for group in ("exclude", "overrides"):
+        for i, row in enumerate(_rows(suite.get(group))):
+            for kind, known in names.items():
+                key = "recipe_name" if (group, kind) == ("overrides", "recipe") else kind
+                pattern = row.get(key, "*")
+                if isinstance(pattern, str) and known and not fnmatch.filter(known, pattern):
+                    message = f"{pattern!r} matches nothing. {unknown(kind, pattern, known)}"
+                    yield Fault((group, i, key), message)
+    if "recipe" not in suite and not suite.get("recipes"):
+        yield Fault((), "Give a recipe: or named recipes:.")
+    seeds = suite.get("seeds")
+    if isinstance(seeds, list) and len({str(seed) for seed in seeds}) < len(seeds):
+        yield Fault(("seeds",), "A seed is given twice.")
+    yield from _split_faults(suite)
+
+
+def _split_faults(suite: dict[str, Any]) -> Iterator[Fault]:
+    """Find splits that a dataset has not, and evaluations that a suite has not."""
+    splits, evaluations = _mapping(suite.get("splits")), _mapping(suite.get("evaluations"))
+    used: dict[tuple[str | int, ...], Any]
+    used = {("splits", kind): splits[kind] for kind in ("train", "select") if kind in splits}
+    report = splits.get("report")
+    if isinstance(report, list):
+        used |= {("splits", "report", i): split for i, split in enumerate(report)}
+    for name, evaluation in evaluations.items():
+        used["evaluations", name, "split"] = _mapping(evaluation).get("split")
+    for key, spec in _mapping(suite.get("datasets")).items():
+        try:
+            known = data.find(str(_mapping(spec).get("name", key))).splits
+        except UserError:
+            continue  # an unknown dataset is a fault of its own
+        for path, split in used.items():
+            if isinstance(split, str) and split not in known:
+                yield Fault(path, f"Dataset {key!r}: {unknown('split', split, known)}")
+    scored = list(evaluations) or [*(report or ["val"]), splits.get("train", "train")]
+    for key, table in _mapping(suite.get("tables")).items():
+        wanted = _mapping(table).get("evaluation")
+        if isinstance(wanted, str) and wanted not in scored:
+            message = unknown("evaluation", wanted, [str(name) for name in scored])
+            yield Fault(("tables", key, "evaluation"), message)
+
+
+def _mapping(value: Any) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}
+
+
+def _rows(value: Any) -> list[dict[str, Any]]:
+    return [_mapping(row) for row in value] if isinstance(value, list) else []
+
+
+def _override_faults(suite: Suite, context: Any) -> list[Fault]:
+    """Try each change on each recipe that it is for."""
+    faults = {}
+    for i, override in enumerate(suite.overrides):
+        for name, recipe in suite.all_recipes.items():
+            if not fnmatch.fnmatchcase(name, override.recipe_name):
+                continue
+            try:
+                change_recipe(recipe, override.recipe, context)
+            except Faults as error:
+                for fault in error.faults:
+                    path = ("overrides", i, "recipe", *fault.path)
+                    faults[path, fault.message] = Fault(path, fault.message)
+    return list(faults.values())
+
+
+def _located(path: Path, document: yaml_file.Document, faults: Iterable[Fault]) -> UserError:
+    lines = []
+    for fault in faults:
+        place = document.place(fault.path) or str(path)
+        keys = ".".join(str(key) for key in document.keys(fault.path))
+        lines.append(f"{place}: {keys + ': ' if keys else ''}{fault.message}")
+
+    def position(line: str) -> tuple[str, int]:
+        match = re.match(r"(.*?):(\d+): ", line)
+        return (match[1], int(match[2])) if match else (line, 0)
+
+    return UserError("\n".join(sorted(dict.fromkeys(lines), key=position)))
