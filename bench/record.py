@@ -11,7 +11,7 @@ import subprocess
 import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
@@ -212,7 +212,8 @@ def write_atomically(file: Path, write: Callable[[Path], None], sync: bool = Tru
     except OSError as error:
         raise UserError(f"Cannot write {file}: {error.strerror or error}.") from error
     finally:
-        beside.unlink(missing_ok=True)
+        with suppress(OSError):
+            beside.unlink(missing_ok=True)
 
 
 def write_text(file: Path, text: str, sync: bool = True) -> None:
@@ -246,7 +247,7 @@ def read_record(folder: Path) -> Record | None:
     file = CaseFolder(folder).record
     try:
         return Record.model_validate_json(file.read_bytes())
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
     except OSError as error:
         raise UserError(f"Cannot read {file}: {error.strerror}.") from error

@@ -179,7 +179,7 @@ class ModelSpec(Frozen):
 def _find_weights(name: str, folder: Path) -> Path:
     given = Path(os.path.expanduser(name))
     places = [folder / given]
-    if "BENCH_WEIGHTS" in os.environ:
+    if os.environ.get("BENCH_WEIGHTS"):
         places.append(Path(os.environ["BENCH_WEIGHTS"]) / given)
     for place in places:
         if place.is_file():

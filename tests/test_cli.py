@@ -87,7 +87,8 @@ def test_report(finished: Path, tmp_path: Path) -> None:
 def test_report_counts_what_is_not_of_the_suite(finished: Path, tmp_path: Path) -> None:
     shutil.copytree(finished, tmp_path / "copy")
     suite, out = tmp_path / "copy" / "tiny.yaml", tmp_path / "copy" / "out"
-    bench("run", suite, "--out", out, "--set", "recipe.epochs=1", "--device", "cpu")
+    suite.write_text(TINY.replace("epochs: 2", "epochs: 1"))
+    bench("run", suite, "--out", out, "--device", "cpu")
     assert "1 other records lie in" in bench("report", suite, "--results", out).stdout
     gone = bench("rm", "--stale", "--dry-run", "--results", out).stdout
     assert gone.count("would remove") == 1
@@ -121,7 +122,7 @@ def test_evaluate_a_checkpoint_of_ones_own(finished: Path, tmp_path: Path) -> No
         "cpu",
     )
     assert "enet__default__s0: ok" in done.stdout
-    [own] = tmp_path.glob("tiny/*/eval/val.json")
+    [own] = tmp_path.glob("tiny@*/*/eval/val.json")
     [trained] = (finished / "out" / "tiny").glob("*/eval/val.json")
     assert json.loads(own.read_text())["scores"] == json.loads(trained.read_text())["scores"]
 
@@ -169,7 +170,7 @@ def test_nothing_matched(finished: Path) -> None:
 def test_max_time_stops_after_saving_and_goes_on(finished: Path, tmp_path: Path) -> None:
     args = ["run", finished / "tiny.yaml", "--out", tmp_path, "--device", "cpu"]
     done = bench(*args, "--max-time", "0s", code=Exit.INTERRUPTED)
-    assert "interrupted: stopped at step 1 of 8" in done.stdout
+    assert "interrupted: before it began" in done.stdout
     assert "ok" in bench(*args).stdout
     assert "--max-time takes" in bench(*args, "--max-time", "soon", code=Exit.USAGE).stderr
 
@@ -243,13 +244,37 @@ def test_bad_files_fail_their_case_alone(
     text = CAMVID.replace(
         "datasets: {camvid: {}}", "datasets: {camvid: {}, shapes: {num_train: 4}}"
     )
+    text = text.replace("batch_size: 2", "batch_size: 2, size: [32, 32]")
     args = ["run", write_suite(text), "--root", f"camvid={root}", "--out", tmp_path / "o"]
-    done = bench(*args, "--device", "cpu", "--set", "recipe.size=[32,32]", code=Exit.CASE_FAILED)
+    done = bench(*args, "--device", "cpu", code=Exit.CASE_FAILED)
     assert message in done.stdout
     assert "a1.png" in done.stdout
     assert "shapes__enet__default__s0: ok" in done.stdout
-    assert "failed, " in bench("report", tmp_path / "o" / "cam").stdout
+    assert "failed (" in bench("report", tmp_path / "o" / "cam").stdout
     assert len(list((tmp_path / "o" / "cam").glob("*/record.json"))) == 2
+
+
+def test_settings_lie_apart(finished: Path) -> None:
+    args = ["--out", finished / "apart", "--set", "recipe.epochs=0", "--limit", "4"]
+    done = bench("run", finished / "tiny.yaml", *args, "--device", "cpu")
+    folder = finished / "apart" / "tiny@limit-4,recipe.epochs-0"
+    assert f"Records: {folder}" in done.stdout
+    [case] = folder.glob("shapes__*")
+    shown = bench("show", case).stdout
+    assert "--set recipe.epochs=0" in shown
+    assert "--set limit=4" in shown
+
+
+def test_a_device_that_is_not_there_records_nothing(finished: Path, tmp_path: Path) -> None:
+    done = bench("run", finished / "tiny.yaml", "--out", tmp_path, "--device", "cuda:7", code=2)
+    assert "No device 'cuda:7'" in done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_precision_that_is_not_there(finished: Path, tmp_path: Path) -> None:
+    args = ["--device", "cpu", "--set", "recipe.precision=fp16", "--out", tmp_path]
+    done = bench("run", finished / "tiny.yaml", *args, code=2)
+    assert "cpu has no training in precision 'fp16'" in done.stderr
 
 
 def test_bad_weights(write_suite: Callable[..., Path], tmp_path: Path) -> None:

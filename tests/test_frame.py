@@ -36,7 +36,8 @@ def test_broken_records_are_named_and_passed_over(tmp_path: Path) -> None:
     messages = " ".join(str(w.message) for w in caught)
     assert str(first) in messages
     assert str(second.parent / "eval" / "val.json") in messages
-    assert frame["id"].nunique() == 3
+    assert frame["id"].nunique() == 4
+    assert len(frame) == 2 + 2 + 1 + 1
 
 
 def test_mean_and_spread_over_seeds(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 from pathlib import Path
 
 import pytest
+import timm
 import torch
 from safetensors.torch import load_file
 from torch import nn
@@ -16,18 +17,19 @@ ENCODER_OF = {"dpt": "tu-mobilenetv3_small_050", "segformer": "mit_b0"}
 
 
 def spec(arch: str, **options: object) -> ModelSpec:
-    return ModelSpec.model_validate({"arch": arch} | options)
+    return ModelSpec.model_validate({"arch": arch} | options, context={"folder": Path()})
 
 
+@pytest.mark.filterwarnings("ignore:Encoder does not have prefix tokens")
 @pytest.mark.parametrize("name", smp_architectures())
 def test_every_smp_architecture_runs_at_any_size(name: str) -> None:
     model_spec = spec(f"smp/{name}", encoder=ENCODER_OF.get(name, "resnet18"))
     model, facts = build_model(model_spec, 5)
     model.eval()
-    image = torch.randint(0, 256, (1, 3, 70, 101), dtype=torch.uint8)
+    image = torch.randint(0, 256, (1, 3, 130, 151), dtype=torch.uint8)
     with torch.no_grad():
         logits = model(image)
-    assert logits.shape == (1, 5, 70, 101)
+    assert logits.shape == (1, 5, 130, 151)
     assert facts["input_multiple"] == model.input_multiple
 
 
@@ -135,6 +137,15 @@ def wrong(num_classes: int) -> nn.Module:
     return Wrong(num_classes)
 
 
+class Dictionary(nn.Module):
+    def forward(self, x: torch.Tensor) -> dict[str, torch.Tensor]:
+        return {"out": x}
+
+
+def dictionary(num_classes: int) -> nn.Module:
+    return Dictionary()
+
+
 def no_module(num_classes: int) -> int:
     return num_classes
 
@@ -149,11 +160,14 @@ def test_a_network_of_ones_own_may_need_values() -> None:
 @pytest.mark.parametrize(
     ("arch", "options", "message"),
     [
-        (f"{__name__}:wrong", {}, "takes no multiple of 64 pixels: logits"),
+        (f"{__name__}:wrong", {}, "takes no multiple of 64 pixels: It gives logits"),
         (f"{__name__}:no_module", {}, "gave int, not an nn.Module"),
         (f"{__name__}:gone", {}, "Unknown attribute 'gone'"),
         ("custom/enet", {"width": 3}, "does not build: .*unexpected keyword argument 'width'"),
-        ("smp/unet", {"decoder_depth": 3}, "does not build"),
+        ("smp/unet", {"decoder_chanels": [8]}, "Unknown option .*Did you mean 'decoder_channels'"),
+        ("smp/unet", {"encoder_weights": "imagenet"}, "encoder_weights is set by weights:"),
+        ("smp/unet", {"encoder": "tu-resnet18.no_tag"}, "does not build: Invalid pretrained tag"),
+        (f"{__name__}:dictionary", {}, "It gives a dict, not a tensor of logits"),
         ("smp/linknet", {"encoder": "mit_b0"}, "not supported for Linknet"),
     ],
 )
@@ -188,6 +202,19 @@ def test_weights_that_cannot_be_downloaded(encoder: str, monkeypatch: pytest.Mon
     model_spec = spec("smp/unet", encoder=encoder, weights="imagenet")
     with pytest.raises(UserError, match="Cannot download the weights 'imagenet'.*give a file"):
         build_model(model_spec, 4)
+
+
+def test_flattened_names_of_timm_are_found(tmp_path: Path) -> None:
+    """timm's feature extractors call stages.0 stages_0; files have the plain names."""
+    plain = timm.create_model("convnext_atto", pretrained=False)
+    torch.save(plain.state_dict(), tmp_path / "w.pth")
+    weights = Weights(part="encoder", source=str(tmp_path / "w.pth"), sha256="x")
+    model_spec = spec("smp/unet", encoder="tu-convnext_atto")
+    model, facts = build_model(model_spec.model_copy(update={"weights": weights}), 3)
+    name = "net.encoder.model.stages_3.blocks.1.conv_dw.weight"
+    loaded = dict(model.named_parameters())[name]
+    assert torch.equal(loaded, plain.state_dict()["stages.3.blocks.1.conv_dw.weight"])
+    assert all(key.startswith("head.") for key in facts["unused_keys"])
 
 
 def test_a_pretrained_encoder_by_path(shared: Path) -> None:

@@ -31,7 +31,7 @@ def start(suite: Path, out: Path) -> "subprocess.Popen[bytes]":
     command = [sys.executable, "-c", RUN, "run", str(suite), "--out", str(out), "--device", "cpu"]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     return subprocess.Popen(
-        command, cwd=ROOT, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
+        command, cwd=ROOT, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.STDOUT
     )
 
 
@@ -49,7 +49,7 @@ def test_killed_runs_end_alike(
     suite = write_suite(SUITE)
     begun = time.monotonic()
     process = start(suite, tmp_path / "whole")
-    assert process.wait(timeout=300) == 0, process.communicate()[1].decode()
+    assert process.wait(timeout=300) == 0
     length = time.monotonic() - begun
     whole = only_folder(tmp_path / "whole")
     expected = read_weights(whole.weights)
@@ -60,9 +60,9 @@ def test_killed_runs_end_alike(
         process = start(suite, out)
         time.sleep(length * rng.uniform(0.4, 0.95))
         process.send_signal(signal.SIGKILL)
-        process.communicate()
+        process.wait()
         process = start(suite, out)
-        assert process.wait(timeout=300) == 0, process.communicate()[1].decode()
+        assert process.wait(timeout=300) == 0
         case = only_folder(out)
         found = read_weights(case.weights)
         assert all(torch.equal(expected[key], found[key]) for key in expected)

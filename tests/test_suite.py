@@ -1,13 +1,14 @@
-import json
 from collections.abc import Callable
 from pathlib import Path
 
+import jsonschema
 import pytest
 from conftest import ROOT, TINY
 
+from bench import yaml_file
 from bench.data.transforms import build_transform
 from bench.errors import Fault, UserError
-from bench.suite import CrossEntropy, Poly, Suite
+from bench.suite import CrossEntropy, Poly, json_schema
 from bench.suite_file import load
 
 SUITES = sorted((ROOT / "suites").rglob("*.yaml"))
@@ -47,6 +48,7 @@ recipe:
   augment: [{HorizontalFlp: {}}, {HorizontalFlip: {pp: 1}}]
 splits: {report: []}
 exclud: []
+exclude: [{model: c}]
 """
     )
     found = faults(file)
@@ -64,6 +66,7 @@ exclud: []
         (14, "Unknown argument of HorizontalFlip 'pp'. Did you mean 'p'"),
         (15, "splits.report"),
         (16, "Unknown key 'exclud'. Did you mean 'exclude'"),
+        (17, "'c' matches nothing. Unknown model 'c'. Known: a, b."),
     ]
     for line, message in expected:
         assert any(f"suite.yaml:{line}: " in f and message in f for f in found), (line, message)
@@ -153,6 +156,13 @@ def test_shipped_suites_say_what_to_expect(file: Path) -> None:
     assert "Expected result:" in head
 
 
-def test_schema_is_json() -> None:
-    schema = json.loads(json.dumps(Suite.model_json_schema()))
-    assert {"datasets", "models", "recipe", "include"} <= set(schema["properties"])
+@pytest.mark.parametrize("file", SUITES, ids=lambda f: f.stem)
+def test_the_schema_accepts_the_shipped_suites(file: Path) -> None:
+    jsonschema.validate(yaml_file.read(file).data, json_schema())
+
+
+def test_the_schema_refuses_what_loading_refuses() -> None:
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate({"name": "x", "datasets": {}, "models": {}}, json_schema())
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate({"name": "x", "recipe": {"epoch": 1}}, json_schema())

@@ -34,7 +34,7 @@ def batches(num: int = 3) -> list[tuple]:
         images = torch.randint(0, 256, (8, 3, 6, 6), generator=generator, dtype=torch.uint8)
         targets = torch.randint(0, 4, (8, 6, 6), generator=generator, dtype=torch.uint8)
         targets[: i + 1, :4] = 255  # uneven void
-        made.append((list(images), list(targets), [f"{i}-{j}" for j in range(8)]))
+        made.append((images, targets, [f"{i}-{j}" for j in range(8)]))
     return made
 
 
@@ -68,9 +68,7 @@ def by_hand(clip: float | None = None) -> tuple[nn.Module, float]:
     schedule = torch.optim.lr_scheduler.PolynomialLR(optimizer, total_iters=3, power=0.9)
     total = 0.0
     for images, targets, _ in batches():
-        loss = F.cross_entropy(
-            model(torch.stack(images)), torch.stack(targets).long(), ignore_index=255
-        )
+        loss = F.cross_entropy(model(images), targets.long(), ignore_index=255)
         optimizer.zero_grad()
         loss.backward()
         if clip:

@@ -47,6 +47,6 @@ def open_dataset(
     """
     dataset = find(name)
     folder = roots.get(key, roots.get(name, Path(os.path.expanduser(root)) if root else None))
-    if folder is None and dataset.needs_root and "BENCH_DATA" in os.environ:
+    if folder is None and dataset.needs_root and os.environ.get("BENCH_DATA"):
         folder = Path(os.environ["BENCH_DATA"]) / name
     return dataset(folder, dataset.Options.model_validate(dict(options)))

@@ -54,7 +54,7 @@ def _find(target: Path, out: Path, settings: Sequence[str]) -> Iterable[tuple[Pa
         return
     if settings:
         raise UserError("--set and --limit go with a suite file, not with a folder of results.")
-    if not target.is_dir():
+    if not target.is_dir() and target != out:
         raise UserError(f"{target} is neither a suite (.yaml) nor a folder with results.")
     for file_path in sorted(target.rglob("suite.json")):
         if file_path.relative_to(target).parts[0] in APART:

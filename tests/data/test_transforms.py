@@ -12,7 +12,7 @@ TARGET = np.repeat(np.arange(4, dtype=np.uint8), 10 * 48).reshape(40, 48)
 GEOMETRIC = [
     {"Affine": {"rotate": [45, 45], "p": 1}},
     {"Rotate": {"limit": [30, 30], "p": 1}},
-    {"ShiftScaleRotate": {"shift_limit": [0.3, 0.3], "p": 1}},
+    {"Affine": {"translate_percent": [0.3, 0.3], "p": 1}},
     {"PadIfNeeded": {"min_height": 64, "min_width": 64, "p": 1}},
     {"RandomCrop": {"height": 64, "width": 64, "pad_if_needed": True, "p": 1}},
     {"Perspective": {"scale": [0.2, 0.2], "p": 1}},
@@ -65,6 +65,24 @@ def test_transforms_draw_independently() -> None:
 def test_faults(item: dict, message: str) -> None:
     with pytest.raises(UserError, match=message):
         build_transform(item)
+
+
+@pytest.mark.parametrize(
+    ("item", "message"),
+    [
+        ({"RandomCrop": {"height": 99, "width": 99}}, "augment fails on 48x40 pixels"),
+        ({"Normalize": {}}, "augment must leave the image uint8"),
+        ({"ToFloat": {}}, "augment must leave the image uint8"),
+    ],
+)
+def test_transforms_that_fail_or_change_the_type(item: dict, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        Augment([item])((IMAGE, TARGET), (0, 0, 0))
+
+
+def test_dropouts_leave_the_mask_alone() -> None:
+    _, target = Augment([{"CoarseDropout": {"p": 1}}])((IMAGE, TARGET), (0, 0, 0))
+    assert np.array_equal(target, TARGET)
 
 
 def test_base_classes_are_no_transforms() -> None:
