@@ -87,8 +87,8 @@ def build_model(spec: ModelSpec, num_classes: int) -> tuple[Segmenter, dict[str,
     net = build_network(spec, num_classes, download=True)
     unused: tuple[str, ...] = ()
     weights = spec.weights
-    if weights is not None and weights.sha256 is not None:
-        state = read_weights(Path(weights.source))
+    if weights is not None and weights.file is not None:
+        state = read_weights(weights.file)
         if weights.part == "model":
             load_model(net, state, weights.source)
         else:
@@ -115,7 +115,7 @@ def build_network(spec: ModelSpec, num_classes: int, download: bool = False) -> 
     options = spec.options
     if spec.encoder is not None:
         options["encoder"] = spec.encoder
-    named = spec.weights is not None and spec.weights.sha256 is None
+    named = spec.weights is not None and spec.weights.file is None
     if spec.weights is not None and named and download:
         if spec.weights.part != "encoder":
             raise UserError(f"Weights by name, {spec.weights.source!r}, are for encoders.")
@@ -187,7 +187,7 @@ def normalization(spec: ModelSpec) -> Normalize | None:
         return None
     if spec.normalize == "auto" and spec.encoder is not None:
         if spec.encoder.startswith("tu-"):
-            tag = spec.weights.source if spec.weights and not spec.weights.sha256 else "imagenet"
+            tag = spec.weights.source if spec.weights and spec.weights.file is None else "imagenet"
             config = timm.get_pretrained_cfg(_tagged(spec.encoder.removeprefix("tu-"), tag))
             if config is not None:
                 return Normalize(mean=tuple(config.mean), std=tuple(config.std))

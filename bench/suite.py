@@ -91,7 +91,8 @@ class Weights(Frozen):
 
     part: Literal["encoder", "model"]
     source: str = Field(description="a name that the library downloads, or a file")
-    sha256: str | None = Field(None, description="content of the file, filled in when loaded")
+    sha256: str | None = Field(None, description="of the file's content, filled in when loaded")
+    file: Path | None = Field(None, exclude=True)  # where it lies; in no id and no record
 
 
 class InitFrom(Frozen):
@@ -168,7 +169,7 @@ class ModelSpec(Frozen):
         file = _find_weights(source, info.context["folder"])
         with file.open("rb") as stream:
             digest = hashlib.file_digest(stream, "sha256").hexdigest()
-        return {"part": part, "source": str(file), "sha256": digest}
+        return {"part": part, "source": source, "sha256": digest, "file": file}
 
     @property
     def options(self) -> dict[str, Any]:

@@ -47,7 +47,8 @@ def load(
     if not isinstance(document.data, dict):
         raise UserError(f"{path}: a suite is keys and values, beginning with name:.")
     for setting in settings:
-        _apply(setting, document)
+        for one in _spelled_out(setting, document.data):
+            _apply(one, document)
     _spread_recipe(document)
     faults = [*document.faults, *_name_faults(document.data)]
     context = {"folder": path.parent, "check_transform": check_transform}
@@ -59,6 +60,22 @@ def load(
     if faults:
         raise _located(path, document, faults)
     return SuiteFile(suite, path, document)
+
+
+def _spelled_out(setting: str, suite: Any) -> list[str]:
+    """Write a setting whose keys have a * as one setting for each key that there is."""
+    name, equals, text = setting.partition("=")
+    keys = name.split(".")
+    if "*" not in keys:
+        return [setting]
+    place = keys.index("*")
+    here = suite
+    for key in keys[:place]:
+        here = _mapping(here).get(key)
+    names = [".".join([*keys[:place], str(key), *keys[place + 1 :]]) for key in _mapping(here)]
+    if not names:
+        raise UserError(f"--set {setting}: there is nothing that * could stand for.")
+    return [one for n in names for one in _spelled_out(f"{n}{equals}{text}", suite)]
 
 
 def _apply(setting: str, document: yaml_file.Document) -> None:

@@ -208,7 +208,7 @@ def test_flattened_names_of_timm_are_found(tmp_path: Path) -> None:
     """timm's feature extractors call stages.0 stages_0; files have the plain names."""
     plain = timm.create_model("convnext_atto", pretrained=False)
     torch.save(plain.state_dict(), tmp_path / "w.pth")
-    weights = Weights(part="encoder", source=str(tmp_path / "w.pth"), sha256="x")
+    weights = Weights(part="encoder", source="w.pth", file=tmp_path / "w.pth")
     model_spec = spec("smp/unet", encoder="tu-convnext_atto")
     model, facts = build_model(model_spec.model_copy(update={"weights": weights}), 3)
     name = "net.encoder.model.stages_3.blocks.1.conv_dw.weight"
@@ -219,7 +219,7 @@ def test_flattened_names_of_timm_are_found(tmp_path: Path) -> None:
 
 def test_a_pretrained_encoder_by_path(shared: Path) -> None:
     file = shared / "weights" / "tf_efficientnet_lite0.safetensors"
-    weights = Weights(part="encoder", source=str(file), sha256="x")
+    weights = Weights(part="encoder", source="w", file=file)
     model_spec = spec("smp/unet", encoder="tu-tf_efficientnet_lite0")
     model, facts = build_model(model_spec.model_copy(update={"weights": weights}), 11)
     left = {key.split(".")[0] for key in facts["unused_keys"]}

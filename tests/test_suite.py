@@ -110,6 +110,13 @@ def test_settings_win_over_file_and_overrides(write_suite: Callable[..., Path]) 
     assert file.suite.limit == 0.5
 
 
+def test_a_star_stands_for_every_key(write_suite: Callable[..., Path]) -> None:
+    text = TINY.replace("enet: {", "fcn: {arch: custom/fcn}\n  enet: {")
+    suite = load(write_suite(text), ["models.*.normalize=none"]).suite
+    assert [model.normalize for model in suite.models.values()] == ["none", "none"]
+    assert "nothing that * could stand for" in faults(write_suite(), "nothing.*.x=1")[0]
+
+
 def test_a_wrong_setting_is_named(write_suite: Callable[..., Path]) -> None:
     assert "--set recipe.epoch=3: " in faults(write_suite(), "recipe.epoch=3")[0]
     assert "--set takes key=value" in faults(write_suite(), "recipe.epochs")[0]
@@ -145,6 +152,8 @@ def test_weights_are_found_and_hashed(
     weights = load(file).suite.models["enet"].weights
     assert weights is not None
     assert weights.part == "model"
+    assert weights.file == tmp_path / "w" / "e.pth"
+    assert "file" not in weights.model_dump()
     assert weights.sha256 == "2d711642b726b04401627ca9fbac32f5c8530fb1903cc4db02258717921a4881"
 
 

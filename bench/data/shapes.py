@@ -14,6 +14,7 @@ LABELS = Labels(
     palette=((0, 0, 0), (230, 97, 1), (94, 60, 153), (26, 150, 65), (44, 123, 182), (215, 25, 28)),
 )
 Plane = NDArray[np.float32]
+GREY = np.full(3, 128, np.float32)
 SPLIT_STREAMS = {"train": 0, "val": 1, "test": 2}
 
 
@@ -58,7 +59,7 @@ def draw(rng: np.random.Generator, size: tuple[int, int]) -> Pair:
     """Draw an image and its target of `size` (H, W)."""
     height, width = size
     y, x = np.mgrid[0:height, 0:width].astype(np.float32)
-    image = _texture(rng, y, x, _colour(rng))
+    image = _texture(rng, y, x, _colour(rng, GREY, 0.5))
     target = np.zeros(size, np.uint8)
     for _ in range(rng.integers(3, 8)):
         kind = int(rng.integers(1, LABELS.num_classes))
@@ -70,7 +71,8 @@ def draw(rng: np.random.Generator, size: tuple[int, int]) -> Pair:
         u = (np.sin(angle) * dy + np.cos(angle) * dx) / radius
         distance = _distance(kind, u, v) * radius
         inside = distance <= 0
-        image[inside] = _texture(rng, y, x, _colour(rng))[inside]
+        tone = np.array(LABELS.palette[kind], np.float32)
+        image[inside] = _texture(rng, y, x, _colour(rng, tone, 0.4))[inside]
         target[inside] = kind
         target[np.abs(distance) <= 1.0] = IGNORE_INDEX
     image += rng.normal(0, 6, image.shape).astype(np.float32)
@@ -95,8 +97,9 @@ def _distance(kind: int, u: Plane, v: Plane) -> Plane:
             return np.asarray(np.minimum(arm_u, np.maximum(abs(v) - 1.0, abs(u) - 0.3)))
 
 
-def _colour(rng: np.random.Generator) -> Plane:
-    return rng.uniform(40, 215, 3).astype(np.float32)
+def _colour(rng: np.random.Generator, tone: Plane, freedom: float) -> Plane:
+    """Return a random colour, drawn towards a tone: a hint of the class, never all of it."""
+    return np.asarray((1 - freedom) * tone + freedom * rng.uniform(0, 255, 3), np.float32)
 
 
 def _texture(rng: np.random.Generator, y: Plane, x: Plane, colour: Plane) -> Plane:
