@@ -4,6 +4,7 @@ import importlib
 import inspect
 import math
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
@@ -44,20 +45,32 @@ SMP_RESERVED = {
     "aux_params": "nothing (images are not classified)",
 }
 MULTIPLES = (1, 2, 4, 8, 16, 32, 64)
+SMALL_SIZES = (32, 64, 96, 128)  # no smaller image is worth running
+
+
+@dataclass(frozen=True)
+class InputRule:
+    """The heights and widths that a network takes: multiples, from a minimum on."""
+
+    multiple: int
+    minimum: int
+
+    def padded(self, size: int) -> int:
+        """Return the smallest height or width that is taken and not below `size`."""
+        return max(self.minimum, size + -size % self.multiple)
 
 
 class Segmenter(nn.Module):
     """A network behind its input rule: normalise, pad to sizes that it takes, crop the logits.
 
     Args:
-        net: maps normalised (N, 3, H, W) to logits (N, K, H, W) where H and W are multiples of
-            `input_multiple`.
+        net: maps normalised (N, 3, H, W) to logits (N, K, H, W) where `rule` allows H and W.
     """
 
-    def __init__(self, net: nn.Module, normalize: Normalize | None, input_multiple: int) -> None:
+    def __init__(self, net: nn.Module, normalize: Normalize | None, rule: InputRule) -> None:
         super().__init__()
         self.net = net
-        self.input_multiple = input_multiple
+        self.rule = rule
         mean, std = (normalize.mean, normalize.std) if normalize else ((0.0,) * 3, (1.0,) * 3)
         shape = (1, 3, 1, 1)
         self.register_buffer("mean", 255 * torch.tensor(mean).view(shape), persistent=False)
@@ -67,7 +80,7 @@ class Segmenter(nn.Module):
         """Map uint8 images (N, 3, H, W) to logits (N, K, H, W)."""
         height, width = image.shape[-2:]
         x = (image.float() - cast("Tensor", self.mean)) / cast("Tensor", self.std)
-        below, right = -height % self.input_multiple, -width % self.input_multiple
+        below, right = self.rule.padded(height) - height, self.rule.padded(width) - width
         if below or right:
             x = F.pad(x, (0, right, 0, below))
         logits: Tensor = self.net(x)
@@ -94,15 +107,16 @@ def build_model(spec: ModelSpec, num_classes: int) -> tuple[Segmenter, dict[str,
         else:
             unused = load_encoder(net, state, weights.source)
     normalize = normalization(spec)
-    multiple = input_multiple(net, spec, num_classes)
+    rule = input_rule(net, spec, num_classes)
     done = {
         "weights": weights and f"{weights.part}: {Path(weights.source).name}",
         "unused_keys": unused,
         "mean": normalize and normalize.mean,
         "std": normalize and normalize.std,
-        "input_multiple": multiple,
+        "input_multiple": rule.multiple,
+        "input_minimum": rule.minimum,
     }
-    return Segmenter(net, normalize, multiple), done
+    return Segmenter(net, normalize, rule), done
 
 
 def build_network(spec: ModelSpec, num_classes: int, download: bool = False) -> nn.Module:
@@ -195,28 +209,22 @@ def normalization(spec: ModelSpec) -> Normalize | None:
     return IMAGENET
 
 
-def input_multiple(net: nn.Module, spec: ModelSpec, num_classes: int) -> int:
-    """Return the number that H and W must be multiples of: as declared, else found by probing.
+def input_rule(net: nn.Module, spec: ModelSpec, num_classes: int) -> InputRule:
+    """Return the sizes that a network takes: as it declares them, else found by probing.
 
     Raises:
         UserError: where no multiple up to 64 works.
     """
     declared = getattr(net, "input_multiple", None)
     if isinstance(declared, int):
-        return declared
-    multiple, problem = without_values(
-        spec, num_classes, lambda probe, device: _probe(probe.eval(), num_classes, device)
+        return InputRule(declared, declared)
+    return without_values(
+        spec, num_classes, lambda probe, device: _probe(probe.eval(), spec, num_classes, device)
     )
-    if multiple is None:
-        raise UserError(f"{spec.arch} takes no multiple of {MULTIPLES[-1]} pixels: {problem}")
-    return multiple
 
 
-def _probe(net: nn.Module, num_classes: int, device: torch.device) -> tuple[int | None, str]:
-    problem = ""
-    for multiple in MULTIPLES:
-        # Odd multiples of at least 128 pixels: no larger power of two divides them.
-        height, width = (multiple * (2 * math.ceil(n / multiple / 2) + 1) for n in (128, 160))
+def _probe(net: nn.Module, spec: ModelSpec, num_classes: int, device: torch.device) -> InputRule:
+    def problem(height: int, width: int) -> str:
         try:
             with torch.no_grad():
                 logits = net(torch.zeros(1, 3, height, width, device=device))
@@ -224,10 +232,18 @@ def _probe(net: nn.Module, num_classes: int, device: torch.device) -> tuple[int 
         except (UserError, *RUN_ERRORS) as error:
             if needs_values(error):
                 raise
-            problem = first_line(error)
-            continue
-        return multiple, ""
-    return None, problem
+            return first_line(error)
+        return ""
+
+    for multiple in MULTIPLES:
+        # Odd multiples of at least 128 pixels: no larger power of two divides them.
+        height, width = (multiple * (2 * math.ceil(n / multiple / 2) + 1) for n in (128, 160))
+        if not problem(height, width):
+            minima = [n for n in SMALL_SIZES if n % multiple == 0]
+            return InputRule(multiple, next((n for n in minima if not problem(n, n)), height))
+    raise UserError(
+        f"{spec.arch} takes no multiple of {MULTIPLES[-1]} pixels: {problem(height, width)}"
+    )
 
 
 def check_logits(logits: object, shape: tuple[int, ...]) -> None:

@@ -12,7 +12,14 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from bench.errors import UserError
-from bench.models import RUN_ERRORS, check_logits, first_line, needs_values, without_values
+from bench.models import (
+    RUN_ERRORS,
+    InputRule,
+    check_logits,
+    first_line,
+    needs_values,
+    without_values,
+)
 from bench.suite import ModelSpec
 
 CLEAR_REFS = Path("/proc/self/clear_refs")
@@ -36,7 +43,7 @@ class Complexity:
 
 
 def complexity(
-    spec: ModelSpec, num_classes: int, size: tuple[int, int], multiple: int, micro_batch: int
+    spec: ModelSpec, num_classes: int, size: tuple[int, int], rule: InputRule, micro_batch: int
 ) -> Complexity:
     """Count a network without training it, and try one training step's shapes.
 
@@ -44,7 +51,7 @@ def complexity(
         UserError: where the network cannot train on micro-batches of this size (BatchNorm over
             a 1x1 map of one image, say), or does not run at all.
     """
-    padded = tuple(n + -n % multiple for n in size)
+    padded = tuple(map(rule.padded, size))
 
     def count(net: nn.Module, device: torch.device) -> Complexity:
         params = list(net.parameters())

@@ -257,7 +257,7 @@ def _run(task: Task, options: Options, folder: CaseFolder, started: str) -> Reco
         case.model,
         scorer.labels.num_classes,
         _input_size(scorer),
-        model.input_multiple,
+        model.rule,
         case.recipe.micro_batch,
     )
     splits = {case.train_split, *(e.split for e in task.evaluations.values())}

@@ -15,7 +15,7 @@ from bench.device import autocast, pick_device, pick_precision
 from bench.errors import Fault, UserError
 from bench.lookup import unknown
 from bench.losses import build_loss, mean
-from bench.models import build_model, first_line, input_multiple, without_values
+from bench.models import build_model, first_line, input_rule, without_values
 from bench.profiling import Complexity, complexity
 from bench.scoring import open_case_dataset
 from bench.suite import Suite
@@ -156,10 +156,10 @@ def _item(images: TrainImages | EvalImages, index: int) -> Item:
 
 def _check_network(case: Case, size: tuple[int, int]) -> Complexity:
     num_classes = case.dataset.labels.num_classes
-    multiple = without_values(
-        case.model, num_classes, lambda net, _: input_multiple(net, case.model, num_classes)
+    rule = without_values(
+        case.model, num_classes, lambda net, _: input_rule(net, case.model, num_classes)
     )
-    return complexity(case.model, num_classes, size, multiple, case.recipe.micro_batch)
+    return complexity(case.model, num_classes, size, rule, case.recipe.micro_batch)
 
 
 def check_deep(

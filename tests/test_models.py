@@ -9,7 +9,7 @@ from torch import nn
 from bench import models
 from bench.catalog import smp_architectures
 from bench.errors import UserError
-from bench.models import Segmenter, build_model, input_multiple, normalization
+from bench.models import InputRule, Segmenter, build_model, input_rule, normalization
 from bench.profiling import complexity
 from bench.suite import ModelSpec, Weights
 
@@ -26,11 +26,11 @@ def test_every_smp_architecture_runs_at_any_size(name: str) -> None:
     model_spec = spec(f"smp/{name}", encoder=ENCODER_OF.get(name, "resnet18"))
     model, facts = build_model(model_spec, 5)
     model.eval()
-    image = torch.randint(0, 256, (1, 3, 130, 151), dtype=torch.uint8)
+    image = torch.randint(0, 256, (1, 3, 70, 101), dtype=torch.uint8)
     with torch.no_grad():
         logits = model(image)
-    assert logits.shape == (1, 5, 130, 151)
-    assert facts["input_multiple"] == model.input_multiple
+    assert logits.shape == (1, 5, 70, 101)
+    assert facts["input_multiple"] == model.rule.multiple
 
 
 @pytest.mark.parametrize(
@@ -46,7 +46,7 @@ def test_every_smp_architecture_runs_at_any_size(name: str) -> None:
 def test_input_multiples(arch: str, options: dict[str, str], multiple: int) -> None:
     model_spec = spec(arch, **options)
     net = models.build_network(model_spec, 21)
-    assert input_multiple(net, model_spec, 21) == multiple
+    assert input_rule(net, model_spec, 21).multiple == multiple
 
 
 class AddsSize(nn.Module):
@@ -56,9 +56,16 @@ class AddsSize(nn.Module):
         return x[:, :2]
 
 
+def test_a_network_with_a_minimum() -> None:
+    net = models.build_network(spec("smp/pan", encoder="resnet18"), 3)
+    assert input_rule(net, spec("smp/pan", encoder="resnet18"), 3) == InputRule(16, 128)
+    assert InputRule(16, 128).padded(60) == 128
+    assert InputRule(16, 128).padded(130) == 144
+
+
 def test_the_segmenter_normalises_pads_and_crops() -> None:
     normalize = models.Normalize(mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25))
-    model = Segmenter(AddsSize(), normalize, 8)
+    model = Segmenter(AddsSize(), normalize, InputRule(8, 16))
     image = torch.full((1, 3, 5, 9), 255, dtype=torch.uint8)
     image[..., 0, 0] = 0
     out = model(image)
@@ -94,7 +101,7 @@ def test_complexity(
     mb: float | None,
 ) -> None:
     model_spec = spec(arch, **options)
-    facts = complexity(model_spec, classes, (512, 512), 32, micro_batch=2)
+    facts = complexity(model_spec, classes, (512, 512), InputRule(32, 32), micro_batch=2)
     assert facts.num_params == facts.num_trainable == params
     assert facts.num_unreached == unreached
     if gmacs is not None:
@@ -106,9 +113,11 @@ def test_complexity(
 def test_a_batch_of_one_that_cannot_train_is_found_by_probing() -> None:
     deeplab = spec("smp/deeplabv3", encoder="resnet18")
     with pytest.raises(UserError, match="cannot train on 1 image"):
-        complexity(deeplab, 21, (64, 64), 8, micro_batch=1)
-    complexity(deeplab, 21, (64, 64), 8, micro_batch=2)
-    complexity(spec("smp/pspnet", encoder="resnet18"), 21, (64, 64), 8, micro_batch=1)
+        complexity(deeplab, 21, (64, 64), InputRule(8, 32), micro_batch=1)
+    complexity(deeplab, 21, (64, 64), InputRule(8, 32), micro_batch=2)
+    complexity(
+        spec("smp/pspnet", encoder="resnet18"), 21, (64, 64), InputRule(8, 32), micro_batch=1
+    )
 
 
 class NeedsValues(nn.Module):
@@ -153,8 +162,8 @@ def no_module(num_classes: int) -> int:
 def test_a_network_of_ones_own_may_need_values() -> None:
     model_spec = spec(f"{__name__}:needs_values")
     model, _ = build_model(model_spec, 4)
-    assert model.input_multiple == 1
-    assert complexity(model_spec, 4, (32, 32), 1, 2).num_params == 16
+    assert model.rule.multiple == 1
+    assert complexity(model_spec, 4, (32, 32), InputRule(1, 32), 2).num_params == 16
 
 
 @pytest.mark.parametrize(
