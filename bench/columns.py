@@ -18,7 +18,7 @@ class Column:
     @property
     def title(self) -> str:
         """Header and unit, as a table prints them."""
-        return f"{self.header} [{self.unit}]" if self.unit else self.header
+        return f"{self.header} ({self.unit})" if self.unit else self.header
 
 
 def _score(header: str) -> Column:

@@ -152,7 +152,7 @@ def _per_class(
     ]
     classes = [c for c in classes if rows[c].notna().any() or len(classes) <= MOST_CLASS_COLUMNS]
     titles = [c.removeprefix("iou/") for c in classes]
-    table_name, caption = f"{name}-per-class", f"IoU [%] of each class: {_caption(protocol)}"
+    table_name, caption = f"{name}-per-class", f"IoU (%) of each class: {_caption(protocol)}"
     names = _names(rows)
     cells = [[_figure(row, c, "miou") for c in [*classes, "miou"]] for _, row in rows.iterrows()]
     notes = _conditions(rows)

@@ -32,11 +32,11 @@ def test_summary(tables: dict[str, Table]) -> None:
     titles = [header.title for header in table.headers]
     assert titles == [
         "Model",
-        "mIoU [%]",
-        "Pixel acc. [%]",
-        "Params [M]",
-        "Model size [MB]",
-        "Time/epoch [s]",
+        "mIoU (%)",
+        "Pixel acc. (%)",
+        "Params (M)",
+        "Model size (MB)",
+        "Time/epoch (s)",
     ]
     first, second, failed, floor = table.rows
     assert first[0] == "A_1"
@@ -60,7 +60,7 @@ def test_complexity_names_what_gets_no_gradient(tables: dict[str, Table]) -> Non
 def test_metrics_lay_training_beside_validation(tables: dict[str, Table]) -> None:
     headers = tables["paper-metrics"].headers
     assert [h.group for h in headers] == ["", *["train"] * 6, *["val"] * 6]
-    assert [h.title.split(" [")[0] for h in headers[1:7]] == [
+    assert [h.title.split(" (")[0] for h in headers[1:7]] == [
         "Dice",
         "F1",
         "mIoU",
