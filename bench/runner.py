@@ -179,7 +179,7 @@ def _under_lock(task: Task, options: Options, work: Callable[[CaseFolder], Endin
                 raise Interrupted("before it began")
             status, reason = work(folder)
     except Held as holder:
-        return Outcome(task.case, "held", f"held by {holder}")
+        return Outcome(task.case, "held", f"by {holder}")
     except Interrupted as stop:
         return Outcome(task.case, "interrupted", str(stop))
     except UserError as error:

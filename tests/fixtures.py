@@ -168,7 +168,7 @@ def make_voc(root: Path) -> Path:
 
 def pdf_text(tex: str, folder: Path) -> str:
     document = (
-        "\\documentclass{article}\\usepackage{booktabs}\\usepackage[T1]{fontenc}"
+        "\\documentclass{article}\\usepackage{booktabs,graphicx}\\usepackage[T1]{fontenc}"
         "\\usepackage{textcomp}\\usepackage[utf8]{inputenc}\\begin{document}\n"
         f"{tex}\n\\end{{document}}\n"
     )

@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -173,6 +174,25 @@ def test_max_time_stops_after_saving_and_goes_on(finished: Path, tmp_path: Path)
     assert "interrupted: before it began" in done.stdout
     assert "ok" in bench(*args).stdout
     assert "--max-time takes" in bench(*args, "--max-time", "soon", code=Exit.USAGE).stderr
+
+
+def test_two_runs_of_one_suite(tmp_path: Path) -> None:
+    """The second is told who holds the case, and nothing runs twice."""
+    suite = tmp_path / "tiny.yaml"
+    suite.write_text(TINY.replace("epochs: 2", "epochs: 40"))
+    args = ["run", str(suite), "--out", str(tmp_path / "o"), "--device", "cpu"]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-m", "bench", *args]
+    with (tmp_path / "first.txt").open("w") as log:
+        first = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=log)
+        deadline = time.monotonic() + 120
+        while not list(tmp_path.glob("o/tiny/*/alive.json")) and time.monotonic() < deadline:
+            time.sleep(0.05)
+        done = bench(*args, code=Exit.RUNNING_ELSEWHERE)
+        assert f"held: by process {first.pid} on " in done.stdout
+        assert first.wait(timeout=240) == 0
+    assert "[1/1] shapes__enet__default__s0: ok" in (tmp_path / "first.txt").read_text()
+    assert "1 done before" in bench(*args).stdout
 
 
 # ---- what a hurried person gives it --------------------------------------------------------

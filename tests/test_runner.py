@@ -311,7 +311,7 @@ def test_a_case_that_another_process_holds(run: Run, tmp_path: Path) -> None:
         folder.beat(epoch=1)
         [outcome] = run()
     assert outcome.status == "held"
-    assert "held by process" in str(outcome.reason)
+    assert "by process" in str(outcome.reason)
 
 
 def test_the_pictures_show_errors(run: Run, tmp_path: Path) -> None:

@@ -100,13 +100,14 @@ def escape_markdown(text: str) -> str:
 
 
 def latex(table: Table) -> str:
-    """Write a table environment; it needs the packages booktabs and, for umlauts, fontenc."""
+    """Write a table environment, shrunk to the line where it is too wide."""
     lines = [
-        "% needs \\usepackage{booktabs} and \\usepackage[T1]{fontenc}, \\usepackage{textcomp}",
+        "% needs \\usepackage{booktabs,graphicx,textcomp} and \\usepackage[T1]{fontenc}",
         "\\begin{table}",
         "\\centering",
         f"\\caption{{{escape_latex(table.caption)}}}",
         f"\\label{{tab:{table.name}}}",
+        "\\resizebox{\\ifdim\\width>\\linewidth\\linewidth\\else\\width\\fi}{!}{%",  # where too wide
         f"\\begin{{tabular}}{{l{'r' * (len(table.headers) - 1)}}}",
         "\\toprule",
         *_latex_groups(table.headers),
@@ -117,7 +118,7 @@ def latex(table: Table) -> str:
             for row in table.rows
         ],
         "\\bottomrule",
-        "\\end{tabular}",
+        "\\end{tabular}}",
     ]
     lines += [f"\n\\smallskip\\footnotesize {escape_latex(note)}" for note in table.notes]
     return "\n".join([*lines, "\\end{table}", ""])

@@ -231,8 +231,8 @@ def _conditions(rows: pd.DataFrame) -> list[str]:
         rows[["machine", "trained_in"]].drop_duplicates().itertuples(index=False)
     ):
         of = rows[(rows["machine"] == machine) & (rows["trained_in"] == trained_in)]
-        who = "" if len(of) == len(rows) else f"{', '.join(dict.fromkeys(of['label']))}: "
-        notes.append(f"{who}measured on {machine}, {trained_in}.")
+        who = "" if len(of) == len(rows) else f": {', '.join(dict.fromkeys(of['label']))}"
+        notes.append(f"Measured on {machine}, {trained_in}{who}.")
     seeds = sorted(set(rows["num_seeds"]))
     if seeds[-1] > 1:
         notes.append(f"Mean ± standard deviation over {' or '.join(map(str, seeds))} seeds.")

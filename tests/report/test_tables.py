@@ -95,7 +95,9 @@ def test_reported_beside_ours(tables: dict[str, Table]) -> None:
 def test_every_table_compiles(tables: dict[str, Table], tmp_path: Path) -> None:
     require_pdflatex()
     everything = "\n".join(latex(table) for table in tables.values())
-    assert "Output written" in pdf_text(everything, tmp_path)
+    printed = pdf_text(everything, tmp_path)
+    assert "Output written" in printed
+    assert "Overfull \\hbox" not in printed
 
 
 def test_scores_of_two_protocols_do_not_share_a_table(tmp_path: Path) -> None:
