@@ -1,30 +1,21 @@
 """A case: one training. Expanding a suite into cases, and the id that a case's content has."""
 
-import ast
 import fnmatch
 import hashlib
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from functools import cached_property
-from importlib.machinery import PathFinder
-from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel
 
 from bench.data import find, identity
-from bench.errors import Fault, Faults, UserError
+from bench.errors import Fault, Faults
 from bench.lookup import unknown
-from bench.suite import (
-    CaseRow,
-    DatasetSpec,
-    Frozen,
-    InitFrom,
-    ModelSpec,
-    Recipe,
-    Suite,
-    change_recipe,
-)
+from bench.recipe import Recipe, change_recipe
+from bench.schema import Frozen
+from bench.source import source_hash
+from bench.suite import CaseRow, DatasetSpec, InitFrom, ModelSpec, Suite
 
 SCHEMA_VERSION = 1
 NUMERICS_VERSION = 1  # raised when the same case would train to other numbers
@@ -241,92 +232,3 @@ def in_order(cases: Iterable[Case]) -> list[Case]:
         ordered += ready
         waiting = [case for case in waiting if case not in ready]
     return ordered
-
-
-def source_hash(arch: str) -> str | None:
-    """Hash the code of `custom/…` and users' own networks; None for those of libraries.
-
-    Comments, docstrings and positions do not count; imports inside the package do.
-    """
-    if arch.startswith("custom/"):
-        module = f"custom_models.{arch.removeprefix('custom/')}"
-    elif ":" in arch:
-        module = arch.partition(":")[0]
-    else:
-        return None
-    digest = hashlib.sha256()
-    for name, file in sorted(_modules(module).items()):
-        digest.update(f"{name}\n{_shape(_parse(file))}\n".encode())
-    return digest.hexdigest()[:16]
-
-
-def _parse(file: Path) -> ast.Module:
-    try:
-        return ast.parse(file.read_text(encoding="utf-8"))
-    except (SyntaxError, ValueError) as error:
-        raise UserError(f"{file} is no Python: {error}.") from error
-
-
-def _modules(name: str) -> dict[str, Path]:
-    """Find a module and what it imports from its own package, without running any of it."""
-    package = name.partition(".")[0]
-    found: dict[str, Path] = {}
-    waiting = [name]
-    while waiting:
-        current = waiting.pop()
-        file = _file(current)
-        if file is None or current in found:
-            continue
-        found[current] = file
-        inside = current if file.name == "__init__.py" else current.rpartition(".")[0]
-        for node in ast.walk(_parse(file)):
-            if isinstance(node, ast.Import):
-                names = [alias.name for alias in node.names]
-            elif isinstance(node, ast.ImportFrom):
-                base = node.module or ""
-                if node.level:
-                    above = inside.split(".")[: len(inside.split(".")) - node.level + 1]
-                    base = ".".join([*above, *([node.module] if node.module else [])])
-                names = [base, *(f"{base}.{alias.name}" for alias in node.names)]
-            else:
-                continue
-            waiting += [n for n in names if n.partition(".")[0] == package]
-    return found
-
-
-def _file(module: str) -> Path | None:
-    search: list[str] | None = None
-    parts = module.split(".")
-    for length in range(1, len(parts) + 1):
-        full = ".".join(parts[:length])
-        spec = PathFinder.find_spec(full, search)
-        if spec is None and search is None:
-            spec = PathFinder.find_spec(full, [str(Path.cwd())])
-        if spec is None:
-            return None
-        search = list(spec.submodule_search_locations or [])
-    return Path(spec.origin) if spec is not None and spec.origin else None
-
-
-def _shape(node: object) -> str:
-    """Write a syntax tree the same way on every Python: no positions, nothing that is empty."""
-    if isinstance(node, list):
-        return f"[{','.join(_shape(item) for item in node)}]"
-    if not isinstance(node, ast.AST):
-        return repr(node)
-    fields = []
-    for name, value in ast.iter_fields(node):
-        if name == "body" and isinstance(value, list):
-            value = value[1:] if _is_docstring(value) else value
-        if value not in (None, [], ()):
-            fields.append(f"{name}={_shape(value)}")
-    return f"{type(node).__name__}({','.join(fields)})"
-
-
-def _is_docstring(body: list[Any]) -> bool:
-    return bool(
-        body
-        and isinstance(body[0], ast.Expr)
-        and isinstance(body[0].value, ast.Constant)
-        and isinstance(body[0].value.value, str)
-    )

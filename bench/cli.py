@@ -210,7 +210,7 @@ def env(json_lines: JsonLines = False) -> None:
     import json
 
     from bench.device import describe_device, pick_device
-    from bench.record import environment
+    from bench.environment import environment
 
     facts = dict(environment())
     try:

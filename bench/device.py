@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from bench.errors import UserError
-from bench.suite import Recipe
+from bench.recipe import Recipe
 
 Precision = Literal["fp32", "tf32", "bf16", "fp16"]
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from bench.data import IGNORE_INDEX
 from bench.errors import UserError
-from bench.suite import CrossEntropy
+from bench.recipe import CrossEntropy
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ import math
 
 from torch import nn, optim
 
-from bench.suite import Adam, AdamW, Constant, Cosine, Poly, Recipe, Step
+from bench.recipe import Adam, AdamW, Constant, Cosine, Poly, Recipe, Step
 
 
 def build_optimizer(recipe: Recipe, model: nn.Module) -> optim.Optimizer:

@@ -26,6 +26,7 @@ from bench.device import (
     seed_everything,
     set_precision,
 )
+from bench.environment import environment
 from bench.errors import UserError
 from bench.heartbeat import Heartbeat, Interrupted
 from bench.losses import build_loss
@@ -36,7 +37,6 @@ from bench.record import (
     Held,
     Record,
     clear,
-    environment,
     now,
     read_record,
     write_atomically,
@@ -44,7 +44,7 @@ from bench.record import (
     write_text,
 )
 from bench.scoring import Scorer, open_case_dataset, unscored
-from bench.suite import Evaluation
+from bench.suite import Evaluation, Normalize
 from bench.training import train_case
 from bench.weights import load_model, load_part, read_weights, write_weights
 
@@ -157,7 +157,7 @@ def evaluate_case(task: Task, options: Options) -> Outcome:
             threads=torch.get_num_threads(),
         )
         scorer = open_scorer(task.case, options, device, numerics)
-        network = task.case.model.model_copy(update={"weights": None})
+        network = task.case.model.model_copy(update=_as_recorded(record))
         model, _ = build_model(network, scorer.labels.num_classes)
         load_model(model.net, read_weights(folder.weights), str(folder.weights))
         model.to(device)
@@ -167,6 +167,12 @@ def evaluate_case(task: Task, options: Options) -> Outcome:
         return "ok", None
 
     return _under_lock(task, options, work)
+
+
+def _as_recorded(record: Record) -> dict[str, Any]:
+    """Return what changes in a model whose weights are kept: nothing is loaded, mean and std stay."""
+    mean, std = record.model["mean"], record.model["std"]
+    return {"weights": None, "normalize": "none" if mean is None else Normalize(mean=mean, std=std)}
 
 
 def _under_lock(task: Task, options: Options, work: Callable[[CaseFolder], Ending]) -> Outcome:

@@ -1,20 +1,14 @@
-"""The schema of suites, and its faults in our words."""
+"""The schema of suites."""
 
 import hashlib
 import os
-import re
-from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import (
-    BaseModel,
     ConfigDict,
     Field,
-    NonNegativeFloat,
-    NonNegativeInt,
     PositiveFloat,
-    PositiveInt,
     StrictFloat,
     StrictInt,
     StringConstraints,
@@ -24,27 +18,17 @@ from pydantic import (
     model_validator,
 )
 
-from bench import catalog, data, yaml_file
+from bench import catalog, data
 from bench.columns import COLUMNS
 from bench.errors import Fault, Faults, UserError
 from bench.lookup import unknown
+from bench.recipe import SGD, Adam, AdamW, Constant, Cosine, CrossEntropy, Poly, Recipe, Step
+from bench.schema import Frozen, Size, describe
 
-Size = tuple[PositiveInt, PositiveInt]
 Key = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9+_-]*$")]
-Fraction = Annotated[float, Field(ge=0, lt=1)]
 Limit = Annotated[StrictInt, Field(gt=0)] | Annotated[StrictFloat, Field(gt=0, le=1)]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 WEIGHT_SUFFIXES = (".safetensors", ".pth", ".pt", ".ckpt", ".bin")
-
-
-class Frozen(BaseModel):
-    """Data that is validated once and never changes; unknown keys are faults."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
-
-
-def _named(value: object) -> object:
-    return {"name": value} if isinstance(value, str) else value
 
 
 class DatasetSpec(Frozen):
@@ -190,141 +174,6 @@ def _find_weights(name: str, folder: Path) -> Path:
     raise ValueError(f"No weight file {name!r}; looked for {looked}.{hint}")
 
 
-class Adam(Frozen):
-    """Kingma and Ba 2015, arXiv 1412.6980; weight decay is added to the gradient."""
-
-    name: Literal["adam"] = "adam"
-    lr: PositiveFloat = 1e-3
-    betas: tuple[Fraction, Fraction] = (0.9, 0.999)
-    weight_decay: NonNegativeFloat = 0.0
-
-
-class AdamW(Frozen):
-    """Loshchilov and Hutter 2019, arXiv 1711.05101: decoupled weight decay."""
-
-    name: Literal["adamw"] = "adamw"
-    lr: PositiveFloat = 1e-3
-    betas: tuple[Fraction, Fraction] = (0.9, 0.999)
-    weight_decay: NonNegativeFloat = 0.01
-
-
-class SGD(Frozen):
-    """Stochastic gradient descent with momentum."""
-
-    name: Literal["sgd"] = "sgd"
-    lr: PositiveFloat = 0.01
-    momentum: Fraction = 0.9
-    weight_decay: NonNegativeFloat = 0.0
-
-
-class Constant(Frozen):
-    """The learning rate stays."""
-
-    name: Literal["constant"] = "constant"
-
-
-class Poly(Frozen):
-    """lr (1 - step / steps) ^ power, each step."""
-
-    name: Literal["poly"] = "poly"
-    power: PositiveFloat = 0.9
-
-
-class Cosine(Frozen):
-    """Half a cosine from lr to eta_min, moved once an epoch (arXiv 1608.03983, one cycle)."""
-
-    name: Literal["cosine"] = "cosine"
-    eta_min: NonNegativeFloat = 0.0
-
-
-class Step(Frozen):
-    """lr times gamma every so many epochs."""
-
-    name: Literal["step"] = "step"
-    every: PositiveInt = Field(description="epochs")
-    gamma: PositiveFloat = 0.1
-
-
-class Warmup(Frozen):
-    """A linear rise from factor x lr to lr over the first steps, times the schedule."""
-
-    steps: PositiveInt
-    factor: Annotated[float, Field(ge=0, le=1)] = 0.1
-
-
-class CrossEntropy(Frozen):
-    """Pixel-wise cross-entropy; void pixels count for nothing."""
-
-    name: Literal["cross_entropy"] = "cross_entropy"
-    class_weights: tuple[NonNegativeFloat, ...] | None = Field(None, description="one a class")
-    label_smoothing: Fraction = 0.0
-
-
-Transform = dict[str, dict[str, Any]]
-
-
-class Recipe(Frozen):
-    """How a model is trained."""
-
-    epochs: NonNegativeInt | None = Field(None, description="0 scores the model as it is")
-    steps: PositiveInt | None = Field(None, description="optimizer steps, instead of epochs")
-    batch_size: PositiveInt = Field(8, description="images per optimizer step")
-    accumulate: PositiveInt = Field(1, description="micro-batches that a batch is split into")
-    size: Size | None = Field(
-        None, description="[H, W] that images are resized to before augmentation; null: as stored"
-    )
-    augment: tuple[Transform, ...] = Field(
-        (), description="albumentations' names and arguments, in order"
-    )
-    optimizer: Annotated[Adam | AdamW | SGD, Field(discriminator="name")] = Adam()
-    schedule: Annotated[Constant | Poly | Cosine | Step, Field(discriminator="name")] = Constant()
-    warmup: Warmup | None = None
-    loss: CrossEntropy = CrossEntropy()
-    clip_grad: PositiveFloat | None = Field(None, description="largest norm of the gradient")
-    precision: Literal["auto", "fp32", "tf32", "bf16", "fp16"] = Field(
-        "auto", description="auto: bf16 where the GPU has it, fp32 on the CPU"
-    )
-    validate_every: PositiveInt = Field(1, description="epochs between scores on splits.select")
-
-    _short = field_validator("optimizer", "schedule", "loss", mode="before")(_named)
-
-    @field_validator("augment", mode="before")
-    @classmethod
-    def _read_augment(cls, value: Any, info: ValidationInfo) -> Any:
-        if not isinstance(value, list | tuple):
-            return value
-        items = [{item: {}} if isinstance(item, str) else item for item in value]
-        check: Callable[[Any], None] | None = (info.context or {}).get("check_transform")
-        faults = []
-        for i, item in enumerate(items):
-            if not isinstance(item, dict) or len(item) != 1:
-                faults.append(Fault((i,), "Give one transform: {Name: {argument: value}}."))
-            elif check is not None:
-                try:
-                    check(item)
-                except UserError as error:
-                    faults.append(Fault((i,), str(error)))
-        if faults:
-            raise Faults(faults)
-        return [{name: args or {} for name, args in item.items()} for item in items]
-
-    @model_validator(mode="after")
-    def _check_lengths(self) -> "Recipe":
-        if (self.epochs is None) == (self.steps is None):
-            raise ValueError("A recipe has either epochs or steps.")
-        if self.batch_size % self.accumulate:
-            raise ValueError(
-                f"batch_size {self.batch_size} cannot be split into {self.accumulate} equal "
-                "micro-batches; accumulate must divide it."
-            )
-        return self
-
-    @property
-    def micro_batch(self) -> int:
-        """Images that pass through the network at once."""
-        return self.batch_size // self.accumulate
-
-
 class Splits(Frozen):
     """Which part of a dataset serves what."""
 
@@ -448,7 +297,7 @@ class Suite(Frozen):
     evaluations: dict[Key, Evaluation] = Field(
         {}, description="defaults to the training split and each of splits.report"
     )
-    tables: dict[Key, Table] = {}
+    tables: dict[Key, Table] = Field({}, description="of the suite's own, beside the usual")
     reported: tuple[Reported, ...] = ()
     limit: Limit | None = Field(
         None, description="images of each split that are used: a number or a fraction"
@@ -482,101 +331,6 @@ class Suite(Frozen):
             return self.evaluations
         splits = dict.fromkeys((*self.splits.report, self.splits.train))
         return {split: Evaluation(split=split) for split in splits}
-
-
-def change_recipe(recipe: Recipe, change: Mapping[str, Any], context: Any = None) -> Recipe:
-    """Return `recipe` with the keys of `change` laid over it.
-
-    Raises:
-        Faults: where the two do not go together.
-    """
-    try:
-        return Recipe.model_validate(lay_over(recipe.model_dump(), change), context=context)
-    except ValidationError as error:
-        raise Faults(describe(error, Recipe)) from error
-
-
-def lay_over(recipe: Mapping[str, Any], change: Mapping[str, Any]) -> dict[str, Any]:
-    """Lay a change over a recipe as data; a part by another name replaces the whole part."""
-    kept = dict(recipe)
-    for one, other in (("epochs", "steps"), ("steps", "epochs")):
-        if change.get(one) is not None:
-            kept.pop(other, None)
-    for part in ("optimizer", "schedule", "loss"):
-        old, new = _named(kept.get(part)), _named(change.get(part))
-        if isinstance(old, dict) and isinstance(new, dict) and "name" in new:
-            kept[part] = old if old.get("name") == new["name"] else {}
-            change = {**change, part: new}
-    return yaml_file.merge(kept, change)
-
-
-def describe(error: ValidationError, model: type[BaseModel]) -> list[Fault]:
-    """Turn pydantic's errors into faults in our words, one a place."""
-    schema = model.model_json_schema()
-    faults: dict[tuple[str | int, ...], list[str]] = {}
-    for item in error.errors():
-        loc, given = _place(item["loc"]), item["input"]
-        cause = item.get("ctx", {}).get("error")
-        if isinstance(cause, Faults):
-            for fault in cause.faults:
-                faults.setdefault((*loc, *fault.path), []).append(fault.message)
-            continue
-        match item["type"]:
-            case "extra_forbidden":
-                message = unknown("key", str(loc[-1]), _allowed(schema, item["loc"][:-1]))
-            case "missing":
-                message = f"The key {str(loc[-1])!r} is required."
-            case "union_tag_invalid":
-                known = re.findall(r"'(\w+)'", item["ctx"]["expected_tags"])
-                message = unknown(str(loc[-1]), str(item["ctx"]["tag"]), known)
-                loc = (*loc, "name")
-            case "union_tag_not_found":
-                message = "Give its name: {name: …}."
-            case "value_error":
-                message = str(cause)
-            case "literal_error" if isinstance(given, str):
-                known = re.findall(r"'([^']*)'", item["ctx"]["expected"])
-                message = unknown(str(loc[-1]), given, known)
-            case _:
-                message = f"{item['msg']}, not {given!r}."
-        faults.setdefault(loc, []).append(message)
-    return [Fault(loc, " Or: ".join(dict.fromkeys(messages))) for loc, messages in faults.items()]
-
-
-def _place(loc: tuple[str | int, ...]) -> tuple[str | int, ...]:
-    """Drop the branch of a union that pydantic appends to a place."""
-    branch = re.compile(
-        r"^(constrained-)?(int|float|str)$|^(literal|tuple|function|nullable)\[|^Normalize$"
-    )
-    while loc and isinstance(loc[-1], str) and branch.match(loc[-1]):
-        loc = loc[:-1]
-    return loc
-
-
-def _allowed(schema: Mapping[str, Any], loc: tuple[str | int, ...]) -> list[str]:
-    """List the keys that a JSON Schema allows at a place."""
-    node = _follow(schema, schema)
-    for part in loc:
-        rest = node.get("additionalProperties")
-        if "discriminator" in node:
-            node = {"$ref": node["discriminator"]["mapping"][part]}
-        elif isinstance(part, int):
-            node = node.get("items", {})
-        else:
-            child = node.get("properties", {}).get(part, rest)
-            node = child if isinstance(child, dict) else {}
-        node = _follow(schema, node)
-    return list(node.get("properties", {}))
-
-
-def _follow(schema: Mapping[str, Any], node: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Return what a $ref, or the first choice that is not null, stands for."""
-    while "$ref" in node or "anyOf" in node:
-        if "$ref" in node:
-            node = schema["$defs"][node["$ref"].rsplit("/", 1)[1]]
-        else:
-            node = next((n for n in node["anyOf"] if n.get("type") != "null"), {})
-    return node
 
 
 def json_schema() -> dict[str, Any]:

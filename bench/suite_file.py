@@ -12,7 +12,9 @@ from pydantic import ValidationError
 from bench import data, yaml_file
 from bench.errors import Fault, Faults, UserError
 from bench.lookup import unknown
-from bench.suite import Suite, change_recipe, describe, lay_over
+from bench.recipe import change_recipe, lay_over
+from bench.schema import describe
+from bench.suite import Suite
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from bench.device import Precision, autocast, synchronize
 from bench.errors import UserError
 from bench.losses import PixelLoss, mean
 from bench.optim import learning_rate, set_learning_rate
-from bench.suite import Recipe
+from bench.recipe import Recipe
 
 
 @dataclass

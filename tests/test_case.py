@@ -6,9 +6,10 @@ import pytest
 from conftest import TINY
 from pydantic import Field
 
-from bench.case import Case, canonical, expand, in_order, matching, source_hash
+from bench.case import Case, canonical, expand, in_order, matching
 from bench.errors import Faults
-from bench.suite import Frozen
+from bench.schema import Frozen
+from bench.source import source_hash
 from bench.suite_file import load
 
 TWO = TINY.replace(

@@ -7,7 +7,7 @@ from torch import nn
 from bench.errors import UserError
 from bench.evaluate import Counts, evaluate
 from bench.losses import build_loss
-from bench.suite import CrossEntropy
+from bench.recipe import CrossEntropy
 
 CPU = torch.device("cpu")
 

@@ -17,9 +17,13 @@ TABLE = {
     "catalog": {"errors"},
     "columns": set(),
     "yaml_file": {"errors"},
-    "suite": {"catalog", "columns", "data", "errors", "lookup", "yaml_file"},
-    "suite_file": {"data", "errors", "lookup", "suite", "yaml_file"},
-    "case": {"data", "errors", "lookup", "suite"},
+    "schema": {"errors", "lookup"},
+    "recipe": {"errors", "schema", "yaml_file"},
+    "suite": {"catalog", "columns", "data", "errors", "lookup", "recipe", "schema"},
+    "suite_file": {"data", "errors", "lookup", "recipe", "schema", "suite", "yaml_file"},
+    "source": {"errors"},
+    "case": {"data", "errors", "lookup", "recipe", "schema", "source", "suite"},
+    "environment": set(),
     "record": {"case", "errors", "suite"},
     "scores": set(),
     # data
@@ -30,17 +34,17 @@ TABLE = {
     "data.voc2012": {"data", "errors"},
     "data.shapes": {"data"},
     "data.transforms": {"data", "errors", "lookup"},
-    "data.loader": {"data", "errors", "suite"},
+    "data.loader": {"data", "errors", "recipe", "suite"},
     # running
     "models": {"errors", "lookup", "suite", "weights"},
     "weights": {"errors"},
-    "losses": {"data", "errors", "suite"},
-    "optim": {"suite"},
+    "losses": {"data", "errors", "recipe"},
+    "optim": {"recipe"},
     "counts": set(),
     "profiling": {"errors", "models", "suite"},
-    "device": {"errors", "suite"},
+    "device": {"errors", "recipe"},
     "heartbeat": {"record"},
-    "train": {"data", "device", "errors", "losses", "optim", "suite"},
+    "train": {"data", "device", "errors", "losses", "optim", "recipe"},
     "evaluate": {"counts", "data", "device", "errors", "losses"},
     "pictures": {"data", "record"},
     "scoring": {
@@ -53,7 +57,8 @@ TABLE = {
         *("scores", "scoring", "suite", "train"),
     },
     "runner": {
-        *("case", "checkpoint", "data", "device", "errors", "heartbeat", "losses", "models"),
+        *("case", "checkpoint", "data", "device", "environment", "errors", "heartbeat"),
+        *("losses", "models"),
         *("profiling", "record", "scoring", "suite", "training", "weights"),
     },
     "engines.__init__": set(),
@@ -78,7 +83,7 @@ TABLE = {
         *("case", "device", "errors", "progress", "record", "runner", "schedule", "screen"),
         *("suite", "suite_file", "validate"),
     },
-    "cli": {"errors", "verbs", "report", "listing", "suite", "device", "record"},
+    "cli": {"device", "environment", "errors", "listing", "report", "suite", "verbs"},
 }
 FILES = {
     ".".join(file.relative_to(ROOT / "bench").with_suffix("").parts): file

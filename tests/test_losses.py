@@ -4,7 +4,7 @@ import torch.nn.functional as F
 
 from bench.errors import UserError
 from bench.losses import build_loss, mean
-from bench.suite import CrossEntropy
+from bench.recipe import CrossEntropy
 
 CPU = torch.device("cpu")
 

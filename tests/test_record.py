@@ -4,11 +4,11 @@ from pathlib import Path
 
 import pytest
 
+from bench.environment import environment
 from bench.errors import UserError
 from bench.record import (
     CaseFolder,
     Held,
-    environment,
     read_json,
     read_record,
     write_json,

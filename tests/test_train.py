@@ -7,7 +7,7 @@ from torch import nn
 
 from bench.errors import UserError
 from bench.losses import build_loss
-from bench.suite import CrossEntropy, Recipe
+from bench.recipe import CrossEntropy, Recipe
 from bench.train import TrainState, train_epoch
 
 CPU = torch.device("cpu")

@@ -13,7 +13,8 @@ from torch.utils.data import Dataset as TorchDataset
 from bench.data import Dataset, Sample
 from bench.data.transforms import Augment, resize, resize_image
 from bench.errors import UserError
-from bench.suite import Evaluation, Recipe
+from bench.recipe import Recipe
+from bench.suite import Evaluation
 
 Key = tuple[int, int]  # (epoch, index): what a random stream is named by
 Item = tuple[Tensor, Tensor, str]

@@ -107,7 +107,7 @@ def latex(table: Table) -> str:
         "\\centering",
         f"\\caption{{{escape_latex(table.caption)}}}",
         f"\\label{{tab:{table.name}}}",
-        "\\resizebox{\\ifdim\\width>\\linewidth\\linewidth\\else\\width\\fi}{!}{%",  # where too wide
+        "\\resizebox{\\ifdim\\width>\\linewidth\\linewidth\\else\\width\\fi}{!}{%",
         f"\\begin{{tabular}}{{l{'r' * (len(table.headers) - 1)}}}",
         "\\toprule",
         *_latex_groups(table.headers),

@@ -13,7 +13,7 @@ from bench.data.loader import (
     train_loader,
 )
 from bench.errors import UserError
-from bench.suite import Recipe
+from bench.recipe import Recipe
 
 RECIPE = Recipe.model_validate(
     {"epochs": 1, "size": [24, 20], "augment": [{"HorizontalFlip": {"p": 0.5}}, "GaussNoise"]}
