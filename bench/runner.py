@@ -170,7 +170,7 @@ def evaluate_case(task: Task, options: Options) -> Outcome:
 
 
 def _as_recorded(record: Record) -> dict[str, Any]:
-    """Return what changes in a model whose weights are kept: nothing is loaded, mean and std stay."""
+    """Return what changes in a model whose weights are kept: mean and std stay."""
     mean, std = record.model["mean"], record.model["std"]
     return {"weights": None, "normalize": "none" if mean is None else Normalize(mean=mean, std=std)}
 
