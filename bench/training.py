@@ -20,6 +20,7 @@ from bench.heartbeat import Heartbeat, Interrupted
 from bench.models import Segmenter
 from bench.optim import build_optimizer, learning_rate
 from bench.profiling import peak_memory_mib, reset_peak_memory, state_bytes
+from bench.recipe import Recipe
 from bench.record import CaseFolder, Training, write_text
 from bench.scoring import Scorer
 from bench.suite import Evaluation
@@ -60,21 +61,11 @@ def train_case(
         scorer.loader_workers,
         pin_memory=device.type == "cuda",
     )
-    per_epoch = len(samples) // recipe.batch_size
-    num_steps = recipe.steps or (recipe.epochs or 0) * per_epoch
-    num_epochs = math.ceil(num_steps / per_epoch)
-    state = TrainState(
-        model=model,
-        optimizer=build_optimizer(recipe, model),
-        scaler=torch.amp.GradScaler(device.type, enabled=scorer.numerics.precision == "fp16"),
-        num_steps=num_steps,
-        steps_per_epoch=per_epoch,
-        total_loss=torch.zeros((), device=device),
-    )
+    state = _begin(model, scorer, len(samples))
     data = scorer.dataset.fingerprint(case.train_split)
     history, resumed = load_checkpoint(folder.checkpoint, case.id, data, state, device)
     if resumed:
-        log.info("resumed at step %d of %d", state.step, num_steps)
+        log.info("resumed at step %d of %d", state.step, state.num_steps)
 
     def save() -> None:
         save_checkpoint(
@@ -84,26 +75,22 @@ def train_case(
     def beat() -> None:
         heartbeat(step=state.step)
 
-    heartbeat.progress |= {"num_epochs": num_epochs, "num_steps": num_steps, "step": state.step}
+    num_epochs = math.ceil(state.num_steps / state.steps_per_epoch)
+    heartbeat.progress |= {"num_epochs": num_epochs, "num_steps": state.num_steps}
     saved, warming_up = time.monotonic(), True
     try:
         while len(history) < num_epochs:
             epoch = len(history)
-            heartbeat.progress |= _shown(history)
-            sampler.epoch, sampler.start = epoch, state.step - epoch * per_epoch
-            if state.step < min((epoch + 1) * per_epoch, num_steps):
+            heartbeat.progress |= {**_shown(history), "step": state.step}
+            first = epoch * state.steps_per_epoch
+            sampler.epoch, sampler.start = epoch, state.step - first
+            if state.step < min(first + state.steps_per_epoch, state.num_steps):
                 reset_peak_memory(device)
                 train_epoch(
                     state, loader, recipe, scorer.loss_fn, device, scorer.numerics.precision, beat
                 )
                 state.peak_memory_mib = max(state.peak_memory_mib, peak_memory_mib(device) or 0.0)
-            row = _row(state, epoch, recipe.batch_size) | {"warm_up": warming_up}
-            row["lr"] = learning_rate(recipe, state.step - 1, num_steps, per_epoch)
-            if not math.isfinite(row["loss"]):
-                raise UserError(
-                    f"The training loss is {row['loss']} in epoch {epoch + 1}; lower the learning "
-                    f"rate ({recipe.optimizer.lr}), clip gradients (clip_grad) or train in fp32."
-                )
+            row = _row(state, epoch, recipe) | {"warm_up": warming_up}
             if (epoch + 1) % recipe.validate_every == 0 or epoch + 1 == num_epochs:
                 counts = scorer.count(model, Evaluation(split=select), beat)
                 found = scores.finite(scores.scores(counts.per_image) | {"loss": counts.loss})
@@ -113,8 +100,7 @@ def train_case(
             state.begin_epoch()
             warming_up = False
             _write_history(folder, history)
-            late = time.monotonic() - saved > CHECKPOINT_EVERY_S
-            if late or len(history) == num_epochs:
+            if time.monotonic() - saved > CHECKPOINT_EVERY_S or len(history) == num_epochs:
                 save()
                 saved = time.monotonic()
     except Interrupted:
@@ -127,17 +113,42 @@ def train_case(
     )
 
 
-def _row(state: TrainState, epoch: int, batch_size: int) -> dict[str, Any]:
-    """Return the history's row of an epoch just trained."""
+def _begin(model: Segmenter, scorer: Scorer, num_train: int) -> TrainState:
+    """Return a training before its first step."""
+    recipe, device = scorer.case.recipe, scorer.device
+    per_epoch = num_train // recipe.batch_size
+    return TrainState(
+        model=model,
+        optimizer=build_optimizer(recipe, model),
+        scaler=torch.amp.GradScaler(device.type, enabled=scorer.numerics.precision == "fp16"),
+        num_steps=recipe.steps or (recipe.epochs or 0) * per_epoch,
+        steps_per_epoch=per_epoch,
+        total_loss=torch.zeros((), device=device),
+    )
+
+
+def _row(state: TrainState, epoch: int, recipe: Recipe) -> dict[str, Any]:
+    """Return the history's row of an epoch just trained.
+
+    Raises:
+        UserError: where the loss is not finite.
+    """
     steps = state.step - epoch * state.steps_per_epoch
+    loss = float(state.total_loss) / steps
+    if not math.isfinite(loss):
+        raise UserError(
+            f"The training loss is {loss} in epoch {epoch + 1}; lower the learning rate "
+            f"({recipe.optimizer.lr}), clip gradients (clip_grad) or train in fp32."
+        )
     return {
         "epoch": epoch + 1,
         "step": state.step,
         "steps": steps,
-        "loss": float(state.total_loss) / steps,
+        "lr": learning_rate(recipe, state.step - 1, state.num_steps, state.steps_per_epoch),
+        "loss": loss,
         "seconds": state.seconds,
         "data_wait_s": state.data_wait_s,
-        "images_per_s": steps * batch_size / state.seconds,
+        "images_per_s": steps * recipe.batch_size / state.seconds,
         "peak_memory_mib": state.peak_memory_mib or None,
     }
 

@@ -54,7 +54,7 @@ TABLE = {
     "checkpoint": {"device", "errors", "models", "record", "train"},
     "training": {
         *("checkpoint", "data", "errors", "heartbeat", "models", "optim", "profiling", "record"),
-        *("scores", "scoring", "suite", "train"),
+        *("recipe", "scores", "scoring", "suite", "train"),
     },
     "runner": {
         *("case", "checkpoint", "data", "device", "environment", "errors", "heartbeat"),

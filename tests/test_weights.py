@@ -27,7 +27,7 @@ def test_round_trip(tmp_path: Path) -> None:
 def test_checkpoints_of_others_are_unwrapped(tmp_path: Path, wrapper: str | None) -> None:
     state = {f"module.{key}": value for key, value in Net().state_dict().items()}
     torch.save({wrapper: state, "epoch": 3} if wrapper else state, tmp_path / "w.pth")
-    load_model(Net(), read_weights(tmp_path / "w.pth"), "w")
+    assert set(read_weights(tmp_path / "w.pth")) == set(Net().state_dict())
 
 
 def test_pickled_models_are_refused(tmp_path: Path) -> None:
