@@ -6,7 +6,7 @@ Importing torch, timm and segmentation_models_pytorch takes seconds; checking a 
 import ast
 import re
 from functools import cache
-from importlib.machinery import PathFinder
+from importlib.util import find_spec
 from pathlib import Path
 
 from bench.errors import UserError
@@ -14,7 +14,7 @@ from bench.errors import UserError
 
 def package_folder(name: str) -> Path:
     """Return the folder of an installed top-level package."""
-    spec = PathFinder.find_spec(name)
+    spec = find_spec(name)  # of a top-level package: runs none of its code
     if spec is None or spec.origin is None:
         raise UserError(f"The package {name!r} is not installed; install this project with pip.")
     return Path(spec.origin).parent

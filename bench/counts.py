@@ -15,7 +15,7 @@ def count_pixels(pred: Tensor, target: Tensor, num_classes: int) -> Tensor:
         (N, K+1, K) int64 on the device of `pred`; the last row is void.
     """
     num_images = len(target)
-    row = target.long().clamp_(max=num_classes)  # void goes to an extra row: no gathering
+    row = target.long().clamp(max=num_classes)  # void goes to an extra row: no gathering
     image = torch.arange(num_images, device=target.device).view(-1, 1, 1)
     cell = (image * (num_classes + 1) + row) * num_classes + pred.long()
     size = num_images * (num_classes + 1) * num_classes

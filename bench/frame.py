@@ -38,7 +38,13 @@ def load(*folders: str | Path) -> pd.DataFrame:
         the IoU of a class, `floor/NAME` the scores of always predicting the most frequent class.
         Records that cannot be read are passed over with a warning that names them, and so are,
         silently, those of `published` and `baselines` right below a folder.
+
+    Raises:
+        UserError: where a folder is none.
     """
+    for folder in folders:
+        if not Path(folder).is_dir():
+            raise UserError(f"No folder {folder}.")
     rows = [row for folder in folders for row in _rows(Path(folder))]
     frame = pd.DataFrame(rows, columns=None if rows else ["id"])
     for name in ("evaluation", "split", "protocol"):
@@ -104,6 +110,7 @@ def _case_row(record: Record, folder: Path) -> dict[str, Any]:
         "images_per_s": training.images_per_s if training else None,
         "peak_memory_mib": training.peak_memory_mib if training else None,
         "num_train": training.num_train if training else None,
+        "epochs": training.epochs if training else None,
     }
 
 

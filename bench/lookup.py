@@ -11,7 +11,7 @@ from bench.errors import UserError
 
 T = TypeVar("T")
 MOST_NAMES_SHOWN = 24
-BROKEN_MODULE = (  # what running a user's module can raise
+USER_CODE_ERRORS = (  # what running a user's code can raise
     ImportError,
     SyntaxError,
     NameError,
@@ -58,7 +58,7 @@ def resolve(name: str) -> object:
         sys.path.insert(0, os.getcwd())
     try:
         module = importlib.import_module(module_name)
-    except BROKEN_MODULE as error:
+    except USER_CODE_ERRORS as error:
         kind = type(error).__name__
         raise UserError(f"Cannot import {module_name!r} of {name!r}: {kind}: {error}.") from error
     if not hasattr(module, attribute):

@@ -131,8 +131,6 @@ def build_network(spec: ModelSpec, num_classes: int, download: bool = False) -> 
         options["encoder"] = spec.encoder
     named = spec.weights is not None and spec.weights.file is None
     if spec.weights is not None and named and download:
-        if spec.weights.part != "encoder":
-            raise UserError(f"Weights by name, {spec.weights.source!r}, are for encoders.")
         options["pretrained"] = spec.weights.source
     try:
         net = builder(num_classes, **options)
@@ -242,7 +240,8 @@ def _probe(net: nn.Module, spec: ModelSpec, num_classes: int, device: torch.devi
             minima = [n for n in SMALL_SIZES if n % multiple == 0]
             return InputRule(multiple, next((n for n in minima if not problem(n, n)), height))
     raise UserError(
-        f"{spec.arch} takes no multiple of {MULTIPLES[-1]} pixels: {problem(height, width)}"
+        f"{spec.arch} runs at no size that was tried, up to multiples of {MULTIPLES[-1]}: "
+        f"{problem(height, width)}"
     )
 
 

@@ -205,7 +205,7 @@ def _train_and_score(task: Task, options: Options, folder: CaseFolder) -> Ending
         log.error("failed\n%s", traceback.format_exc())
         reason = str(error)
         if not isinstance(error, UserError):
-            reason = f"{type(error).__name__}: {first_line(error)} (traceback in {folder.log})"
+            reason = f"{type(error).__name__}: {first_line(error)} (traceback in {folder.log.name})"
         _write_ending(task, folder, started, "failed", reason)
         return "failed", reason
     finally:

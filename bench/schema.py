@@ -33,6 +33,12 @@ def describe(error: ValidationError, model: type[BaseModel]) -> list[Fault]:
         match item["type"]:
             case "extra_forbidden":
                 message = unknown("key", str(loc[-1]), _allowed(schema, item["loc"][:-1]))
+            case "tuple_type":
+                message = f"Give a list, not {given!r}."
+            case "model_type" | "model_attributes_type" | "dict_type":
+                message = f"Give keys and values, not {given!r}."
+            case "missing" if isinstance(loc[-1], int):
+                loc, message = loc[:-1], "A value is missing in this list."
             case "missing":
                 message = f"The key {str(loc[-1])!r} is required."
             case "union_tag_invalid":

@@ -3,6 +3,7 @@
 import ast
 import hashlib
 from importlib.machinery import PathFinder
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -61,16 +62,15 @@ def _modules(name: str) -> dict[str, Path]:
 
 
 def _file(module: str) -> Path | None:
-    search: list[str] | None = None
-    parts = module.split(".")
-    for length in range(1, len(parts) + 1):
-        full = ".".join(parts[:length])
-        spec = PathFinder.find_spec(full, search)
-        if spec is None and search is None:
-            spec = PathFinder.find_spec(full, [str(Path.cwd())])
+    """Find a module's file in the installed packages or the working directory."""
+    top, *rest = module.split(".")
+    spec = find_spec(top) or PathFinder.find_spec(top, [str(Path.cwd())])
+    name = top
+    for part in rest:
         if spec is None:
             return None
-        search = list(spec.submodule_search_locations or [])
+        name = f"{name}.{part}"
+        spec = PathFinder.find_spec(name, list(spec.submodule_search_locations or []))
     return Path(spec.origin) if spec is not None and spec.origin else None
 
 

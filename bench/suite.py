@@ -148,6 +148,8 @@ class ModelSpec(Frozen):
         [(part, source)] = value.items()
         if not isinstance(source, str) or not source:
             raise ValueError(f"Weights are a name or a file, not {source!r}.")
+        if not source.endswith(WEIGHT_SUFFIXES) and part == "model":
+            raise ValueError(f"Weights by name, {source!r}, are for encoders; give a file.")
         if not source.endswith(WEIGHT_SUFFIXES):
             return {"part": part, "source": source}
         file = _find_weights(source, info.context["folder"])

@@ -195,7 +195,7 @@ def _located(path: Path, document: yaml_file.Document, faults: Iterable[Fault]) 
     for fault in faults:
         place = document.place(fault.path) or str(path)
         keys = ".".join(str(key) for key in document.keys(fault.path))
-        keys = keys.removesuffix(" (again)")
+        keys = "" if place.startswith("--set") else keys.removesuffix(" (again)")
         lines.append(f"{place}: {keys + ': ' if keys else ''}{fault.message}")
 
     def position(line: str) -> tuple[str, int]:

@@ -140,7 +140,7 @@ def parse_value(text: str) -> Any:
     try:
         node = yaml.compose(text, Loader=_Loader)
     except yaml.YAMLError as error:
-        raise UserError(f"Not a YAML value: {text!r}.") from error
+        raise UserError(f"--set: not a YAML value: {text!r}.") from error
     return None if node is None else _construct(node, (), Path("--set"), Document(), ())
 
 

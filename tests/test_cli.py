@@ -55,6 +55,14 @@ def test_help_imports_nothing_heavy() -> None:
     assert "--dry-run" in bench("run", "--help").stdout
 
 
+def test_any_folder_will_do(tmp_path: Path) -> None:
+    """The packages are found wherever they are installed, not in the working directory alone."""
+    command = [sys.executable, "-m", "bench", "list", "models"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "custom/enet" in done.stdout
+
+
 def test_finished_cases_are_skipped(finished: Path) -> None:
     done = bench("run", finished / "tiny.yaml", "--out", finished / "out")
     assert "1 cases, 1 done before, 0 to go" in done.stdout

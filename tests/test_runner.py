@@ -204,7 +204,7 @@ def test_a_failure_is_recorded_and_the_rest_goes_on(run: Run, tmp_path: Path) ->
     record = read_record(folder)
     assert record is not None
     assert record.status == "failed"
-    assert str(record.reason).startswith("ZeroDivisionError: planted (traceback in ")
+    assert str(record.reason).startswith("ZeroDivisionError: planted (traceback in log.txt)")
     assert "Traceback" in CaseFolder(folder).log.read_text()
     [again] = run(text.replace("enet: {arch", "zz: {arch"))
     assert "earlier; --retry-failed" in str(again.reason)

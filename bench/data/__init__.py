@@ -34,6 +34,9 @@ def find(name: str) -> type[Dataset]:
     found = resolve(name)
     if not (isinstance(found, type) and issubclass(found, Dataset)):
         raise UserError(f"{name} is not a subclass of bench.data.Dataset.")
+    missing = [a for a in ("title", "splits", "citation", "licence") if not hasattr(found, a)]
+    if missing:
+        raise UserError(f"{name} lacks the class attribute {' and '.join(missing)}.")
     return found
 
 
@@ -47,6 +50,9 @@ def open_dataset(
     """
     dataset = find(name)
     folder = roots.get(key, roots.get(name, Path(os.path.expanduser(root)) if root else None))
+    plain = key if ":" in name else name
     if folder is None and dataset.needs_root and os.environ.get("BENCH_DATA"):
-        folder = Path(os.environ["BENCH_DATA"]) / name
-    return dataset(folder, dataset.Options.model_validate(dict(options)))
+        folder = Path(os.environ["BENCH_DATA"]) / plain
+    opened = dataset(folder, dataset.Options.model_validate(dict(options)))
+    opened.name = plain
+    return opened

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
 from bench.errors import UserError
+from bench.lookup import USER_CODE_ERRORS
 
 IGNORE_INDEX = 255
 Pair = tuple[NDArray[np.uint8], NDArray[np.uint8]]
@@ -78,6 +79,7 @@ class Dataset(ABC):
     version: ClassVar[int] = 1  # raised when the same files are read differently
 
     def __init__(self, root: Path | None, options: Any) -> None:
+        self.name = type(self).__name__.lower()
         self.root = root
         self.options = options
 
@@ -115,18 +117,46 @@ class Dataset(ABC):
             parts.append(f"{sample.id} {sizes}")
         return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
 
+    def checked(self, sample: Sample) -> Pair:
+        """Read a sample and hold it to what `read` promises.
+
+        Raises:
+            UserError: naming the sample, for what a user's own dataset does wrong too.
+        """
+        try:
+            image, target = self.read(sample)
+            fault = _fault(image, target, self.labels(self.options).num_classes)
+        except USER_CODE_ERRORS as error:
+            fault = f"{type(error).__name__}: {error}"
+        if fault:
+            raise UserError(f"{self.name}, sample {sample.id!r}: {fault}")
+        return image, target
+
     def require_root(self) -> Path:
         """Return the folder of the files.
 
         Raises:
             UserError: where it was not given or is no folder, with the layout it should have.
         """
-        name = type(self).__name__.lower()
         if self.root is None:
             raise UserError(
-                f"Dataset {name!r} has no folder. Give --root {name}=PATH, root: in the suite, "
-                f"or put it at $BENCH_DATA/{name}."
+                f"Dataset {self.name!r} has no folder. Give --root {self.name}=PATH, root: in the "
+                f"suite, or put it at $BENCH_DATA/{self.name}."
             )
         if not self.root.is_dir():
-            raise UserError(f"No folder {self.root} for dataset {name!r}. {self.layout}")
+            raise UserError(f"No folder {self.root} for dataset {self.name!r}. {self.layout}")
         return self.root
+
+
+def _fault(image: Any, target: Any, num_classes: int) -> str:
+    """Say what is wrong with a pair; nothing where it is as it should be."""
+    for name, array, num_dims in (("image", image, 3), ("target", target, 2)):
+        if not isinstance(array, np.ndarray) or array.dtype != np.uint8 or array.ndim != num_dims:
+            found = getattr(array, "dtype", type(array).__name__), getattr(array, "shape", "")
+            return f"the {name} is {found[0]} {found[1]}, not uint8 with {num_dims} dimensions."
+    if image.shape != (*target.shape, 3):
+        return f"image {image.shape} and target {target.shape} do not belong together."
+    present = np.flatnonzero(np.bincount(target.ravel(), minlength=256)[num_classes:IGNORE_INDEX])
+    if present.size:
+        return f"label {present[0] + num_classes} outside the classes 0..{num_classes - 1} and 255."
+    return ""

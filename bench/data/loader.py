@@ -50,8 +50,9 @@ class Images(TorchDataset[Item | UserError]):
             image, target = self.prepare(sample, epoch, index)
         except UserError as error:
             return error
-        image = np.ascontiguousarray(image.transpose(2, 0, 1))
-        return torch.from_numpy(image), torch.from_numpy(np.ascontiguousarray(target)), sample.id
+        image = np.require(image.transpose(2, 0, 1), requirements=["C", "W"])
+        target = np.require(target, requirements=["C", "W"])
+        return torch.from_numpy(image), torch.from_numpy(target), sample.id
 
     def prepare(self, sample: Sample, epoch: int, index: int) -> Any:
         """Return image (H, W, 3) and target (h, w) as the network and the scores take them."""
@@ -70,7 +71,7 @@ class TrainImages(Images):
 
     def prepare(self, sample: Sample, epoch: int, index: int) -> Any:
         """Resize both, then augment."""
-        pair = resize(self.dataset.read(sample), self.size)
+        pair = resize(self.dataset.checked(sample), self.size)
         return self.augment(pair, (self.seed, epoch, index)) if self.augment else pair
 
 
@@ -89,7 +90,7 @@ class EvalImages(Images):
 
     def prepare(self, sample: Sample, epoch: int, index: int) -> Any:
         """Resize the image; the target only where the input's resolution is scored."""
-        image, target = self.dataset.read(sample)
+        image, target = self.dataset.checked(sample)
         if self.score_at == "input":
             return resize((image, target), self.size)
         return (resize_image(image, self.size) if self.size else image), target

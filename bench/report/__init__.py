@@ -37,8 +37,11 @@ def report(targets: Sequence[Path], out: Path, settings: Sequence[str] = ()) -> 
     reports = [_report(folder, resolved) for folder, resolved in found]
     made = [one for one in reports if one is not None]
     if not made:
-        where = ", ".join(str(target) for target in targets or [out])
-        raise UserError(f"No results in {where}. bench run SUITE makes some.")
+        where = [folder for folder, _ in found] or list(targets) or [out]
+        apart = sorted(f.name for w in where for f in w.parent.glob(f"{w.name}@*"))
+        hint = f" There are {', '.join(apart)}: name a folder, or give --set." if apart else ""
+        listed = ", ".join(map(str, where))
+        raise UserError(f"No results in {listed}. bench run SUITE makes some.{hint}")
     return made
 
 
@@ -66,8 +69,8 @@ def _find(target: Path, out: Path, settings: Sequence[str]) -> Iterable[tuple[Pa
 
 def _report(folder: Path, resolved: Resolved) -> Report | None:
     """Report on one suite's folder; None where it holds no record."""
-    frame = load(folder)
-    if frame.empty:
+    frame = load(folder) if folder.is_dir() else None
+    if frame is None or frame.empty:
         return None
     ids = [case.id for case in resolved.cases]
     here = frame[frame["id"].isin(ids)]

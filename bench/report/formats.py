@@ -52,6 +52,8 @@ class Figure:
         if math.isnan(self.value):
             return EMPTY
         mean = f"{self.value:.{self.digits}f}"
+        if self.value and not float(mean):
+            mean = f"{self.value:.1g}"  # small, not nothing
         return (
             mean if math.isnan(self.spread) else f"{mean}{plus_minus}{self.spread:.{self.digits}f}"
         )

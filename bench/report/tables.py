@@ -48,7 +48,8 @@ def build_tables(suite: Suite, frame: pd.DataFrame) -> list[Table]:
                 caption = table.caption or f"{key}: {_caption(protocol)}"
                 ordered = _ordered(group, table.order)
                 columns = table.columns
-                tables.append(_plain_table(key, f"{name}-{key}", caption, columns, ordered, failed))
+                own = _plain_table(key, f"{name}-{key}", caption, columns, ordered, failed)
+                tables.append(replace(own, notes=[f"{_caption(protocol)}.", *own.notes]))
     tables += _reported(suite, frame)
     return _with_own_names(tables)
 
@@ -104,7 +105,9 @@ def _complexity(
 ) -> Table:
     rows = merged[merged["evaluation"] == evaluation]
     sizes = ", ".join(dict.fromkeys(rows["macs_size"]))
-    caption = f"Complexity on {dataset}; MACs of one image of {sizes}"
+    limits = [json.loads(protocol)["limit"] for protocol in rows["protocol"]]
+    limit = f", limited to {limits[0]}" if limits[0] is not None else ""
+    caption = f"Complexity on {dataset}{limit}; MACs of one image of {sizes}"
     table = _plain_table("complexity", f"{name}-complexity", caption, COMPLEXITY, rows, failed)
     notes = [
         f"{row['label']}: {row['num_unreached'] / 1e6:.2f} M of its parameters get no gradient."
@@ -139,8 +142,15 @@ def _metrics(
     caption = f"Scores on {dataset}: {' and '.join(groups)}"
     failures = _failed_rows(failed, len(headers))
     return [
-        Table("metrics", f"{name}-metrics", caption, headers, rows + failures, _conditions(merged))
-        for rows in tables.values()
+        Table(
+            "metrics",
+            f"{name}-metrics",
+            caption,
+            headers,
+            rows + failures,
+            [*(f"{_caption(json.loads(p))}." for p in protocols), *_conditions(merged)],
+        )
+        for protocols, rows in tables.items()
     ]
 
 
@@ -236,8 +246,11 @@ def _conditions(rows: pd.DataFrame) -> list[str]:
     seeds = sorted(set(rows["num_seeds"]))
     if seeds[-1] > 1:
         notes.append(f"Mean ± standard deviation over {' or '.join(map(str, seeds))} seeds.")
-    if "epoch_s" in rows and rows["epoch_s"].isna().any():
+    if (rows["epoch_s"].isna() & (rows["epochs"] > 0)).any():
         notes.append("No time per epoch where only one was trained: the first is a warm-up.")
+    if (rows["epochs"] == 0).any():
+        who = ", ".join(dict.fromkeys(rows["label"][rows["epochs"] == 0]))
+        notes.append(f"Not trained here, scored with the weights given: {who}.")
     return notes
 
 

@@ -1,5 +1,6 @@
 """Every dataset keeps its promises; each layout is tried on a tiny copy of the real one."""
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -108,6 +109,43 @@ def test_a_dataset_of_ones_own() -> None:
     assert find("bench.data.camvid:CamVid") is DATASETS["camvid"]
     with pytest.raises(UserError, match="is not a subclass of bench.data.Dataset"):
         find("math:pi")
+
+
+class Own(DATASETS["shapes"]):
+    """Shapes that a test spoils."""
+
+    spoil = staticmethod(lambda image, target: (image, target))
+
+    def read(self, sample):
+        return self.spoil(*super().read(sample))
+
+
+def test_what_a_dataset_reads_is_checked(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(image, target):
+        raise KeyError("boo")
+
+    spoilt = {
+        "target is int64": lambda i, t: (i, t.astype(np.int64)),
+        "image is uint8 (96, 96), not uint8 with 3": lambda i, t: (i[..., 0], t),
+        "do not belong together": lambda i, t: (i[:-1], t),
+        "label 9 outside the classes 0..5 and 255": lambda i, t: (
+            i,
+            np.where(t == 1, 9, t).astype(np.uint8),
+        ),
+        "KeyError: 'boo'": fails,
+    }
+    own = open_dataset("own", f"{__name__}:Own", None, {}, {})
+    samples = own.samples("train")
+    for message, spoil in spoilt.items():
+        monkeypatch.setattr(Own, "spoil", staticmethod(spoil))
+        expected = r"^own, sample 'train/0000\d': .*" + re.escape(message)
+        with pytest.raises(UserError, match=expected):
+            _ = [own.checked(sample) for sample in samples[:9]]
+
+
+def test_a_dataset_of_ones_own_says_what_it_lacks() -> None:
+    with pytest.raises(UserError, match="lacks the class attribute title and splits"):
+        find("bench.data.dataset:Dataset")
 
 
 def test_the_real_camvid(shared: Path) -> None:
