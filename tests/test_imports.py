@@ -28,7 +28,7 @@ TABLE = {
     "scores": set(),
     # data
     "data.__init__": {"data", "errors", "lookup"},
-    "data.dataset": {"errors"},
+    "data.dataset": {"errors", "lookup"},
     "data.files": {"data", "errors"},
     "data.camvid": {"data", "errors"},
     "data.voc2012": {"data", "errors"},
