@@ -8,10 +8,10 @@ from zipfile import BadZipFile
 
 import torch
 
+from bench.atomic import write_atomically
 from bench.device import Numerics, random_states, set_random_states
 from bench.errors import UserError
 from bench.models import Segmenter, first_line
-from bench.record import write_atomically
 from bench.train import TrainState
 
 History = list[dict[str, Any]]

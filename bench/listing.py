@@ -6,6 +6,8 @@ import shutil
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
+from pydantic import ValidationError
+
 from bench import catalog, data, yaml_file
 from bench.errors import UserError
 from bench.lookup import pick
@@ -28,9 +30,12 @@ def listed(kind: str, pattern: str) -> list[str]:
 
 def _datasets() -> Iterable[str]:
     for name, dataset in data.DATASETS.items():
-        labels = dataset.labels(dataset.Options.model_validate({}))
-        splits = ", ".join(dataset.splits)
-        yield f"{name:10}  {dataset.title}: {labels.num_classes} classes; {splits}"
+        try:
+            labels = dataset.labels(dataset.Options.model_validate({}))
+            classes = f"{labels.num_classes} classes"
+        except ValidationError:
+            classes = "classes given in the suite"
+        yield f"{name:12}  {dataset.title}: {classes}; {', '.join(dataset.splits)}"
 
 
 def _suites() -> Iterable[str]:

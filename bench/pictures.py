@@ -7,9 +7,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from bench.atomic import write_atomically
 from bench.data import IGNORE_INDEX, Labels
 from bench.data.transforms import resize_image
-from bench.record import write_atomically
 
 VOID_COLOUR = (224, 224, 192)
 RIGHT, WRONG = (60, 60, 60), (230, 40, 40)

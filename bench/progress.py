@@ -12,7 +12,8 @@ from rich.live import Live
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn
 
-from bench.record import CaseFolder, read_json
+from bench.atomic import read_json
+from bench.record import CaseFolder
 
 POLL_S = 0.5
 

@@ -1,15 +1,14 @@
-"""Records: what a case left on disk, the layout of its folder, atomic writes, the lock."""
+"""Records: what a case left on disk, the layout of its folder, the lock."""
 
 import hashlib
-import json
 import os
 import re
 import shutil
 import socket
 import time
 import warnings
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -17,6 +16,7 @@ from typing import Any, Literal
 from filelock import FileLock, Timeout
 from pydantic import BaseModel, ValidationError
 
+from bench.atomic import read_json, write_json, write_text
 from bench.case import Case
 from bench.errors import UserError
 from bench.suite import Evaluation, Suite
@@ -179,49 +179,6 @@ class CaseFolder:
         """Write a sign of life."""
         signs = {"pid": os.getpid(), "host": socket.gethostname(), "time": time.time()}
         write_json(self.alive, signs | progress, sync=False)
-
-
-def write_atomically(file: Path, write: Callable[[Path], None], sync: bool = True) -> None:
-    """Let a file appear whole or not at all.
-
-    Raises:
-        UserError: where it cannot be written, with the reason.
-    """
-    beside = file.with_name(f".{file.name}.{os.getpid()}.tmp")
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        write(beside)
-        if sync:
-            with beside.open("rb") as stream:
-                os.fsync(stream.fileno())
-        os.replace(beside, file)
-    except OSError as error:
-        raise UserError(f"Cannot write {file}: {error.strerror or error}.") from error
-    finally:
-        with suppress(OSError):
-            beside.unlink(missing_ok=True)
-
-
-def write_text(file: Path, text: str, sync: bool = True) -> None:
-    """Write a text file atomically."""
-    write_atomically(file, lambda beside: _write(beside, text), sync)
-
-
-def _write(file: Path, text: str) -> None:
-    file.write_text(text, encoding="utf-8")
-
-
-def write_json(file: Path, value: Any, sync: bool = True) -> None:
-    """Write JSON atomically."""
-    write_text(file, json.dumps(value, indent=1, allow_nan=False) + "\n", sync)
-
-
-def read_json(file: Path) -> Any:
-    """Read JSON; None where there is no file or it is not whole."""
-    try:
-        return json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
 
 
 def read_record(folder: Path) -> Record | None:

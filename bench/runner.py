@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 import torch
 
+from bench.atomic import write_atomically, write_json, write_text
 from bench.case import Case
 from bench.checkpoint import recorded_numerics
 from bench.data.loader import TrainImages, limited
@@ -32,17 +33,7 @@ from bench.heartbeat import Heartbeat, Interrupted
 from bench.losses import build_loss
 from bench.models import Segmenter, build_model, first_line
 from bench.profiling import complexity
-from bench.record import (
-    CaseFolder,
-    Held,
-    Record,
-    clear,
-    now,
-    read_record,
-    write_atomically,
-    write_json,
-    write_text,
-)
+from bench.record import CaseFolder, Held, Record, clear, now, read_record
 from bench.scoring import Scorer, open_case_dataset, unscored
 from bench.suite import Evaluation, Normalize
 from bench.training import train_case

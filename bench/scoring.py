@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from bench import scores
+from bench.atomic import write_atomically, write_text
 from bench.case import Case
 from bench.data import Dataset, Labels, open_dataset
 from bench.data.loader import EvalImages, eval_loader, eval_size, limited
@@ -17,13 +18,7 @@ from bench.errors import UserError
 from bench.evaluate import Counts, evaluate, predict
 from bench.losses import PixelLoss
 from bench.pictures import save, strip
-from bench.record import (
-    CaseFolder,
-    EvaluationRecord,
-    read_evaluations,
-    write_atomically,
-    write_text,
-)
+from bench.record import CaseFolder, EvaluationRecord, read_evaluations
 from bench.suite import Evaluation
 
 NUM_PICTURES = 4

@@ -53,7 +53,7 @@ class DatasetSpec(Frozen):
         except UserError as error:
             raise Faults([Fault(("name",), str(error))]) from error
         try:
-            resolved = dataset.Options.model_validate(options)
+            resolved = dataset.Options.model_validate(options, context=info.context)
         except ValidationError as error:
             raise Faults(describe(error, dataset.Options)) from error
         return known | resolved.model_dump(mode="json")

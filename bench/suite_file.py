@@ -52,8 +52,8 @@ def load(
         for one in _spelled_out(setting, document.data):
             _apply(one, document)
     _spread_recipe(document)
-    faults = [*document.faults, *_name_faults(document.data)]
     context = {"folder": path.parent, "check_transform": check_transform}
+    faults = [*document.faults, *_name_faults(document.data, context)]
     try:
         suite = Suite.model_validate(document.data, context=context)
     except ValidationError as error:
@@ -115,7 +115,7 @@ def _spread_recipe(document: yaml_file.Document) -> None:
     document.data["recipes"] = recipes
 
 
-def _name_faults(suite: dict[str, Any]) -> Iterator[Fault]:
+def _name_faults(suite: dict[str, Any], context: Any) -> Iterator[Fault]:
     """Find names that refer to nothing, in data that need not be valid otherwise."""
     names = {kind: list(_mapping(suite.get(f"{kind}s"))) for kind in ("dataset", "model", "recipe")}
     names["recipe"] = names["recipe"] or ["default"]
@@ -137,10 +137,10 @@ def _name_faults(suite: dict[str, Any]) -> Iterator[Fault]:
     seeds = suite.get("seeds")
     if isinstance(seeds, list) and len({str(seed) for seed in seeds}) < len(seeds):
         yield Fault(("seeds",), "A seed is given twice.")
-    yield from _split_faults(suite)
+    yield from _split_faults(suite, context)
 
 
-def _split_faults(suite: dict[str, Any]) -> Iterator[Fault]:
+def _split_faults(suite: dict[str, Any], context: Any) -> Iterator[Fault]:
     """Find splits that a dataset has not, and evaluations that a suite has not."""
     splits, evaluations = _mapping(suite.get("splits")), _mapping(suite.get("evaluations"))
     used: dict[tuple[str | int, ...], Any]
@@ -151,13 +151,17 @@ def _split_faults(suite: dict[str, Any]) -> Iterator[Fault]:
     for name, evaluation in evaluations.items():
         used["evaluations", name, "split"] = _mapping(evaluation).get("split")
     for key, spec in _mapping(suite.get("datasets")).items():
+        given = {k: v for k, v in _mapping(spec).items() if k not in ("name", "root")}
         try:
-            known = data.find(str(_mapping(spec).get("name", key))).splits
-        except UserError:
-            continue  # an unknown dataset is a fault of its own
+            dataset = data.find(str(_mapping(spec).get("name", key)))
+            opened = dataset(None, dataset.Options.model_validate(given, context=context))
+        except (UserError, ValidationError):
+            continue  # an unknown dataset or option is a fault of its own
         for path, split in used.items():
-            if isinstance(split, str) and split not in known:
-                yield Fault(path, f"Dataset {key!r}: {unknown('split', split, known)}")
+            if split in opened.withheld:
+                yield Fault(path, f"Dataset {key!r}: {opened.withheld[split]}")
+            elif isinstance(split, str) and split not in opened.splits:
+                yield Fault(path, f"Dataset {key!r}: {unknown('split', split, opened.splits)}")
     scored = list(evaluations) or [*(report or ["val"]), splits.get("train", "train")]
     for key, table in _mapping(suite.get("tables")).items():
         wanted = _mapping(table).get("evaluation")

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from bench import scores
+from bench.atomic import write_text
 from bench.checkpoint import History, load_checkpoint, save_checkpoint
 from bench.data.loader import TrainImages, limited, train_loader
 from bench.errors import UserError
@@ -21,7 +22,7 @@ from bench.models import Segmenter
 from bench.optim import build_optimizer, learning_rate
 from bench.profiling import peak_memory_mib, reset_peak_memory, state_bytes
 from bench.recipe import Recipe
-from bench.record import CaseFolder, Training, write_text
+from bench.record import CaseFolder, Training
 from bench.scoring import Scorer
 from bench.suite import Evaluation
 from bench.train import TrainState, train_epoch

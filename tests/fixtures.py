@@ -7,18 +7,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from scipy.io import savemat
 
+from bench.atomic import write_text
 from bench.case import Case, expand
-from bench.data.voc2012 import LABELS as VOC
-from bench.record import (
-    CaseFolder,
-    EvaluationRecord,
-    Record,
-    Resolved,
-    Training,
-    write_resolved,
-    write_text,
-)
+from bench.data.camvid import ORIGINAL
+from bench.data.voc import voc_colour
+from bench.record import CaseFolder, EvaluationRecord, Record, Resolved, Training, write_resolved
 from bench.suite import Evaluation, Suite
 
 SUITE = {
@@ -148,21 +143,78 @@ def make_camvid(root: Path) -> Path:
     return root
 
 
-def make_voc(root: Path) -> Path:
-    base = root / "VOC2012"
+def make_folder(root: Path, mask: list[list[int]]) -> Path:
+    """Make a user's folder in the default layout: JPEG images and index masks of one pattern."""
+    for split, names in (("train", "ab"), ("val", "c"), ("test", "d")):
+        for folder in ("images", "masks"):
+            (root / folder / split).mkdir(parents=True, exist_ok=True)
+        for name in names:
+            values = np.array(mask, np.uint8)
+            tone = np.full((*values.shape, 3), 9 * ord(name) % 256, np.uint8)
+            Image.fromarray(tone).save(root / "images" / split / f"{name}.jpg")
+            Image.fromarray(values).save(root / "masks" / split / f"{name}.png")
+    return root
+
+
+def make_voc(root: Path, year: str = "2012") -> Path:
+    base = root / f"VOC{year}"
     for folder in ("JPEGImages", "SegmentationClass", "ImageSets/Segmentation"):
         (base / folder).mkdir(parents=True)
     names = {"train": ["2007_000001", "2007_000002"], "val": ["2007_000003"]}
     names["trainval"] = names["train"] + names["val"]
+    if year == "2007":
+        names["test"] = ["2007_000004"]
     for split, ids in names.items():
         (base / "ImageSets/Segmentation" / f"{split}.txt").write_text("\n".join(ids) + "\n")
-        for i, name in enumerate(ids):
-            grey = np.full((9, 7, 3), 40 * i, np.uint8)
-            Image.fromarray(grey).save(base / "JPEGImages" / f"{name}.jpg")
-            mask = Image.new("P", (7, 9))
-            mask.putdata([255, 0, 20, 15, 1, 0, 255] * 9)
-            mask.putpalette([c for colour in VOC.palette for c in colour])
-            mask.save(base / "SegmentationClass" / f"{name}.png")
+        for name in ids:
+            make_photo(base / "JPEGImages" / f"{name}.jpg", 40 * int(name[-1]))
+            make_voc_mask(base / "SegmentationClass" / f"{name}.png")
+    return root
+
+
+def make_photo(file: Path, tone: int) -> None:
+    Image.fromarray(np.full((9, 7, 3), tone, np.uint8)).save(file)
+
+
+def make_voc_mask(file: Path) -> None:
+    mask = Image.new("P", (7, 9))
+    mask.putdata([255, 0, 20, 15, 1, 0, 255] * 9)
+    mask.putpalette([c for label in range(256) for c in voc_colour(label)])
+    mask.save(file)
+
+
+def make_voc_aug(root: Path) -> Path:
+    """Make VOC 2012 and, as SBD itself has them, two .mat files more, one of them of VOC's val."""
+    make_voc(root)
+    sbd = root / "benchmark_RELEASE" / "dataset"
+    for folder in ("cls", "img"):
+        (sbd / folder).mkdir(parents=True)
+    (sbd / "train.txt").write_text("2008_000005\n")
+    (sbd / "val.txt").write_text("2007_000003\n2007_000002\n")
+    for name in ("2008_000005", "2007_000003", "2007_000002"):
+        make_photo(sbd / "img" / f"{name}.jpg", 40 * int(name[-1]))
+        labels = np.array([[0, 0, 20, 15, 1, 0, 0]] * 9, np.uint8)
+        struct = {"Boundaries": np.zeros((20, 1)), "Segmentation": labels}
+        struct["CategoriesPresent"] = np.array([[20], [15], [1]], np.uint8)
+        savemat(sbd / "cls" / f"{name}.mat", {"GTcls": struct})
+    return root
+
+
+def make_camvid_colour(root: Path) -> Path:
+    """Make the original colour masks of CamVid, with class_dict.csv as it is passed round."""
+    root.mkdir(exist_ok=True)
+    lines = [f"{name},{r}, {g},{b}\n" for name, ((r, g, b), _) in ORIGINAL.items()]
+    (root / "class_dict.csv").write_text("name,r,g,b\n" + "".join(lines))
+    colours = np.array([colour for colour, _ in ORIGINAL.values()], np.uint8)
+    for split in ("train", "val", "test"):
+        for folder in (split, f"{split}_labels"):
+            (root / folder).mkdir()
+        for name in ("0001TP_006690", "0001TP_006720"):
+            make_photo(root / split / f"{name}.png", int(name[-3]) * 9)
+            # 63 pixels: every class in order, then Void
+            mask = np.zeros((63, 3), np.uint8)
+            mask[: len(colours)] = colours
+            Image.fromarray(mask.reshape(9, 7, 3)).save(root / f"{split}_labels" / f"{name}_L.png")
     return root
 
 

@@ -270,7 +270,7 @@ def test_bad_files_fail_their_case_alone(
     root = make_camvid(tmp_path / "camvid")
     message = plant(root)
     text = CAMVID.replace(
-        "datasets: {camvid: {}}", "datasets: {camvid: {}, shapes: {num_train: 4}}"
+        "datasets: {camvid: {}}", "datasets: {camvid: {partial: true}, shapes: {num_train: 4}}"
     )
     text = text.replace("batch_size: 2", "batch_size: 2, size: [32, 32]")
     args = ["run", write_suite(text), "--root", f"camvid={root}", "--out", tmp_path / "o"]

@@ -4,16 +4,10 @@ from pathlib import Path
 
 import pytest
 
+from bench.atomic import read_json, write_json, write_text
 from bench.environment import environment
 from bench.errors import UserError
-from bench.record import (
-    CaseFolder,
-    Held,
-    read_json,
-    read_record,
-    write_json,
-    write_text,
-)
+from bench.record import CaseFolder, Held, read_record
 
 
 def test_a_file_appears_whole_or_not_at_all(tmp_path: Path, monkeypatch) -> None:

@@ -55,7 +55,7 @@ exclude: [{model: c}]
     found = faults(file)
     expected = [
         (3, "Unknown key 'sizee'. Did you mean 'size'"),
-        (4, "Unknown dataset 'vocc2012'. Did you mean 'voc2012'?"),
+        (4, "Unknown dataset 'vocc2012'. Did you mean 'voc2012'"),
         (6, "Unknown model 'smp/unett'. Did you mean 'smp/unet'"),
         (7, "Unknown encoder 'resnet81'. Did you mean 'resnet18'"),
         (9, "Unknown key 'epoch'. Did you mean 'epochs'"),

@@ -6,16 +6,21 @@ from pathlib import Path
 from typing import Any
 
 from bench.data.camvid import CamVid
-from bench.data.dataset import IGNORE_INDEX, Dataset, Labels, Pair, Sample, identity
+from bench.data.dataset import IGNORE_INDEX, Dataset, FileFault, Labels, Pair, Sample, identity
+from bench.data.folder import Folder
 from bench.data.shapes import Shapes
+from bench.data.voc2007 import VOC2007
 from bench.data.voc2012 import VOC2012
+from bench.data.voc2012_aug import VOC2012Aug
 from bench.errors import UserError
 from bench.lookup import pick, resolve
+from bench.source import source_hash
 
 __all__ = [
     "DATASETS",
     "IGNORE_INDEX",
     "Dataset",
+    "FileFault",
     "Labels",
     "Pair",
     "Sample",
@@ -24,7 +29,14 @@ __all__ = [
     "open_dataset",
 ]
 
-DATASETS: dict[str, type[Dataset]] = {"camvid": CamVid, "shapes": Shapes, "voc2012": VOC2012}
+DATASETS: dict[str, type[Dataset]] = {
+    "camvid": CamVid,
+    "folder": Folder,
+    "shapes": Shapes,
+    "voc2007": VOC2007,
+    "voc2012": VOC2012,
+    "voc2012_aug": VOC2012Aug,
+}
 
 
 def find(name: str) -> type[Dataset]:
@@ -55,4 +67,5 @@ def open_dataset(
         folder = Path(os.environ["BENCH_DATA"]) / plain
     opened = dataset(folder, dataset.Options.model_validate(dict(options)))
     opened.name = plain
+    opened.source = source_hash(name)
     return opened

@@ -3,20 +3,36 @@
 import hashlib
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
+from bench.data.digests import digests
 from bench.errors import UserError
-from bench.lookup import USER_CODE_ERRORS
+from bench.lookup import USER_CODE_ERRORS, unknown
 
 IGNORE_INDEX = 255
+Colour = tuple[int, int, int]
 Pair = tuple[NDArray[np.uint8], NDArray[np.uint8]]
+
+
+class FileFault(UserError):
+    """A file of a dataset that cannot be used as it is.
+
+    kind: what `bench data check` counts it as, such as "unreadable file".
+    """
+
+    def __init__(self, kind: str, message: str) -> None:
+        super().__init__(message)
+        self.kind = kind
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.kind, str(self))
 
 
 @dataclass(frozen=True)
@@ -24,7 +40,7 @@ class Labels:
     """The classes of a dataset, in the order of their indices."""
 
     names: tuple[str, ...]
-    palette: tuple[tuple[int, int, int], ...]
+    palette: tuple[Colour, ...]
 
     @property
     def num_classes(self) -> int:
@@ -39,6 +55,27 @@ class Sample:
     id: str
     image: Path | None = None
     mask: Path | None = None
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """The files that there should be."""
+        return tuple(file for file in (self.image, self.mask) if file is not None)
+
+
+class NoOptions(BaseModel):
+    """What a suite may set; unknown keys are faults."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class OfficialOptions(NoOptions):
+    """The option of every dataset whose splits have official sizes."""
+
+    partial: bool = Field(
+        False,
+        description="accept a part of the official images",
+        json_schema_extra={"identity": False},
+    )
 
 
 def identity(options: BaseModel) -> dict[str, Any]:
@@ -60,61 +97,123 @@ def identity(options: BaseModel) -> dict[str, Any]:
 
 
 class Dataset(ABC):
-    """A dataset that a suite can name; subclasses give the class attributes and three methods.
+    """A dataset that a suite can name; subclasses give the class attributes and four methods.
 
     Reading is pure: the same sample gives the same arrays in any process.
     """
 
-    class Options(BaseModel):
-        """What a suite may set; unknown keys are faults."""
+    Options: ClassVar[type[BaseModel]] = NoOptions
 
-        model_config = ConfigDict(extra="forbid", frozen=True)
-
-    title: ClassVar[str]
-    splits: ClassVar[tuple[str, ...]]
-    citation: ClassVar[str]
-    licence: ClassVar[str]
+    title: str
+    splits: tuple[str, ...]
+    citation: str
+    licence: str
     layout: ClassVar[str] = ""
     needs_root: ClassVar[bool] = True
     version: ClassVar[int] = 1  # raised when the same files are read differently
+    unions: ClassVar[Mapping[str, tuple[str, ...]]] = {}  # splits that are made of others
+    withheld: ClassVar[Mapping[str, str]] = {}  # splits whose labels are not public, and why
 
     def __init__(self, root: Path | None, options: Any) -> None:
         self.name = type(self).__name__.lower()
         self.root = root
         self.options = options
+        self.source: str | None = None  # a hash of the code, of users' own datasets
+        self._complete: dict[str, Sequence[Sample]] = {}
 
     @classmethod
     @abstractmethod
     def labels(cls, options: Any) -> Labels:
-        """Return names and colours of the classes; reads no files."""
-
-    @abstractmethod
-    def samples(self, split: str) -> Sequence[Sample]:
-        """Return the samples of a split in a fixed order.
+        """Return names and colours of the classes; reads no images.
 
         Raises:
-            UserError: where files are missing.
+            UserError: where a file that names them cannot be read.
         """
 
     @abstractmethod
-    def read(self, sample: Sample) -> Pair:
-        """Return image (H, W, 3) uint8 RGB and target (H, W) uint8, 0..K-1 or 255 for void.
+    def listed(self, split: str) -> Sequence[Sample]:
+        """Return the samples of a split in a fixed order, whether their files exist or not.
+
+        Raises:
+            UserError: where what lists them is missing or malformed.
+        """
+
+    @abstractmethod
+    def read_image(self, sample: Sample) -> NDArray[np.uint8]:
+        """Return an image (H, W, 3) uint8 RGB.
+
+        Raises:
+            UserError: naming the file that cannot be read.
+        """
+
+    @abstractmethod
+    def read_target(self, sample: Sample) -> NDArray[np.uint8]:
+        """Return a target (H, W) uint8, 0..K-1 or 255 for void.
 
         Raises:
             UserError: naming the file that cannot be read or does not fit.
         """
 
+    def read(self, sample: Sample) -> Pair:
+        """Return image and target of a sample."""
+        return self.read_image(sample), self.read_target(sample)
+
+    def expected(self, split: str) -> int | None:
+        """Return how many images a split has officially; None where nobody says."""
+        return None
+
+    def unlisted(self) -> Sequence[Path]:
+        """Return files that look like samples but belong to none; for `bench data check`."""
+        return ()
+
+    def samples(self, split: str) -> Sequence[Sample]:
+        """Return the samples of a split, all of whose files exist.
+
+        Raises:
+            UserError: where files are missing, or fewer or more samples than official.
+        """
+        if split not in self._complete:
+            self._complete[split] = self._check_complete(split)
+        return self._complete[split]
+
+    def _check_complete(self, split: str) -> Sequence[Sample]:
+        if split in self.withheld:
+            raise UserError(f"{self.title}: {self.withheld[split]}")
+        if split not in self.splits:
+            raise UserError(f"{self.title}: {unknown('split', split, self.splits)}")
+        samples = self.listed(split)
+        missing = [file for sample in samples for file in sample.files if not file.is_file()]
+        if missing:
+            more = f" (and {len(missing) - 1} more)" if missing[1:] else ""
+            raise FileFault(
+                "missing file",
+                f"{self.name}, split {split!r}: no file {missing[0]}{more}. {self.layout} "
+                f"`bench data check` lists all that is wrong.",
+            )
+        official = self.expected(split)
+        if official not in (None, len(samples)) and not getattr(self.options, "partial", True):
+            raise UserError(
+                f"{self.title}: {split!r} has {len(samples)} images here, {official} officially. "
+                "Complete the folder, or set partial: true on the dataset to use a part "
+                f"(--set datasets.{self.name}.partial=true)."
+            )
+        return samples
+
     def describe_split(self, split: str) -> str:
-        """Name a split in a protocol; a partial set must say so."""
-        return split
+        """Name a split in a protocol, and how much of it there is where that is not all."""
+        num, official = len(self.samples(split)), self.expected(split)
+        return split if official in (None, num) else f"{split} (part: {num} of {official})"
 
     def fingerprint(self, split: str) -> str:
-        """Identify a split by its options, class names, ids and the sizes of its files in bytes."""
-        options = json.dumps(identity(self.options), sort_keys=True)
-        parts = [str(self.version), repr(self.labels(self.options).names), options]
-        for sample in self.samples(split):
-            sizes = [f.stat().st_size for f in (sample.image, sample.mask) if f is not None]
-            parts.append(f"{sample.id} {sizes}")
+        """Identify a split by its options, class names, ids and the contents of its files."""
+        samples = self.samples(split)
+        contents = digests(self.root, [file for sample in samples for file in sample.files])
+        parts = [
+            f"{self.version} {self.source}",
+            repr(self.labels(self.options).names),
+            json.dumps(identity(self.options), sort_keys=True),
+            *(f"{sample.id} {[contents[file] for file in sample.files]}" for sample in samples),
+        ]
         return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
 
     def checked(self, sample: Sample) -> Pair:
@@ -129,7 +228,7 @@ class Dataset(ABC):
         except USER_CODE_ERRORS as error:
             fault = f"{type(error).__name__}: {error}"
         if fault:
-            raise UserError(f"{self.name}, sample {sample.id!r}: {fault}")
+            raise FileFault("wrong sample", f"{self.name}, sample {sample.id!r}: {fault}")
         return image, target
 
     def require_root(self) -> Path:

@@ -1,13 +1,13 @@
 """Shapes: generated images for trying things out; no files, deterministic by seed and index."""
 
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, PositiveInt
+from pydantic import Field, PositiveInt
 
-from bench.data.dataset import IGNORE_INDEX, Dataset, Labels, Pair, Sample
+from bench.data.dataset import IGNORE_INDEX, Dataset, Labels, NoOptions, Pair, Sample
 
 LABELS = Labels(
     names=("background", "disc", "square", "triangle", "ring", "cross"),
@@ -21,10 +21,8 @@ SPLIT_STREAMS = {"train": 0, "val": 1, "test": 2}
 class Shapes(Dataset):
     """Textured shapes of five classes at many scales, overlapping, with void borders as VOC has."""
 
-    class Options(BaseModel):
+    class Options(NoOptions):
         """What a suite may set."""
-
-        model_config = ConfigDict(extra="forbid", frozen=True)
 
         size: tuple[PositiveInt, PositiveInt] = Field((96, 96), description="[H, W] in pixels")
         num_train: PositiveInt = 160
@@ -35,7 +33,7 @@ class Shapes(Dataset):
     title = "Shapes (generated)"
     splits = ("train", "val", "test")
     licence = "Apache-2.0, as this project"
-    citation: ClassVar[str] = ""
+    citation = ""
     needs_root = False
 
     @classmethod
@@ -43,10 +41,18 @@ class Shapes(Dataset):
         """Return background and the five kinds of shape."""
         return LABELS
 
-    def samples(self, split: str) -> Sequence[Sample]:
+    def listed(self, split: str) -> Sequence[Sample]:
         """Name the images by split and index."""
         num = getattr(self.options, f"num_{split}")
         return [Sample(f"{split}/{index:05d}") for index in range(num)]
+
+    def read_image(self, sample: Sample) -> NDArray[np.uint8]:
+        """Draw one pair and return its image."""
+        return self.read(sample)[0]
+
+    def read_target(self, sample: Sample) -> NDArray[np.uint8]:
+        """Draw one pair and return its target."""
+        return self.read(sample)[1]
 
     def read(self, sample: Sample) -> Pair:
         """Draw one pair; the id is its seed."""

@@ -4,11 +4,12 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from bench.atomic import write_text
 from bench.case import expand
 from bench.errors import Faults, UserError
 from bench.frame import load
 from bench.lookup import pick
-from bench.record import APART, Resolved, read_resolved, results_folder, write_text
+from bench.record import APART, Resolved, read_resolved, results_folder
 from bench.report.formats import FORMATS, Table, markdown
 from bench.report.tables import build_tables
 from bench.suite_file import load as load_suite

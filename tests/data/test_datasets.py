@@ -2,26 +2,42 @@
 
 import re
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
-from fixtures import make_camvid, make_voc
+from fixtures import (
+    make_camvid,
+    make_camvid_colour,
+    make_folder,
+    make_voc,
+    make_voc_aug,
+    make_voc_mask,
+)
+from scipy.io import savemat
 
 from bench.data import DATASETS, Dataset, find, open_dataset
-from bench.data.camvid import LABELS as CAMVID
-from bench.data.voc2012 import LABELS as VOC
+from bench.data.camvid import ORIGINAL, SEGNET
+from bench.data.voc import LABELS as VOC
 from bench.errors import UserError
 
-MAKE: dict[str, Callable[[Path], Path]] = {"camvid": make_camvid, "voc2012": make_voc}
-OPTIONS = {"voc2012": {"partial": True}}
+MAKE: dict[str, Callable[[Path], Path]] = {
+    "camvid": make_camvid,
+    "folder": partial(make_folder, mask=[[0, 1], [1, 0]]),
+    "voc2007": partial(make_voc, year="2007"),
+    "voc2012": make_voc,
+    "voc2012_aug": make_voc_aug,
+}
+PARTIAL = {"partial": True}
+OPTIONS: dict[str, dict] = {"shapes": {}, "folder": {"classes": ["a", "b"]}}
 
 
 @pytest.fixture(params=DATASETS)
 def dataset(request: pytest.FixtureRequest, tmp_path: Path) -> Dataset:
     name = request.param
     root = {name: MAKE[name](tmp_path)} if name in MAKE else {}
-    return open_dataset(name, name, None, OPTIONS.get(name, {}), root)
+    return open_dataset(name, name, None, OPTIONS.get(name, PARTIAL), root)
 
 
 def test_every_split_can_be_read(dataset: Dataset) -> None:
@@ -42,27 +58,32 @@ def test_fingerprints(dataset: Dataset) -> None:
     prints = [dataset.fingerprint(split) for split in dataset.splits]
     assert len(set(prints)) == len(prints)
     assert prints[0] == dataset.fingerprint(dataset.splits[0])
-    assert dataset.citation or not dataset.needs_root
-    assert dataset.licence
+    if dataset.name not in ("shapes", "folder"):
+        assert dataset.citation.startswith("@")
+        assert dataset.citation.count("{") == dataset.citation.count("}")
+        assert dataset.layout
+        assert dataset.licence
 
 
 def test_a_changed_file_changes_the_fingerprint(tmp_path: Path) -> None:
-    camvid = open_dataset("camvid", "camvid", None, {}, {"camvid": make_camvid(tmp_path)})
+    camvid = open_dataset("camvid", "camvid", None, PARTIAL, {"camvid": make_camvid(tmp_path)})
     before = camvid.fingerprint("train"), camvid.fingerprint("val")
     file = tmp_path / "trainannot" / "a0.png"
-    file.write_bytes(file.read_bytes() + b"x")
+    content = bytearray(file.read_bytes())
+    content[-20] ^= 1  # as many bytes as before
+    file.write_bytes(content)
     assert camvid.fingerprint("train") != before[0]
     assert camvid.fingerprint("val") == before[1]
 
 
-@pytest.mark.parametrize("name", MAKE)
+@pytest.mark.parametrize("name", sorted(MAKE.keys() - {"folder"}))
 def test_a_missing_root_is_told(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("BENCH_DATA", raising=False)
     with pytest.raises(UserError, match=f"--root {name}=PATH.*BENCH_DATA/{name}"):
         open_dataset(name, name, None, {}, {}).samples("train")
     with pytest.raises(UserError, match=r"No folder .*gone.*Expected"):
         open_dataset(name, name, None, {}, {name: tmp_path / "gone"}).samples("train")
-    with pytest.raises(UserError, match=r"No file .*train.txt.*Expected"):
+    with pytest.raises(UserError, match=r"No file .*(train|val).txt.*Expected"):
         open_dataset(name, name, str(tmp_path), {}, {}).samples("train")
 
 
@@ -79,7 +100,7 @@ def test_where_a_dataset_is_looked_for(tmp_path: Path, monkeypatch: pytest.Monke
     ("line", "message"),
     [
         ("train/a0.png\n", r"train.txt:1: expected an image and a mask"),
-        ("train/a0.png trainannot/gone.png\n", r"train.txt:1: no file .*gone.png"),
+        ("train/a0.png trainannot/gone.png\n", r"split 'train': no file .*gone.png"),
     ],
 )
 def test_camvid_lists(tmp_path: Path, line: str, message: str) -> None:
@@ -91,12 +112,139 @@ def test_camvid_lists(tmp_path: Path, line: str, message: str) -> None:
 
 def test_a_part_of_voc_must_be_asked_for(tmp_path: Path) -> None:
     roots = {"voc2012": make_voc(tmp_path)}
-    with pytest.raises(UserError, match=r"names 2 images; VOC 2012 train has 1464.*partial"):
+    with pytest.raises(UserError, match=r"'train' has 2 images here, 1464 officially.*partial"):
         open_dataset("voc2012", "voc2012", None, {}, roots).samples("train")
     part = open_dataset("voc2012", "voc2012", None, {"partial": True}, roots)
     assert part.describe_split("train") == "train (part: 2 of 1464)"
     _, target = part.read(part.samples("val")[0])
     assert sorted(set(target.flatten())) == [0, 1, 15, 20, 255]
+
+
+def test_voc_void_can_be_background(tmp_path: Path) -> None:
+    roots = {"voc2012": make_voc(tmp_path)}
+    kept = open_dataset("voc2012", "voc2012", None, PARTIAL, roots)
+    filled = open_dataset("voc2012", "voc2012", None, PARTIAL | {"void": "background"}, roots)
+    sample = kept.samples("train")[0]
+    before, after = kept.read(sample)[1], filled.read(sample)[1]
+    assert np.array_equal(np.where(before == 255, 0, before), after)
+    assert (before == 255).sum() == 18
+    assert kept.fingerprint("train") != filled.fingerprint("train")
+
+
+def test_a_held_back_split_says_why(tmp_path: Path) -> None:
+    voc = open_dataset("voc2012", "voc2012", None, PARTIAL, {"voc2012": make_voc(tmp_path)})
+    with pytest.raises(UserError, match="labels of the test split are kept by the challenge"):
+        voc.samples("test")
+
+
+def test_a_root_above_vocdevkit_does_too(tmp_path: Path) -> None:
+    make_voc(tmp_path / "VOCdevkit")
+    for root in (tmp_path, tmp_path / "VOCdevkit", tmp_path / "VOCdevkit" / "VOC2012"):
+        voc = open_dataset("voc2012", "voc2012", None, PARTIAL, {"voc2012": root})
+        assert len(voc.samples("train")) == 2
+
+
+def voc_aug(root: Path) -> Dataset:
+    return open_dataset("voc2012_aug", "voc2012_aug", None, PARTIAL, {"voc2012_aug": root})
+
+
+def test_sbd_never_brings_val_into_train(tmp_path: Path) -> None:
+    aug = voc_aug(make_voc_aug(tmp_path))
+    train, val = aug.samples("train"), aug.samples("val")
+    assert [s.id for s in train] == ["2007_000001", "2007_000002", "2008_000005"]
+    assert [s.id for s in val] == ["2007_000003"]
+    assert [s.id for s in aug.samples("trainval")] == [s.id for s in (*train, *val)]
+    assert [s.mask.suffix for s in train] == [".png", ".png", ".mat"]  # VOC's own masks first
+    _, target = aug.checked(train[2])
+    assert target[0].tolist() == [0, 0, 20, 15, 1, 0, 0]
+
+
+def test_sbd_as_pngs(tmp_path: Path) -> None:
+    base = make_voc_aug(tmp_path) / "VOC2012"
+    pngs = base / "SegmentationClassAug"
+    pngs.mkdir()
+    for name in ("2007_000001", "2007_000003", "2007_000002"):
+        make_voc_mask(pngs / f"{name}.png")
+    aug = voc_aug(tmp_path)
+    assert [s.id for s in aug.samples("train")] == ["2007_000001", "2007_000002"]
+    assert aug.samples("train")[0].mask == pngs / "2007_000001.png"
+    assert aug.samples("val")[0].mask == base / "SegmentationClass" / "2007_000003.png"
+    given = base / "ImageSets" / "Segmentation" / "trainaug.txt"
+    given.write_text("2007_000002\n")
+    assert [s.id for s in voc_aug(tmp_path).samples("train")] == ["2007_000001", "2007_000002"]
+    given.write_text("2007_000002\n2007_000003\n")
+    with pytest.raises(UserError, match="1 images of VOC's val for training, such as 2007_000003"):
+        voc_aug(tmp_path).samples("train")
+
+
+def test_sbd_missing_or_broken(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"No masks of SBD at .*benchmark_RELEASE.*option sbd"):
+        voc_aug(make_voc(tmp_path / "a")).samples("train")
+    root = make_voc_aug(tmp_path / "b")
+    file = root / "benchmark_RELEASE" / "dataset" / "cls" / "2008_000005.mat"
+    for content, message in ((b"no matrix", "Cannot read"), (b"", "Cannot read")):
+        file.write_bytes(content)
+        aug = voc_aug(root)
+        sample = aug.samples("train")[2]
+        with pytest.raises(UserError, match=f"{message}.*2008_000005.mat"):
+            aug.read(sample)
+    savemat(file, {"other": np.zeros(2)})
+    with pytest.raises(UserError, match=r"2008_000005\.mat has no GTcls\.Segmentation"):
+        aug.read(sample)
+
+
+def camvid_colour(root: Path, label_set: int) -> Dataset:
+    return open_dataset("camvid", "camvid", None, {"label_set": label_set}, {"camvid": root})
+
+
+def test_camvid_in_32_colours(tmp_path: Path) -> None:
+    camvid = camvid_colour(make_camvid_colour(tmp_path), 32)
+    assert camvid.labels(camvid.options).names == tuple(ORIGINAL)
+    _, target = camvid.checked(camvid.samples("train")[0])
+    void = list(ORIGINAL).index("Void")
+    expected = [255 if i == void else i for i in range(32)] + [255] * 31
+    assert target.ravel().tolist() == expected
+
+
+GROUPS = {  # by hand, from the table of SegNet's 11 classes in MATLAB's and Sturgess' grouping
+    "sky": "Sky",
+    "building": "Archway Bridge Building Tunnel Wall",
+    "pole": "Column_Pole TrafficCone",
+    "road": "LaneMkgsDriv LaneMkgsNonDriv Road",
+    "pavement": "ParkingBlock RoadShoulder Sidewalk",
+    "tree": "Tree VegetationMisc",
+    "sign symbol": "Misc_Text SignSymbol TrafficLight",
+    "fence": "Fence",
+    "car": "Car OtherMoving SUVPickupTruck Train Truck_Bus",
+    "pedestrian": "Animal CartLuggagePram Child Pedestrian",
+    "bicyclist": "Bicyclist MotorcycleScooter",
+}
+
+
+def test_camvid_in_11_of_32_colours(tmp_path: Path) -> None:
+    camvid = camvid_colour(make_camvid_colour(tmp_path), 11)
+    _, target = camvid.checked(camvid.samples("train")[0])
+    found: dict[str, list[str]] = {}
+    for name, index in zip(ORIGINAL, target.ravel().tolist(), strict=False):
+        if index != 255:
+            found.setdefault(SEGNET.names[index], []).append(name)
+    assert {k: sorted(v) for k, v in found.items()} == {
+        k: sorted(v.split()) for k, v in GROUPS.items()
+    }
+
+
+def test_camvid_colours_that_are_not_there(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"label_set 32 needs the original colour masks"):
+        camvid_colour(make_camvid(tmp_path / "a"), 32).samples("train")
+    root = make_camvid_colour(tmp_path / "b")
+    (root / "class_dict.csv").write_text("name,r,g,b\nSky,128,128,128\n")
+    camvid = camvid_colour(root, 11)
+    with pytest.raises(UserError, match=r"colour \(.*\) .*of no class"):
+        camvid.read(camvid.samples("train")[0])
+    (root / "class_dict.csv").write_text("name,r,g,b\nHeaven,128,128,128\n")
+    camvid = camvid_colour(root, 11)
+    with pytest.raises(UserError, match="'Heaven' is none of CamVid's 32 classes"):
+        camvid.read(camvid.samples("train")[0])
 
 
 def test_voc_colours() -> None:
@@ -153,7 +301,7 @@ def test_the_real_camvid(shared: Path) -> None:
     assert [len(camvid.samples(split)) for split in camvid.splits] == [367, 101, 233]
     image, target = camvid.read(camvid.samples("train")[0])
     assert image.shape == (360, 480, 3)
-    assert set(np.unique(target)) <= {*range(CAMVID.num_classes), 255}
+    assert set(np.unique(target)) <= {*range(SEGNET.num_classes), 255}
 
 
 def test_the_real_part_of_voc(shared: Path) -> None:

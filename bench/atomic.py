@@ -1,0 +1,53 @@
+"""Files that appear whole or not at all."""
+
+import json
+import os
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from bench.errors import UserError
+
+
+def write_atomically(file: Path, write: Callable[[Path], None], sync: bool = True) -> None:
+    """Let a file appear whole or not at all.
+
+    Raises:
+        UserError: where it cannot be written, with the reason.
+    """
+    beside = file.with_name(f".{file.name}.{os.getpid()}.tmp")
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        write(beside)
+        if sync:
+            with beside.open("rb") as stream:
+                os.fsync(stream.fileno())
+        os.replace(beside, file)
+    except OSError as error:
+        raise UserError(f"Cannot write {file}: {error.strerror or error}.") from error
+    finally:
+        with suppress(OSError):
+            beside.unlink(missing_ok=True)
+
+
+def write_text(file: Path, text: str, sync: bool = True) -> None:
+    """Write a text file atomically."""
+    write_atomically(file, lambda beside: _write(beside, text), sync)
+
+
+def _write(file: Path, text: str) -> None:
+    file.write_text(text, encoding="utf-8")
+
+
+def write_json(file: Path, value: Any, sync: bool = True) -> None:
+    """Write JSON atomically."""
+    write_text(file, json.dumps(value, indent=1, allow_nan=False) + "\n", sync)
+
+
+def read_json(file: Path) -> Any:
+    """Read JSON; None where there is no file or it is not whole."""
+    try:
+        return json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None

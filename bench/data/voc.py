@@ -1,0 +1,109 @@
+"""What PASCAL VOC's years have in common: VOCdevkit's layout, 21 classes, void borders."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field
+
+from bench.data.dataset import IGNORE_INDEX, Colour, Labels, OfficialOptions, Sample
+from bench.data.files import FileDataset, beside, map_labels, read_list, read_mask
+
+BACKGROUND = 0
+NAMES = (
+    "background",
+    "aeroplane",
+    "bicycle",
+    "bird",
+    "boat",
+    "bottle",
+    "bus",
+    "car",
+    "cat",
+    "chair",
+    "cow",
+    "dining table",
+    "dog",
+    "horse",
+    "motorbike",
+    "person",
+    "potted plant",
+    "sheep",
+    "sofa",
+    "train",
+    "tv/monitor",
+)
+
+
+def voc_colour(index: int) -> Colour:
+    """Return VOC's colour of a label: the bits of the index spread over the three channels."""
+    channels = [0, 0, 0]
+    for bit in range(8):
+        for channel in range(3):
+            channels[channel] |= (index >> (3 * (7 - bit) + channel) & 1) << bit
+    return channels[0], channels[1], channels[2]
+
+
+LABELS = Labels(NAMES, tuple(voc_colour(index) for index in range(len(NAMES))))
+PALETTE = {label: voc_colour(label) for label in (*range(len(NAMES)), IGNORE_INDEX)}
+
+
+class VOC(FileDataset):
+    """VOCdevkit's layout; palette masks are read by index, the 255 border is void."""
+
+    class Options(OfficialOptions):
+        """What a suite may set."""
+
+        void: Literal["ignore", "background"] = Field(
+            "ignore",
+            description="what the 255 border around objects counts as",
+            json_schema_extra={"added": True},
+        )
+
+    year: ClassVar[str]
+    num_images: ClassVar[Mapping[str, int]]
+    unions = {"trainval": ("train", "val")}
+    licence = "research use; images under the terms of Flickr"
+
+    @classmethod
+    def labels(cls, options: Any) -> Labels:
+        """Return background and the 20 classes."""
+        return LABELS
+
+    @property
+    def devkit(self) -> Path:
+        """The folder VOC<year>: the root, or below it, or below its VOCdevkit."""
+        root = self.require_root()
+        inside = (root / f"VOC{self.year}", root / "VOCdevkit" / f"VOC{self.year}")
+        return next((folder for folder in inside if folder.is_dir()), root)
+
+    def listed(self, split: str) -> Sequence[Sample]:
+        """Read the split's list of ids."""
+        file = self.devkit / "ImageSets" / "Segmentation" / f"{split}.txt"
+        return [self.sample(one) for one in read_list(file, self.layout)]
+
+    def sample(self, name: str) -> Sample:
+        """Return the sample of an id."""
+        image = self.devkit / "JPEGImages" / f"{name}.jpg"
+        return Sample(name, image, self.devkit / "SegmentationClass" / f"{name}.png")
+
+    def read_target(self, sample: Sample) -> NDArray[np.uint8]:
+        """Read the mask by index."""
+        assert sample.mask is not None
+        return self.mapped(read_mask(sample.mask, PALETTE), sample.mask)
+
+    def mapped(self, mask: NDArray[np.uint8], file: Path) -> NDArray[np.uint8]:
+        """Turn VOC's labels into class indices and 255."""
+        void = IGNORE_INDEX if self.options.void == "ignore" else BACKGROUND
+        to = {label: label for label in range(len(NAMES))} | {IGNORE_INDEX: void}
+        return map_labels(mask, to, file, LABELS.palette)
+
+    def expected(self, split: str) -> int | None:
+        """Return the official number of images."""
+        return self.num_images.get(split)
+
+    def unlisted(self) -> Sequence[Path]:
+        """Return masks of no split; most of VOC's images have none, and are of other tasks."""
+        return beside([s.mask for s in self.listed_anywhere() if s.mask is not None])
