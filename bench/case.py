@@ -18,7 +18,9 @@ from bench.source import source_hash
 from bench.suite import CaseRow, DatasetSpec, InitFrom, ModelSpec, Suite
 
 SCHEMA_VERSION = 1
-NUMERICS_VERSION = 1  # raised when the same case would train to other numbers
+# Raised when the same case would train to other numbers. 2: masks resized by the nearest pixel's
+# centre, images that transforms shrink by area.
+NUMERICS_VERSION = 2
 Names = tuple[str, str, str, int]
 
 
@@ -46,6 +48,7 @@ class Case(Frozen):
     seed: int
     limit: int | float | None = None
     parent: Parent | None = None
+    numerics_version: int = 1  # as it was when the case was made
 
     @property
     def name(self) -> str:
@@ -63,7 +66,7 @@ class Case(Frozen):
         weights = self.model.weights
         content = {
             "schema": SCHEMA_VERSION,
-            "numerics": NUMERICS_VERSION,
+            "numerics": self.numerics_version,
             "dataset": self._dataset_identity(),
             "train_split": self.train_split,
             "model": {
@@ -196,6 +199,7 @@ def _build(
         seed=names[3],
         limit=suite.limit,
         parent=parent,
+        numerics_version=NUMERICS_VERSION,
     )
     return cases[names]
 

@@ -2,7 +2,7 @@
 
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -32,7 +32,11 @@ Roots = Annotated[
 Out = Annotated[Path, typer.Option(help="folder of results")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 or mps")]
 LoaderWorkers = Annotated[
-    int | None, typer.Option(help="processes that read images; default by device")
+    int | None, typer.Option(help="processes that read images; default: as measured")
+]
+CacheMode = Annotated[
+    Literal["auto", "ram", "disk", "none"] | None,
+    typer.Option(help="where decoded images are kept; default: as the suite says"),
 ]
 JsonLines = Annotated[bool, typer.Option("--json", help="one line of JSON a case")]
 
@@ -59,6 +63,7 @@ def run(
         str | None, typer.Option(help="stop after saving: 90 (seconds), 30m, 8h")
     ] = None,
     loader_workers: LoaderWorkers = None,
+    cache: CacheMode = None,
     json_lines: JsonLines = False,
 ) -> None:
     """Train and evaluate the cases of suites; finished ones are skipped.
@@ -73,7 +78,7 @@ def run(
             suites,
             pattern,
             _settings(settings, limit),
-            Where(device, _roots(root), out, loader_workers, json_lines),
+            Where(device, _roots(root), out, loader_workers, cache, json_lines),
             dry_run=dry_run,
             retry_failed=retry_failed,
             fail_fast=fail_fast,
@@ -95,12 +100,13 @@ def evaluate(
     root: Roots = None,
     out: Out = Path("results"),
     loader_workers: LoaderWorkers = None,
+    cache: CacheMode = None,
     json_lines: JsonLines = False,
 ) -> None:
     """Score kept weights by the evaluations that are missing, or a checkpoint of your own."""
     from bench.verbs import Where, evaluate_target
 
-    where = Where(device, _roots(root), out, loader_workers, json_lines)
+    where = Where(device, _roots(root), out, loader_workers, cache, json_lines)
     _leave(evaluate_target(target, pattern, _settings(settings, limit), where, checkpoint))
 
 
@@ -158,7 +164,7 @@ def validate(
     """Check suites: schema, names, shapes; with --deep the data and a training step too."""
     from bench.verbs import Where, validate_suites
 
-    where = Where(device, _roots(root), Path("results"), None, json_lines=False)
+    where = Where(device, _roots(root), Path("results"), None, None, json_lines=False)
     validate_suites(suites, _settings(settings, limit), where, deep=deep)
 
 

@@ -14,8 +14,9 @@ from torch import Tensor, nn
 from bench.counts import count_pixels, per_class
 from bench.data.loader import Stack
 from bench.device import Precision, autocast
-from bench.errors import UserError
 from bench.losses import PixelLoss
+from bench.schema import Size
+from bench.suite import Evaluation
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,7 @@ class Counts:
 def evaluate(
     model: nn.Module,
     batches: Any,
+    evaluation: Evaluation,
     loss_fn: PixelLoss,
     num_classes: int,
     device: torch.device,
@@ -58,14 +60,12 @@ def evaluate(
     totals: list[Tensor] = []
     weights: list[Tensor] = []
     for batch in batches:
-        if isinstance(batch, UserError):
-            raise batch
         images, targets, batch_ids = batch
         for image, target in _groups(images, targets):
             image = image.to(device, non_blocking=True)
             target = target.to(device, non_blocking=True)
             size = (target.shape[1], target.shape[2])
-            logits = predict(model, image, size, device, precision)
+            logits = predict(model, image, size, evaluation, device, precision)
             counts = count_pixels(logits.max(1).indices, target, num_classes)
             rows.append(per_class(counts))
             confusion += counts[:, :-1].sum(0)
@@ -88,17 +88,80 @@ def evaluate(
 def predict(
     model: nn.Module,
     image: Tensor,
-    size: tuple[int, int],
+    size: Size,
+    evaluation: Evaluation,
     device: torch.device,
     precision: Precision,
 ) -> Tensor:
-    """Return float logits (N, K, H, W) of images on the device, resized bilinearly to `size`."""
+    """Return float logits (N, K, h, w) of images (N, 3, H, W) uint8, resized bilinearly to `size`.
+
+    Several views of an image, mirrored or of other scales, are averaged as probabilities; what is
+    returned then is the logarithm of their mean.
+    """
+    network_size = (image.shape[-2], image.shape[-1])
+    mean: Tensor | None = None
+    mirrors = (False, True) if evaluation.flip else (False,)
+    views = [(s, mirrored) for s in evaluation.scales for mirrored in mirrors]
+    for scale, mirrored in views:
+        view = _resized(image, (round(network_size[0] * scale), round(network_size[1] * scale)))
+        if mirrored:
+            view = view.flip(-1)
+        logits = _logits(model, view, evaluation, device, precision)
+        if mirrored:
+            logits = logits.flip(-1)
+        logits = _resized(logits, size)
+        if len(views) == 1:
+            return logits
+        share = logits.softmax(1) / len(views)
+        mean = share if mean is None else mean + share
+    assert mean is not None
+    return mean.clamp_min(torch.finfo(mean.dtype).tiny).log()
+
+
+def _resized(x: Tensor, size: Size) -> Tensor:
+    """Resize (N, C, H, W) bilinearly, as float; what has the size already stays as it is."""
+    if (x.shape[-2], x.shape[-1]) == tuple(size):
+        return x
+    return F.interpolate(x.float(), size, mode="bilinear", align_corners=False)
+
+
+def _logits(
+    model: nn.Module,
+    image: Tensor,
+    evaluation: Evaluation,
+    device: torch.device,
+    precision: Precision,
+) -> Tensor:
+    """Return float logits of the whole image, or averaged over sliding windows."""
+    if evaluation.method != "sliding":
+        return _forward(model, image, device, precision)
+    assert evaluation.crop is not None
+    height, width = image.shape[-2:]
+    total: Tensor | None = None
+    num = image.new_zeros((1, 1, height, width), dtype=torch.float32)
+    for top in window_starts(height, evaluation.crop[0], evaluation.steps[0]):
+        for left in window_starts(width, evaluation.crop[1], evaluation.steps[1]):
+            rows = slice(top, top + evaluation.crop[0])
+            columns = slice(left, left + evaluation.crop[1])
+            logits = _forward(model, image[..., rows, columns], device, precision)
+            if total is None:
+                total = logits.new_zeros((len(image), logits.shape[1], height, width))
+            total[..., rows, columns] += logits
+            num[..., rows, columns] += 1
+    assert total is not None
+    return total / num
+
+
+def window_starts(length: int, window: int, step: int) -> list[int]:
+    """Return where windows begin so that they cover a side; the last one ends with it."""
+    last = max(0, length - window)
+    return [*range(0, last, step), last]
+
+
+def _forward(model: nn.Module, image: Tensor, device: torch.device, precision: Precision) -> Tensor:
     with autocast(device, precision):
         logits: Tensor = model(image)
-    logits = logits.float()
-    if logits.shape[-2:] != size:
-        logits = F.interpolate(logits, size, mode="bilinear", align_corners=False)
-    return logits
+    return logits.float()
 
 
 def _groups(images: Stack, targets: Stack) -> list[tuple[Tensor, Tensor]]:

@@ -1,11 +1,13 @@
 """Losses whose sum and weight are kept apart, so that a step's loss is one mean."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from bench.class_weights import ClassCounts, class_weights
 from bench.data import IGNORE_INDEX
 from bench.errors import UserError
 from bench.recipe import CrossEntropy
@@ -46,17 +48,26 @@ def mean(total: Tensor, weight: Tensor) -> Tensor:
 
 
 def build_loss(spec: CrossEntropy, num_classes: int, device: torch.device) -> PixelLoss:
-    """Return the recipe's loss.
+    """Return the recipe's loss, whose class weights are numbers; see `numbered`.
 
     Raises:
         UserError: where the class weights are not one a class.
     """
-    weights = None
-    if spec.class_weights is not None:
-        if len(spec.class_weights) != num_classes:
-            raise UserError(
-                f"loss.class_weights has {len(spec.class_weights)} numbers; "
-                f"the dataset has {num_classes} classes."
-            )
-        weights = torch.tensor(spec.class_weights, device=device)
-    return PixelLoss(weights, spec.label_smoothing)
+    given = spec.class_weights
+    assert not isinstance(given, str)
+    if given is None:
+        return PixelLoss(None, spec.label_smoothing)
+    if len(given) != num_classes:
+        raise UserError(
+            f"loss.class_weights has {len(given)} numbers; the dataset has {num_classes} classes."
+        )
+    return PixelLoss(torch.tensor(given, device=device), spec.label_smoothing)
+
+
+def numbered(spec: CrossEntropy, count: Callable[[], ClassCounts]) -> CrossEntropy:
+    """Return the loss with its class weights as numbers; pixels are counted where a rule asks."""
+    rule = spec.class_weights
+    if not isinstance(rule, str):
+        return spec
+    weights = tuple(class_weights(rule, count()).tolist())
+    return spec.model_copy(update={"class_weights": weights})

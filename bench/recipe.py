@@ -17,7 +17,10 @@ from pydantic import (
 
 from bench import yaml_file
 from bench.errors import Fault, Faults, UserError
-from bench.schema import Fraction, Frozen, Size, describe
+from bench.presets import PRESETS, Transform, spelled_out
+from bench.schema import Fraction, Frozen, Side, Size, describe
+
+WeightRule = Literal["inverse", "one_minus_frequency", "enet", "median_frequency"]
 
 
 def named(value: object) -> object:
@@ -91,11 +94,15 @@ class CrossEntropy(Frozen):
     """Pixel-wise cross-entropy; void pixels count for nothing."""
 
     name: Literal["cross_entropy"] = "cross_entropy"
-    class_weights: tuple[NonNegativeFloat, ...] | None = Field(None, description="one a class")
+    class_weights: WeightRule | tuple[NonNegativeFloat, ...] | None = Field(
+        None, description="one a class, or a rule over the pixels of the training split"
+    )
     label_smoothing: Fraction = 0.0
 
-
-Transform = dict[str, dict[str, Any]]
+    @field_validator("class_weights", mode="before")
+    @classmethod
+    def _none_is_a_name(cls, value: Any) -> Any:
+        return None if value == "none" else value
 
 
 class Recipe(Frozen):
@@ -105,11 +112,15 @@ class Recipe(Frozen):
     steps: PositiveInt | None = Field(None, description="optimizer steps, instead of epochs")
     batch_size: PositiveInt = Field(8, description="images per optimizer step")
     accumulate: PositiveInt = Field(1, description="micro-batches that a batch is split into")
-    size: Size | None = Field(
-        None, description="[H, W] that images are resized to before augmentation; null: as stored"
+    size: Size | Side | None = Field(
+        None,
+        description="[H, W], {longest: px} or {shortest: px} that images are resized to before "
+        "augmentation; null: as stored",
     )
     augment: tuple[Transform, ...] = Field(
-        (), description="albumentations' names and arguments, in order"
+        (),
+        description="albumentations' names and arguments in order; also the presets "
+        "voc_standard, flip, affine and resized_crop",
     )
     optimizer: Annotated[Adam | AdamW | SGD, Field(discriminator="name")] = Adam()
     schedule: Annotated[Constant | Poly | Cosine | Step, Field(discriminator="name")] = Constant()
@@ -126,22 +137,23 @@ class Recipe(Frozen):
     @field_validator("augment", mode="before")
     @classmethod
     def _read_augment(cls, value: Any, info: ValidationInfo) -> Any:
+        if isinstance(value, str | dict):
+            value = [value]
         if not isinstance(value, list | tuple):
             return value
-        items = [{item: {}} if isinstance(item, str) else item for item in value]
         check: Callable[[Any], None] | None = (info.context or {}).get("check_transform")
-        faults = []
-        for i, item in enumerate(items):
-            if not isinstance(item, dict) or len(item) != 1:
-                faults.append(Fault((i,), "Give one transform: {Name: {argument: value}}."))
-            elif check is not None:
-                try:
-                    check(item)
-                except UserError as error:
-                    faults.append(Fault((i,), str(error)))
+        faults: list[Fault] = []
+        transforms: list[Transform] = []
+        for i, item in enumerate(value):
+            try:
+                transforms += _transforms(item, check)
+            except Faults as error:
+                faults += [Fault((i,), fault.message) for fault in error.faults]
+            except UserError as error:
+                faults.append(Fault((i,), str(error)))
         if faults:
             raise Faults(faults)
-        return [{name: args or {} for name, args in item.items()} for item in items]
+        return transforms
 
     @model_validator(mode="after")
     def _check_lengths(self) -> "Recipe":
@@ -158,6 +170,25 @@ class Recipe(Frozen):
     def micro_batch(self) -> int:
         """Images that pass through the network at once."""
         return self.batch_size // self.accumulate
+
+
+def _transforms(item: Any, check: Callable[[Any], None] | None) -> list[Transform]:
+    """Read one entry of augment: a name, or {name: arguments}; a preset becomes several.
+
+    Raises:
+        Faults, UserError: for what is neither, and what `check` finds.
+    """
+    named_item = {item: {}} if isinstance(item, str) else item
+    if not isinstance(named_item, dict) or len(named_item) != 1:
+        raise UserError("Give one transform: {Name: {argument: value}}.")
+    [(name, args)] = named_item.items()
+    if name in PRESETS:
+        if not isinstance(args, dict | None):
+            raise UserError(f"{name} takes {{argument: value}}, not {args!r}.")
+        return spelled_out(name, args or {})
+    if check is not None:
+        check({name: args or {}} if args is None else named_item)
+    return [{name: args or {}}]
 
 
 def change_recipe(recipe: Recipe, change: Mapping[str, Any], context: Any = None) -> Recipe:

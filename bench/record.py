@@ -61,6 +61,7 @@ class Record(BaseModel):
     model: dict[str, Any] = {}
     complexity: dict[str, Any] = {}
     fingerprints: dict[str, str] = {}
+    loading: dict[str, Any] = {}
     training: Training | None = None
 
 

@@ -1,12 +1,14 @@
 """Running one case: under its lock, from seed to record; the place that records a failure."""
 
 import logging
+import math
 import time
 import traceback
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,7 +17,11 @@ import torch
 from bench.atomic import write_atomically, write_json, write_text
 from bench.case import Case
 from bench.checkpoint import recorded_numerics
+from bench.data.cache import Cache
+from bench.data.choose_loading import choose_loading
+from bench.data.class_counts import class_counts
 from bench.data.loader import TrainImages, limited
+from bench.data.loading import Loading
 from bench.data.transforms import BACKEND
 from bench.device import (
     Numerics,
@@ -30,7 +36,7 @@ from bench.device import (
 from bench.environment import environment
 from bench.errors import UserError
 from bench.heartbeat import Heartbeat, Interrupted
-from bench.losses import build_loss
+from bench.losses import build_loss, numbered
 from bench.models import Segmenter, build_model, first_line
 from bench.profiling import complexity
 from bench.record import CaseFolder, Held, Record, clear, now, read_record
@@ -53,6 +59,7 @@ class Options:
     device: str = "auto"
     roots: Mapping[str, Path] = field(default_factory=dict)
     loader_workers: int | None = None
+    cache: Cache | None = None
     retry_failed: bool = False
     should_stop: Callable[[], bool] = lambda: False
 
@@ -69,6 +76,7 @@ class Task:
     evaluations: Mapping[str, Evaluation]
     select: str
     keep: Literal["weights", "all", "none"]
+    cache: Cache = "auto"
     fingerprints: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -147,7 +155,7 @@ def evaluate_case(task: Task, options: Options) -> Outcome:
             precision=precision,
             threads=torch.get_num_threads(),
         )
-        scorer = open_scorer(task.case, options, device, numerics)
+        scorer = open_scorer(task, options, device, numerics)
         network = task.case.model.model_copy(update=_as_recorded(record))
         model, _ = build_model(network, scorer.labels.num_classes)
         load_model(model.net, read_weights(folder.weights), str(folder.weights))
@@ -240,10 +248,13 @@ def _run(task: Task, options: Options, folder: CaseFolder, started: str) -> Reco
     numerics = choose_numerics(case.recipe, device, BACKEND, begun)
     set_precision(numerics.precision)
     seed_everything(case.seed)
-    scorer = open_scorer(case, options, device, numerics)
+    scorer = open_scorer(task, options, device, numerics)
     heartbeat = Heartbeat(folder, options.should_stop)
     model, model_facts = _build(case, folder, scorer)
-    trained = train_case(model, scorer, folder, task.select, heartbeat)
+    images = _training_images(scorer)
+    scorer = replace(scorer, loading=_loading(images, scorer, options))
+    log.info("images: %s", scorer.loading.description)
+    trained = train_case(model, images, scorer, folder, task.select, heartbeat)
     for name, evaluation in task.evaluations.items():
         scorer.score(model, name, evaluation, folder, heartbeat)
     scorer.draw(model, next(iter(task.evaluations.values())), folder)
@@ -253,7 +264,7 @@ def _run(task: Task, options: Options, folder: CaseFolder, started: str) -> Reco
     facts = complexity(
         case.model,
         scorer.labels.num_classes,
-        _input_size(scorer),
+        _input_size(images),
         model.rule,
         case.recipe.micro_batch,
     )
@@ -269,6 +280,7 @@ def _run(task: Task, options: Options, folder: CaseFolder, started: str) -> Reco
         model=model_facts,
         complexity=asdict(facts) | {"checkpoint_bytes": trained.checkpoint_bytes},
         fingerprints={split: scorer.dataset.fingerprint(split) for split in sorted(splits)},
+        loading=scorer.loading.as_dict() | {"cache": images.kept.where if images.kept else "none"},
         training=trained.training,
     )
 
@@ -290,29 +302,51 @@ def _build(case: Case, folder: CaseFolder, scorer: Scorer) -> tuple[Segmenter, d
     return model.to(scorer.device), facts
 
 
-def _input_size(scorer: Scorer) -> tuple[int, int]:
+def _training_images(scorer: Scorer) -> TrainImages:
+    """Return the training images, decoded once where they are read more than once."""
+    case, recipe = scorer.case, scorer.case.recipe
+    images = TrainImages(scorer.dataset, scorer.train_samples, recipe, case.seed)
+    num_read = recipe.steps * recipe.batch_size if recipe.steps else 0
+    epochs = recipe.epochs or math.ceil(num_read / len(images))
+    if recipe.epochs != 0:
+        images.keep_decoded(scorer.cache, case.train_split, epochs)
+    return images
+
+
+def _loading(images: TrainImages, scorer: Scorer, options: Options) -> Loading:
+    """Return how batches are fetched: as asked, else as measured."""
+    recipe = scorer.case.recipe
+    if options.loader_workers is not None:
+        on_gpu = scorer.device.type == "cuda"
+        return Loading(options.loader_workers, pin_memory=on_gpu)
+    return choose_loading(images, recipe.batch_size, scorer.device)
+
+
+def _input_size(images: TrainImages) -> tuple[int, int]:
     """Return the (H, W) that training feeds the network."""
-    case = scorer.case
-    samples = limited(scorer.dataset.samples(case.train_split), case.limit)
-    item = TrainImages(scorer.dataset, samples, case.recipe, case.seed)[0, 0]
+    item = images[0, 0]
     if isinstance(item, UserError):
         raise item
     return item[0].shape[1], item[0].shape[2]
 
 
-def open_scorer(case: Case, options: Options, device: torch.device, numerics: Numerics) -> Scorer:
+def open_scorer(task: Task, options: Options, device: torch.device, numerics: Numerics) -> Scorer:
     """Open a case's dataset and what scores it."""
+    case = task.case
     dataset = open_case_dataset(case, options.roots)
     labels = dataset.labels(dataset.options)
-    automatic = 0 if device.type == "cpu" else min(8, torch.get_num_threads())
+    samples = limited(dataset.samples(case.train_split), case.limit)
+    count = partial(class_counts, dataset, case.train_split, samples)
     return Scorer(
         case=case,
         dataset=dataset,
         labels=labels,
-        loss_fn=build_loss(case.recipe.loss, labels.num_classes, device),
+        train_samples=samples,
+        loss_fn=build_loss(numbered(case.recipe.loss, count), labels.num_classes, device),
         device=device,
         numerics=numerics,
-        loader_workers=automatic if options.loader_workers is None else options.loader_workers,
+        cache=options.cache or task.cache,
+        loading=Loading(options.loader_workers or 0, pin_memory=device.type == "cuda"),
     )
 
 

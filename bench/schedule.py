@@ -46,6 +46,7 @@ def plan(
             evaluations=suite.scored,
             select=suite.splits.select,
             keep=suite.keep,
+            cache=suite.cache,
             fingerprints=checked[case.id].fingerprints,
         )
         planned.append(Planned(task, *look_up(task)))

@@ -4,7 +4,14 @@ import re
 from collections.abc import Mapping
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    PositiveInt,
+    ValidationError,
+    model_validator,
+)
 
 from bench.errors import Fault, Faults
 from bench.lookup import unknown
@@ -17,6 +24,42 @@ class Frozen(BaseModel):
     """Data that is validated once and never changes; unknown keys are faults."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class Side(Frozen):
+    """A size by one side, the other following: images keep their shape."""
+
+    longest: PositiveInt | None = Field(None, description="pixels")
+    shortest: PositiveInt | None = Field(None, description="pixels")
+
+    @model_validator(mode="after")
+    def _one_of_them(self) -> "Side":
+        if (self.longest is None) == (self.shortest is None):
+            raise ValueError("Give [H, W], {longest: pixels} or {shortest: pixels}.")
+        return self
+
+
+def sized(size: "Size | Side | None", height: int, width: int) -> Size:
+    """Return the (H, W) that an image of height x width is resized to; None leaves it."""
+    if size is None:
+        return height, width
+    if not isinstance(size, Side):
+        return size
+    wanted, side = size.longest, max(height, width)
+    if size.shortest is not None:
+        wanted, side = size.shortest, min(height, width)
+    assert wanted is not None
+    return max(1, round(height * wanted / side)), max(1, round(width * wanted / side))
+
+
+def size_text(size: "Size | Side | None") -> str:
+    """Name a size in a protocol."""
+    if size is None:
+        return "as stored"
+    if isinstance(size, Side):
+        name = "longest" if size.shortest is None else "shortest"
+        return f"{name} side {size.longest or size.shortest}"
+    return f"{size[0]}x{size[1]}"
 
 
 def describe(error: ValidationError, model: type[BaseModel]) -> list[Fault]:
@@ -61,7 +104,7 @@ def describe(error: ValidationError, model: type[BaseModel]) -> list[Fault]:
 def _place(loc: tuple[str | int, ...]) -> tuple[str | int, ...]:
     """Drop the branch of a union that pydantic appends to a place."""
     branch = re.compile(
-        r"^(constrained-)?(int|float|str)$|^(literal|tuple|function|nullable)\[|^Normalize$"
+        r"^(constrained-)?(int|float|str)$|^(literal|tuple|function|nullable)\[|^(Normalize|Side)$"
     )
     while loc and isinstance(loc[-1], str) and branch.match(loc[-1]):
         loc = loc[:-1]

@@ -1,6 +1,6 @@
 """A model scored: the files of an evaluation, and pictures of what it predicts."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,14 +11,17 @@ import torch
 from bench import scores
 from bench.atomic import write_atomically, write_text
 from bench.case import Case
-from bench.data import Dataset, Labels, open_dataset
+from bench.data import Dataset, Labels, Sample, open_dataset
+from bench.data.cache import Cache
 from bench.data.loader import EvalImages, eval_loader, eval_size, limited
+from bench.data.loading import Loading
 from bench.device import Numerics
 from bench.errors import UserError
 from bench.evaluate import Counts, evaluate, predict
 from bench.losses import PixelLoss
 from bench.pictures import save, strip
 from bench.record import CaseFolder, EvaluationRecord, read_evaluations
+from bench.schema import size_text
 from bench.suite import Evaluation
 
 NUM_PICTURES = 4
@@ -37,30 +40,38 @@ class Scorer:
     case: Case
     dataset: Dataset
     labels: Labels
+    train_samples: Sequence[Sample]
     loss_fn: PixelLoss
     device: torch.device
     numerics: Numerics
-    loader_workers: int
+    cache: Cache
+    loading: Loading
 
     def count(
-        self, model: torch.nn.Module, evaluation: Evaluation, beat: Callable[[], None]
+        self,
+        model: torch.nn.Module,
+        evaluation: Evaluation,
+        beat: Callable[[], None],
+        times_read: int = 1,
     ) -> Counts:
-        """Predict and count a split."""
-        loader = eval_loader(
-            self._images(evaluation),
-            self.case.recipe.micro_batch,
-            self.loader_workers,
-            pin_memory=self.device.type == "cuda",
-        )
-        return evaluate(
-            model,
-            loader,
-            self.loss_fn,
-            self.labels.num_classes,
-            self.device,
-            self.numerics.precision,
-            beat,
-        )
+        """Predict and count a split.
+
+        Args:
+            times_read: how often this evaluation is counted in all.
+        """
+        images = self.images(evaluation, times_read)
+        loader = eval_loader(images, self.case.recipe.micro_batch, self.loading)
+        with loader.guarded():
+            return evaluate(
+                model,
+                loader,
+                evaluation,
+                self.loss_fn,
+                self.labels.num_classes,
+                self.device,
+                self.numerics.precision,
+                beat,
+            )
 
     def score(
         self,
@@ -94,7 +105,7 @@ class Scorer:
     def draw(self, model: torch.nn.Module, evaluation: Evaluation, folder: CaseFolder) -> None:
         """Save a few images of a split, always the same, with truth and prediction."""
         model.eval()
-        images = self._images(evaluation)
+        images = self.images(evaluation)
         chosen = {sample.id for sample in limited(images.samples, NUM_PICTURES)}
         for index, sample in enumerate(images.samples):
             if sample.id not in chosen:
@@ -107,6 +118,7 @@ class Scorer:
                 model,
                 image[None].to(self.device),
                 (target.shape[0], target.shape[1]),
+                evaluation,
                 self.device,
                 self.numerics.precision,
             )
@@ -114,10 +126,12 @@ class Scorer:
             picture = strip(image.permute(1, 2, 0).numpy(), target.numpy(), pred, self.labels)
             save(picture, folder.pictures / f"{name.replace('/', '_')}.png")
 
-    def _images(self, evaluation: Evaluation) -> EvalImages:
+    def images(self, evaluation: Evaluation, times_read: int = 1) -> EvalImages:
+        """Return the images of an evaluation, decoded before where the cache has them."""
         samples = limited(self.dataset.samples(evaluation.split), self.case.limit)
-        size = eval_size(evaluation, self.case.recipe)
-        return EvalImages(self.dataset, samples, size, evaluation.score_at)
+        images = EvalImages(self.dataset, samples, evaluation, self.case.recipe)
+        images.keep_decoded(self.cache, evaluation.split, times_read)
+        return images
 
     def _protocol(self, evaluation: Evaluation) -> dict[str, Any]:
         size = eval_size(evaluation, self.case.recipe)
@@ -128,8 +142,8 @@ class Scorer:
             "split": self.dataset.describe_split(evaluation.split),
             "fingerprint": self.dataset.fingerprint(evaluation.split),
             "limit": self.case.limit,
-            "size": "as stored" if size is None else f"{size[0]}x{size[1]}",
-            "method": evaluation.method,
+            "size": size_text(size),
+            "method": evaluation.description,
             "score_at": evaluation.score_at,
             "checkpoint": "last",
             "miou": scores.MIOU_CONVENTION,

@@ -11,7 +11,6 @@ from torch.nn.utils import clip_grad_norm_
 
 from bench.data.loader import require_one_size
 from bench.device import Precision, autocast, synchronize
-from bench.errors import UserError
 from bench.losses import PixelLoss, mean
 from bench.optim import learning_rate, set_learning_rate
 from bench.recipe import Recipe
@@ -100,7 +99,5 @@ def _waiting(batches: Any, state: TrainState) -> Iterator[Any]:
     start = time.perf_counter()
     for batch in batches:
         state.data_wait_s += time.perf_counter() - start
-        if isinstance(batch, UserError):
-            raise batch
         yield batch
         start = time.perf_counter()

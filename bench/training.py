@@ -15,7 +15,7 @@ import torch
 from bench import scores
 from bench.atomic import write_text
 from bench.checkpoint import History, load_checkpoint, save_checkpoint
-from bench.data.loader import TrainImages, limited, train_loader
+from bench.data.loader import TrainImages, train_loader
 from bench.errors import UserError
 from bench.heartbeat import Heartbeat, Interrupted
 from bench.models import Segmenter
@@ -40,7 +40,12 @@ class Trained:
 
 
 def train_case(
-    model: Segmenter, scorer: Scorer, folder: CaseFolder, select: str, heartbeat: Heartbeat
+    model: Segmenter,
+    images: TrainImages,
+    scorer: Scorer,
+    folder: CaseFolder,
+    select: str,
+    heartbeat: Heartbeat,
 ) -> Trained:
     """Train a model as its case says, from its checkpoint where there is one.
 
@@ -51,18 +56,11 @@ def train_case(
         Interrupted: after saving, where the heartbeat was asked to stop.
     """
     case, recipe, device = scorer.case, scorer.case.recipe, scorer.device
-    samples = limited(scorer.dataset.samples(case.train_split), case.limit)
     if recipe.epochs == 0:
-        nothing = Training(epochs=0, steps=0, num_train=len(samples), total_s=0)
+        nothing = Training(epochs=0, steps=0, num_train=len(images), total_s=0)
         return Trained(nothing, state_bytes(model.net.state_dict()))
-    loader, sampler = train_loader(
-        TrainImages(scorer.dataset, samples, recipe, case.seed),
-        recipe.batch_size,
-        case.seed,
-        scorer.loader_workers,
-        pin_memory=device.type == "cuda",
-    )
-    state = _begin(model, scorer, len(samples))
+    loader, sampler = train_loader(images, recipe.batch_size, case.seed, scorer.loading)
+    state = _begin(model, scorer, len(images))
     data = scorer.dataset.fingerprint(case.train_split)
     history, resumed = load_checkpoint(folder.checkpoint, case.id, data, state, device)
     if resumed:
@@ -78,6 +76,7 @@ def train_case(
 
     num_epochs = math.ceil(state.num_steps / state.steps_per_epoch)
     heartbeat.progress |= {"num_epochs": num_epochs, "num_steps": state.num_steps}
+    num_scored = math.ceil(num_epochs / recipe.validate_every)
     saved, warming_up = time.monotonic(), True
     try:
         while len(history) < num_epochs:
@@ -87,13 +86,13 @@ def train_case(
             sampler.epoch, sampler.start = epoch, state.step - first
             if state.step < min(first + state.steps_per_epoch, state.num_steps):
                 reset_peak_memory(device)
-                train_epoch(
-                    state, loader, recipe, scorer.loss_fn, device, scorer.numerics.precision, beat
-                )
+                precision = scorer.numerics.precision
+                with loader.guarded():
+                    train_epoch(state, loader, recipe, scorer.loss_fn, device, precision, beat)
                 state.peak_memory_mib = max(state.peak_memory_mib, peak_memory_mib(device) or 0.0)
             row = _row(state, epoch, recipe) | {"warm_up": warming_up}
             if (epoch + 1) % recipe.validate_every == 0 or epoch + 1 == num_epochs:
-                counts = scorer.count(model, Evaluation(split=select), beat)
+                counts = scorer.count(model, Evaluation(split=select), beat, num_scored)
                 found = scores.finite(scores.scores(counts.per_image) | {"loss": counts.loss})
                 row |= {f"select_{name}": value for name, value in found.items()}
             history.append(row)
@@ -109,7 +108,7 @@ def train_case(
         raise
     optimizer = state.optimizer.state_dict()["state"].values()
     return Trained(
-        _training(history, state, len(samples), resumed),
+        _training(history, state, len(images), resumed),
         state_bytes(model.net.state_dict()) + sum(map(state_bytes, optimizer)),
     )
 

@@ -6,17 +6,21 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
+import numpy as np
 import torch
 
 from bench.case import Case
-from bench.data.loader import EvalImages, Item, TrainImages, eval_size, limited
+from bench.class_weights import ClassCounts
+from bench.data.loader import EvalImages, Item, TrainImages, limited
 from bench.data.transforms import build_transform
 from bench.device import autocast, pick_device, pick_precision
 from bench.errors import Fault, UserError
 from bench.lookup import unknown
-from bench.losses import build_loss, mean
+from bench.losses import build_loss, mean, numbered
 from bench.models import build_model, first_line, input_rule, without_values
 from bench.profiling import Complexity, complexity
+from bench.recipe import CrossEntropy
+from bench.schema import Size, sized
 from bench.scoring import open_case_dataset
 from bench.suite import Suite
 from bench.suite_file import SuiteFile, load
@@ -82,11 +86,13 @@ def check(
             ("datasets", case.dataset_name),
             partial(_check_splits, file.suite, case, roots, need_data),
         )
-        size: tuple[int, int] | None = case.recipe.size or STAND_IN_SIZE
+        size: Size | None = sized(case.recipe.size, *STAND_IN_SIZE)
         if splits:
             size = once(("batch", on_data), recipe_path, partial(_check_batch, case, roots))
         if splits is None or size is None:
-            size = case.recipe.size or STAND_IN_SIZE  # to find the network's faults all the same
+            size = sized(
+                case.recipe.size, *STAND_IN_SIZE
+            )  # to find the network's faults all the same
         facts = once(
             ("network", case.model_name, case.dataset_name, size, case.recipe.micro_batch),
             ("models", case.model_name),
@@ -107,9 +113,16 @@ def _root_faults(suite: Suite, roots: Mapping[str, Path]) -> Iterable[Fault]:
 
 
 def _check_recipe(case: Case, device: torch.device) -> bool:
-    build_loss(case.recipe.loss, case.dataset.labels.num_classes, torch.device("cpu"))
+    num_classes = case.dataset.labels.num_classes
+    build_loss(_uncounted(case.recipe.loss, num_classes), num_classes, torch.device("cpu"))
     pick_precision(case.recipe.precision, device)
     return True
+
+
+def _uncounted(loss: CrossEntropy, num_classes: int) -> CrossEntropy:
+    """Return the loss with even weights in the place of those that pixels must be counted for."""
+    ones = np.ones(num_classes, np.int64)
+    return numbered(loss, lambda: ClassCounts(ones, ones, ones))
 
 
 def _check_splits(
@@ -185,8 +198,7 @@ def _one_step(suite: Suite, case: Case, roots: Mapping[str, Path], device: torch
     dataset = open_case_dataset(case, roots)
     for evaluation in suite.scored.values():
         scored = limited(dataset.samples(evaluation.split), 2)
-        size = eval_size(evaluation, case.recipe)
-        images = EvalImages(dataset, scored, size, evaluation.score_at)
+        images = EvalImages(dataset, scored, evaluation, case.recipe)
         for index in range(len(scored)):
             _item(images, index)
     samples = limited(dataset.samples(case.train_split), 2)
@@ -196,7 +208,7 @@ def _one_step(suite: Suite, case: Case, roots: Mapping[str, Path], device: torch
     target = torch.stack([item[1] for item in items]).to(device).long()
     num_classes = case.dataset.labels.num_classes
     model, _ = build_model(case.model, num_classes)
-    loss_fn = build_loss(case.recipe.loss, num_classes, device)
+    loss_fn = build_loss(_uncounted(case.recipe.loss, num_classes), num_classes, device)
     with autocast(device, pick_precision(case.recipe.precision, device)):
         logits = model.to(device)(image)
     loss = mean(loss_fn.total(logits, target), loss_fn.weight(target))

@@ -24,7 +24,7 @@ from bench.record import (
 )
 from bench.runner import Options, Outcome, Task, evaluate_case
 from bench.screen import Screen
-from bench.suite import Suite
+from bench.suite import Cache, Suite
 from bench.suite_file import SuiteFile
 from bench.validate import Checked, check, check_deep, load_checked
 
@@ -37,6 +37,7 @@ class Where:
     roots: Mapping[str, Path]
     out: Path
     loader_workers: int | None
+    cache: Cache | None
     json_lines: bool
 
 
@@ -81,7 +82,12 @@ def run_suites(
     outcomes: list[Outcome] = []
     with _stopping(screen, deadline) as should_stop:
         options = Options(
-            where.device, where.roots, where.loader_workers, retry_failed, should_stop
+            where.device,
+            where.roots,
+            where.loader_workers,
+            where.cache,
+            retry_failed,
+            should_stop,
         )
         for one in loaded:
             outcomes += (new := _run(one, options, fail_fast, screen))
@@ -221,11 +227,11 @@ def _evaluate_folder(folder: Path, where: Where, screen: Screen) -> Exit:
 
 
 def _task(suite: Suite, case: Case, folder: Path) -> Task:
-    return Task(case, folder, suite.scored, suite.splits.select, suite.keep)
+    return Task(case, folder, suite.scored, suite.splits.select, suite.keep, suite.cache)
 
 
 def _evaluate(suite: Suite, tasks: Sequence[Task], where: Where, screen: Screen) -> Exit:
-    options = Options(where.device, where.roots, where.loader_workers)
+    options = Options(where.device, where.roots, where.loader_workers, where.cache)
     outcomes = []
     for number, task in enumerate(tasks, 1):
         outcomes.append(evaluate_case(task, options))

@@ -156,6 +156,63 @@ def make_folder(root: Path, mask: list[list[int]]) -> Path:
     return root
 
 
+CITYSCAPES_FRAMES = {
+    "train": ("aachen_000000_000019", "aachen_000001_000019", "bochum_000000_000313"),
+    "val": ("frankfurt_000000_000294",),
+}
+CITYSCAPES_IDS = np.array([[*range(34), 255]], np.uint8)
+
+
+def make_cityscapes(root: Path, ids: np.ndarray = CITYSCAPES_IDS) -> Path:
+    """Write the official layout; every mask holds each id once, and 255."""
+    image = np.zeros((*ids.shape, 3), np.uint8)
+    for split, frames in CITYSCAPES_FRAMES.items():
+        for frame in frames:
+            city = frame.split("_")[0]
+            images, masks = root / "leftImg8bit" / split / city, root / "gtFine" / split / city
+            for folder in (images, masks):
+                folder.mkdir(parents=True, exist_ok=True)
+            image[..., 0] = len(list(images.iterdir()))
+            Image.fromarray(image).save(images / f"{frame}_leftImg8bit.png")
+            Image.fromarray(ids).save(masks / f"{frame}_gtFine_labelIds.png")
+            Image.fromarray(ids).save(masks / f"{frame}_gtFine_instanceIds.png")
+            Image.fromarray(image).save(masks / f"{frame}_gtFine_color.png")
+            (masks / f"{frame}_gtFine_polygons.json").write_text("{}")
+    return root
+
+
+IDD_NUM_CLASSES = {"level1": 7, "level2": 16, "level3": 26, "level4": 30, "csTrainId": 19}
+IDD_ENDINGS = {
+    "level1": "_gtFine_labellevel1Ids.png",
+    "level2": "_gtFine_labellevel2Ids.png",
+    "level3": "_gtFine_labellevel3Ids.png",
+    "level4": "_gtFine_labellevel4Ids.png",
+    "csTrainId": "_gtFine_labelcsTrainIds.png",
+}
+IDD_FRAMES = {
+    "IDD_Segmentation": ("png", {"train": ("0/frame0000", "12/frame0000"), "val": ("3/frame9",)}),
+    "idd20kII": ("jpg", {"train": ("201/frame0029", "7/0000075"), "val": ("201/frame0029",)}),
+}
+
+
+def make_idd(
+    root: Path, parts: tuple[str, ...] = tuple(IDD_FRAMES), label_set: str = "level3"
+) -> Path:
+    """Write the official layouts; every mask holds each label of the set, and 255."""
+    mask = np.array([[*range(IDD_NUM_CLASSES[label_set]), 255]], np.uint8)
+    for part in parts:
+        suffix, splits = IDD_FRAMES[part]
+        for number, (split, frames) in enumerate(splits.items()):
+            for frame in frames:
+                image = root / part / "leftImg8bit" / split / f"{frame}_leftImg8bit.{suffix}"
+                labels = root / part / "gtFine" / split / f"{frame}{IDD_ENDINGS[label_set]}"
+                for file in (image, labels):
+                    file.parent.mkdir(parents=True, exist_ok=True)
+                Image.fromarray(np.full((*mask.shape, 3), number, np.uint8)).save(image)
+                Image.fromarray(mask).save(labels)
+    return root
+
+
 def make_voc(root: Path, year: str = "2012") -> Path:
     base = root / f"VOC{year}"
     for folder in ("JPEGImages", "SegmentationClass", "ImageSets/Segmentation"):

@@ -2,14 +2,16 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from pydantic import ValidationError
 from torch import nn
 
-from bench.errors import UserError
-from bench.evaluate import Counts, evaluate
+from bench.evaluate import Counts, evaluate, predict, window_starts
 from bench.losses import build_loss
 from bench.recipe import CrossEntropy
+from bench.suite import Evaluation
 
 CPU = torch.device("cpu")
+WHOLE = Evaluation(split="val")
 
 
 class Fixed(nn.Module):
@@ -21,7 +23,7 @@ class Fixed(nn.Module):
 
 def run(batches: list) -> Counts:
     loss_fn = build_loss(CrossEntropy(), 3, CPU)
-    return evaluate(Fixed(), batches, loss_fn, 3, CPU, "fp32", lambda: None)
+    return evaluate(Fixed(), batches, WHOLE, loss_fn, 3, CPU, "fp32", lambda: None)
 
 
 def image(values: list[list[int]]) -> torch.Tensor:
@@ -82,6 +84,88 @@ def test_batches_do_not_matter() -> None:
     assert one.loss == pytest.approx(two.loss)
 
 
-def test_a_fault_of_the_data_is_raised() -> None:
-    with pytest.raises(UserError, match="broken"):
-        run([UserError("broken")])
+class Corner(nn.Module):
+    """Two classes, the second one by the first channel, and by how far right a pixel is."""
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        x = image[:, 0].float() / 50
+        ramp = torch.linspace(-1, 1, image.shape[-1])
+        return torch.stack([torch.zeros_like(x), x + ramp], 1)
+
+
+def predicted(size: tuple[int, int], **evaluation: object) -> torch.Tensor:
+    image = torch.randint(0, 255, (2, 3, 12, 16), generator=torch.Generator().manual_seed(0))
+    asked = Evaluation.model_validate({"split": "val"} | evaluation)
+    return predict(Corner(), image.to(torch.uint8), size, asked, CPU, "fp32")
+
+
+def test_one_window_is_the_whole_image() -> None:
+    whole = predicted((12, 16))
+    assert torch.equal(predicted((12, 16), method="sliding", crop=[20, 16]), whole)
+    assert torch.equal(predicted((12, 16), scales=[1.0]), whole)
+
+
+def test_windows_are_averaged_where_they_overlap() -> None:
+    """Two windows of 10 columns over 16: columns 6 to 9 are in both."""
+    windows = predicted((12, 16), method="sliding", crop=[12, 10], stride=[12, 6])
+    image = torch.randint(0, 255, (2, 3, 12, 16), generator=torch.Generator().manual_seed(0))
+    left, right = Corner()(image[..., :10]), Corner()(image[..., 6:])
+    assert torch.allclose(windows[..., :6], left[..., :6])
+    assert torch.allclose(windows[..., 6:10], (left[..., 6:] + right[..., :4]) / 2)
+    assert torch.allclose(windows[..., 10:], right[..., 4:])
+
+
+@pytest.mark.parametrize(
+    ("length", "window", "step", "starts"),
+    [(16, 10, 6, [0, 6]), (16, 10, 4, [0, 4, 6]), (9, 10, 4, [0]), (20, 10, 10, [0, 10])],
+)
+def test_windows_cover_a_side(length: int, window: int, step: int, starts: list[int]) -> None:
+    assert window_starts(length, window, step) == starts
+
+
+def test_mirrored_views_are_mirrored_back() -> None:
+    image = torch.randint(0, 255, (2, 3, 12, 16), generator=torch.Generator().manual_seed(0))
+    both = predicted((12, 16), flip=True)
+    mirrored = Corner()(image.flip(-1)).flip(-1).softmax(1)
+    expected = (Corner()(image).softmax(1) + mirrored) / 2
+    assert torch.allclose(both.softmax(1), expected, atol=1e-6)
+    assert torch.allclose(both.exp().sum(1), torch.ones(2, 12, 16), atol=1e-6)
+
+
+def test_scales_are_averaged_as_probabilities() -> None:
+    half = F.interpolate(
+        torch.randint(0, 255, (2, 3, 12, 16), generator=torch.Generator().manual_seed(0)).float(),
+        (6, 8),
+        mode="bilinear",
+        align_corners=False,
+    )
+    small = F.interpolate(Corner()(half), (24, 32), mode="bilinear", align_corners=False)
+    large = predicted((24, 32))
+    expected = (small.softmax(1) + large.softmax(1)) / 2
+    both = predicted((24, 32), scales=[0.5, 1.0])
+    assert torch.allclose(both.softmax(1), expected, atol=1e-6)
+    assert torch.isfinite(both).all()
+
+
+@pytest.mark.parametrize(
+    ("evaluation", "message"),
+    [
+        ({"method": "sliding"}, "method sliding needs crop"),
+        ({"crop": [4, 4]}, "method whole takes no crop"),
+        ({"method": "centre_crop", "crop": [4, 4]}, "give score_at: input, or size: stored"),
+        ({"method": "sliding", "crop": [4, 4], "stride": [5, 4]}, "steps longer than the window"),
+        ({"stride": [4, 4]}, "stride is for method: sliding"),
+        ({"scales": []}, "at least 1 item"),
+        ({"size": {"longest": 3, "shortest": 3}}, "Give .H, W., {longest: pixels}"),
+    ],
+)
+def test_evaluations_that_do_not_agree(evaluation: dict, message: str) -> None:
+    with pytest.raises(ValidationError, match=message):
+        Evaluation.model_validate({"split": "val"} | evaluation)
+
+
+def test_evaluations_name_themselves() -> None:
+    asked = {"method": "sliding", "crop": [512, 512], "flip": True, "scales": [0.5, 1, 1.5]}
+    described = Evaluation.model_validate({"split": "val"} | asked).description
+    assert described == ("sliding 512x512, steps 341x341, with mirror image, scales 0.5, 1, 1.5")
+    assert Evaluation(split="val").description == "whole"

@@ -5,7 +5,6 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from bench.errors import UserError
 from bench.losses import build_loss
 from bench.recipe import CrossEntropy, Recipe
 from bench.train import TrainState, train_epoch
@@ -126,8 +125,3 @@ def test_what_the_beat_raises_leaves_the_state_whole() -> None:
         train_epoch(state, batches(), recipe, loss_fn, CPU, "fp32", stop)
     assert state.step == 1
     assert state.seconds > 0
-
-
-def test_a_fault_of_the_data_is_raised() -> None:
-    with pytest.raises(UserError, match="broken"):
-        train(data=[UserError("broken")])

@@ -6,8 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from bench.data.camvid import CamVid
+from bench.data.cityscapes import Cityscapes
 from bench.data.dataset import IGNORE_INDEX, Dataset, FileFault, Labels, Pair, Sample, identity
 from bench.data.folder import Folder
+from bench.data.idd import IDD
 from bench.data.shapes import Shapes
 from bench.data.voc2007 import VOC2007
 from bench.data.voc2012 import VOC2012
@@ -31,7 +33,9 @@ __all__ = [
 
 DATASETS: dict[str, type[Dataset]] = {
     "camvid": CamVid,
+    "cityscapes": Cityscapes,
     "folder": Folder,
+    "idd": IDD,
     "shapes": Shapes,
     "voc2007": VOC2007,
     "voc2012": VOC2012,

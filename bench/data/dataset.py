@@ -112,7 +112,7 @@ class Dataset(ABC):
     needs_root: ClassVar[bool] = True
     version: ClassVar[int] = 1  # raised when the same files are read differently
     unions: ClassVar[Mapping[str, tuple[str, ...]]] = {}  # splits that are made of others
-    withheld: ClassVar[Mapping[str, str]] = {}  # splits whose labels are not public, and why
+    withheld: Mapping[str, str] = {}  # splits whose labels are not public, and why
 
     def __init__(self, root: Path | None, options: Any) -> None:
         self.name = type(self).__name__.lower()

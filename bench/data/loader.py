@@ -1,7 +1,12 @@
 """Samples to batches: limits, order, random streams; the same with any number of workers."""
 
+import hashlib
+import os
+import re
 import signal
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from multiprocessing.sharedctypes import RawArray
 from typing import Any
 
 import numpy as np
@@ -10,16 +15,26 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Sampler
 from torch.utils.data import Dataset as TorchDataset
 
-from bench.data import Dataset, Sample
-from bench.data.transforms import Augment, resize, resize_image
+from bench.data import Dataset, Pair, Sample
+from bench.data.cache import Cache, Kept, keep
+from bench.data.loading import Loading
+from bench.data.transforms import Augment, resize_image, resize_target
 from bench.errors import UserError
 from bench.recipe import Recipe
+from bench.schema import Side, Size, size_text, sized
 from bench.suite import Evaluation
 
 Key = tuple[int, int]  # (epoch, index): what a random stream is named by
 Item = tuple[Tensor, Tensor, str]
 Stack = Tensor | list[Tensor]  # one tensor where all have one size
 Batch = tuple[Stack, Stack, list[str]]
+FEW_IMAGES = 64  # decoded faster than workers start
+MOST_DECODERS = 16
+
+
+def num_cores() -> int:
+    """Return how many cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def limited(samples: Sequence[Sample], limit: int | float | None) -> list[Sample]:
@@ -35,28 +50,82 @@ def limited(samples: Sequence[Sample], limit: int | float | None) -> list[Sample
 class Images(TorchDataset[Item | UserError]):
     """Reads, resizes and augments; a fault is returned, for workers garble what they raise."""
 
-    def __init__(self, dataset: Dataset, samples: Sequence[Sample]) -> None:
+    def __init__(
+        self,
+        dataset: Dataset,
+        samples: Sequence[Sample],
+        size: Size | Side | None,
+        resized_target: bool,
+    ) -> None:
         self.dataset = dataset
         self.samples = samples
+        self.size, self.resized_target = size, resized_target
+        self.kept: Kept | None = None
+        self.reading: Any = None  # what each worker is at, to name the file that ended it
 
     def __len__(self) -> int:
         return len(self.samples)
 
     def __getitem__(self, key: Key) -> Item | UserError:
-        """Return image (3, H, W) uint8, target (H, W) uint8 and id."""
+        """Return image (3, H, W) uint8, target (h, w) uint8 and id."""
         epoch, index = key
-        sample = self.samples[index]
+        _note(self.reading, index + 1)
         try:
-            image, target = self.prepare(sample, epoch, index)
+            pair = self.decode(index) if self.kept is None else self.kept[index]
+            image, target = self.finish(pair, epoch, index)
         except UserError as error:
             return error
+        finally:
+            _note(self.reading, 0)
         image = np.require(image.transpose(2, 0, 1), requirements=["C", "W"])
         target = np.require(target, requirements=["C", "W"])
-        return torch.from_numpy(image), torch.from_numpy(target), sample.id
+        return torch.from_numpy(image), torch.from_numpy(target), self.samples[index].id
 
-    def prepare(self, sample: Sample, epoch: int, index: int) -> Any:
-        """Return image (H, W, 3) and target (h, w) as the network and the scores take them."""
-        raise NotImplementedError
+    def decode(self, index: int) -> Pair:
+        """Read and resize a pair: the same in every epoch.
+
+        Raises:
+            UserError: naming what cannot be read.
+        """
+        image, target = self.dataset.checked(self.samples[index])
+        size = sized(self.size, *target.shape)
+        resized = resize_target(target, size) if self.resized_target else target
+        return resize_image(image, size), resized
+
+    def finish(self, pair: Pair, epoch: int, index: int) -> Pair:
+        """Do what differs between epochs, or is soon done."""
+        return pair
+
+    def keep_decoded(self, cache: Cache, split: str, times_read: int) -> None:
+        """Decode everything once where the cache has room, or find it there.
+
+        Args:
+            times_read: how often each image will be read; `auto` keeps none that is read once.
+
+        Raises:
+            UserError: naming what cannot be read, or why the cache asked for cannot be.
+        """
+        size, scored = size_text(self.size), "resized" if self.resized_target else "as stored"
+        parts = [self.dataset.name, self.dataset.fingerprint(split), size, scored]
+        text = "\n".join([*parts, *(sample.id for sample in self.samples)])
+        key = hashlib.sha256(text.encode()).hexdigest()[:24]
+        about = f"{self.dataset.name} {split}, {len(self)} images, {size}"
+
+        def decode_all() -> Iterator[Pair]:
+            keys = [[(0, index)] for index in range(len(self))]
+            plain = Images(self.dataset, self.samples, self.size, self.resized_target)
+            workers = min(num_cores(), MOST_DECODERS) if len(self) >= FEW_IMAGES else 0
+            with Loader(plain, keys, Loading(workers)).guarded() as loader:
+                for images, targets, _ in loader:
+                    yield images[0].permute(1, 2, 0).numpy(), targets[0].numpy()
+
+        self.kept = keep(cache, key, about, len(self), self.decode, decode_all, times_read)
+
+
+def _note(reading: Any, value: int) -> None:
+    worker = torch.utils.data.get_worker_info()
+    if reading is not None and worker is not None:
+        reading[2 * worker.id], reading[2 * worker.id + 1] = os.getpid(), value
 
 
 class TrainImages(Images):
@@ -65,13 +134,12 @@ class TrainImages(Images):
     def __init__(
         self, dataset: Dataset, samples: Sequence[Sample], recipe: Recipe, seed: int
     ) -> None:
-        super().__init__(dataset, samples)
-        self.size, self.seed = recipe.size, seed
+        super().__init__(dataset, samples, recipe.size, resized_target=True)
+        self.seed = seed
         self.augment = Augment(recipe.augment) if recipe.augment else None
 
-    def prepare(self, sample: Sample, epoch: int, index: int) -> Any:
-        """Resize both, then augment."""
-        pair = resize(self.dataset.checked(sample), self.size)
+    def finish(self, pair: Pair, epoch: int, index: int) -> Pair:
+        """Augment by the random stream of (seed, epoch, index)."""
         return self.augment(pair, (self.seed, epoch, index)) if self.augment else pair
 
 
@@ -79,21 +147,22 @@ class EvalImages(Images):
     """Images as an evaluation scores them."""
 
     def __init__(
-        self,
-        dataset: Dataset,
-        samples: Sequence[Sample],
-        size: tuple[int, int] | None,
-        score_at: str,
+        self, dataset: Dataset, samples: Sequence[Sample], evaluation: Evaluation, recipe: Recipe
     ) -> None:
-        super().__init__(dataset, samples)
-        self.size, self.score_at = size, score_at
+        size = eval_size(evaluation, recipe)
+        at_input = evaluation.score_at == "input"
+        super().__init__(dataset, samples, size, resized_target=at_input)
+        self.crop = evaluation.crop if evaluation.method == "centre_crop" else None
 
-    def prepare(self, sample: Sample, epoch: int, index: int) -> Any:
-        """Resize the image; the target only where the input's resolution is scored."""
-        image, target = self.dataset.checked(sample)
-        if self.score_at == "input":
-            return resize((image, target), self.size)
-        return (resize_image(image, self.size) if self.size else image), target
+    def finish(self, pair: Pair, epoch: int, index: int) -> Pair:
+        """Cut out the centre where that is the method; a smaller image stays whole."""
+        if self.crop is None:
+            return pair
+        image, target = pair
+        height, width = target.shape
+        top, left = max(0, height - self.crop[0]) // 2, max(0, width - self.crop[1]) // 2
+        rows, columns = slice(top, top + self.crop[0]), slice(left, left + self.crop[1])
+        return image[rows, columns], target[rows, columns]
 
 
 class EpochSampler(Sampler[list[Key]]):
@@ -117,8 +186,8 @@ class EpochSampler(Sampler[list[Key]]):
 
 
 def train_loader(
-    images: TrainImages, batch_size: int, seed: int, num_workers: int, pin_memory: bool
-) -> tuple[DataLoader[Any], EpochSampler]:
+    images: TrainImages, batch_size: int, seed: int, loading: Loading
+) -> tuple["Loader", EpochSampler]:
     """Return a loader of whole training batches and the sampler that steers it.
 
     Raises:
@@ -130,36 +199,83 @@ def train_loader(
             "lower recipe.batch_size or raise limit."
         )
     sampler = EpochSampler(len(images), batch_size, seed)
-    return _loader(images, sampler, num_workers, pin_memory), sampler
+    return Loader(images, sampler, loading), sampler
 
 
-def eval_loader(
-    images: EvalImages, batch_size: int, num_workers: int, pin_memory: bool
-) -> DataLoader[Any]:
+def eval_loader(images: EvalImages, batch_size: int, loading: Loading) -> "Loader":
     """Return a loader that gives every image once, in order."""
     keys = [(0, index) for index in range(len(images))]
     batches = [keys[i : i + batch_size] for i in range(0, len(keys), batch_size)]
-    return _loader(images, batches, num_workers, pin_memory)
+    return Loader(images, batches, loading)
 
 
-def eval_size(evaluation: Evaluation, recipe: Recipe) -> tuple[int, int] | None:
-    """Return the (H, W) that images are resized to; None for as stored."""
+def eval_size(evaluation: Evaluation, recipe: Recipe) -> Size | Side | None:
+    """Return the size that images get; None for as stored."""
     if evaluation.size == "recipe":
         return recipe.size
     return None if evaluation.size == "stored" else evaluation.size
 
 
-def _loader(images: Images, batches: Any, num_workers: int, pin_memory: bool) -> DataLoader[Any]:
-    return DataLoader(
-        images,
-        batch_sampler=batches,
-        num_workers=num_workers,
-        collate_fn=_collate,
-        pin_memory=pin_memory,
-        persistent_workers=num_workers > 0,
-        worker_init_fn=_prepare_worker,
-        generator=torch.Generator(),  # else each pass draws from the stream that dropout uses
-    )
+class Loader:
+    """Batches of images, fetched here or by workers; the same either way."""
+
+    def __init__(self, images: Images, batches: Any, loading: Loading) -> None:
+        num_workers = loading.num_workers
+        if num_workers:
+            images.reading = RawArray("q", 2 * num_workers)
+        self.images = images
+        self.loader = DataLoader(
+            images,
+            batch_sampler=batches,
+            num_workers=num_workers,
+            prefetch_factor=loading.prefetch if num_workers else None,
+            collate_fn=_collate,
+            pin_memory=loading.pin_memory,
+            persistent_workers=num_workers > 0,
+            worker_init_fn=_prepare_worker,
+            generator=torch.Generator(),  # else each pass draws from the stream that dropout uses
+        )
+
+    def __iter__(self) -> Iterator[Batch]:
+        """Give batches of images, targets and ids.
+
+        Raises:
+            UserError: naming a file that cannot be read.
+        """
+        for batch in self.loader:
+            if isinstance(batch, UserError):
+                raise batch
+            yield batch
+
+    @contextmanager
+    def guarded(self) -> Iterator["Loader"]:
+        """Name the file that ended a worker; torch tells of its end wherever the body is then.
+
+        Raises:
+            UserError: naming what the worker was reading.
+        """
+        try:
+            yield self
+        except RuntimeError as error:
+            if "DataLoader worker" not in str(error):
+                raise
+            raise UserError(self._why(str(error))) from error
+
+    def _why(self, message: str) -> str:
+        """Name what the workers were reading when one of them ended."""
+        notes = dict(zip(self.images.reading[::2], self.images.reading[1::2], strict=True))
+        ended = [int(pid) for pid in re.findall(r"\d+", message) if int(pid) in notes]
+        files = []
+        for pid in ended or list(notes):
+            if notes[pid]:
+                sample = self.images.samples[notes[pid] - 1]
+                files.append(", ".join(map(str, sample.files)) or sample.id)
+        at = f" while reading {' or '.join(files)}" if files else ""
+        return (
+            f"A process that reads images ended{at}: {message.splitlines()[0].rstrip('. ')}. "
+            "Look at the file, "
+            "or, where memory ran out, use fewer --loader-workers."
+        )
 
 
 def _prepare_worker(worker: int) -> None:

@@ -1,5 +1,6 @@
 """Augmentation by albumentations' names and arguments; the only file that imports it."""
 
+import inspect
 import os
 import random
 import warnings
@@ -17,6 +18,8 @@ from albumentations.augmentations.crops.transforms import CropSizeError
 from bench.data.dataset import IGNORE_INDEX, Pair
 from bench.errors import UserError
 from bench.lookup import unknown
+from bench.presets import PRESETS
+from bench.schema import Size
 
 BACKEND = f"albumentations {A.__version__}"
 TRANSFORMS: dict[str, type[Any]] = {
@@ -27,6 +30,8 @@ TRANSFORMS: dict[str, type[Any]] = {
     and not item.__module__.endswith("transforms_interface")
     and item is not A.BaseCompose
 }
+# Pads masks with class 0 and cannot be told otherwise.
+REFUSED = {"GridElasticDeform": "use ElasticTransform or GridDistortion"}
 CALL_ERRORS = (ValueError, TypeError, RuntimeError, LookupError, cv2.error, CropSizeError)
 cv2.setNumThreads(0)
 
@@ -39,26 +44,30 @@ def build_transform(item: Mapping[str, Mapping[str, Any]]) -> Any:
     """
     [(name, given)] = item.items()
     if name not in TRANSFORMS:
-        raise UserError(unknown("transform", name, TRANSFORMS))
+        raise UserError(unknown("transform", name, [*TRANSFORMS, *PRESETS]))
+    if name in REFUSED:
+        raise UserError(f"{name} pads masks with class 0 instead of void; {REFUSED[name]}.")
     if not isinstance(given, Mapping):
         raise UserError(f"{name} takes {{argument: value}}, not {given!r}.")
     args = dict(given)
     if isinstance(args.get("transforms"), list | tuple):
         args["transforms"] = [build_transform(_named(inner)) for inner in args["transforms"]]
     schema = getattr(TRANSFORMS[name], "InitSchema", None)
-    # Dropouts leave the mask alone by default; what pads must not pad it with class 0.
-    pads = "dropout" not in TRANSFORMS[name].__module__
-    if pads and schema is not None and "fill_mask" in schema.model_fields:
+    fields = schema.model_fields if schema is not None else {}
+    # Dropouts leave the mask alone by default (None); what pads must not pad it with class 0.
+    taken = inspect.signature(TRANSFORMS[name]).parameters
+    if "fill_mask" in taken and taken["fill_mask"].default is not None:
         args.setdefault("fill_mask", IGNORE_INDEX)
+    if "area_for_downscale" in fields:
+        args.setdefault("area_for_downscale", "image")
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         try:
             return TRANSFORMS[name](**args)
         except (TypeError, ValueError, UserWarning) as error:
-            if schema is not None:
-                for argument in args.keys() - schema.model_fields.keys() - {"p"}:
-                    message = unknown(f"argument of {name}", argument, schema.model_fields)
-                    raise UserError(message) from error
+            if fields:
+                for argument in args.keys() - fields.keys() - {"p"}:
+                    raise UserError(unknown(f"argument of {name}", argument, fields)) from error
             first = "; ".join(str(error).splitlines()[:4])
             raise UserError(f"albumentations refuses {name}: {first}") from error
 
@@ -112,17 +121,20 @@ def _share(transform: Any, generator: np.random.Generator, py_random: random.Ran
         _share(inner, generator, py_random)
 
 
-def resize(pair: Pair, size: tuple[int, int] | None) -> Pair:
+def resize(pair: Pair, size: Size) -> Pair:
     """Resize to (H, W): the image by area where it shrinks, else bilinear; the target nearest."""
     image, target = pair
-    if size is None or image.shape[:2] == tuple(size):
-        return pair
-    return resize_image(image, size), cv2.resize(
-        target, size[::-1], interpolation=cv2.INTER_NEAREST
-    ).astype(np.uint8)
+    return resize_image(image, size), resize_target(target, size)
 
 
-def resize_image(image: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
+def resize_target(target: NDArray[np.uint8], size: Size) -> NDArray[np.uint8]:
+    """Resize a target to (H, W) by the nearest pixel."""
+    if target.shape == tuple(size):
+        return target
+    return cv2.resize(target, size[::-1], interpolation=cv2.INTER_NEAREST_EXACT).astype(np.uint8)
+
+
+def resize_image(image: NDArray[np.uint8], size: Size) -> NDArray[np.uint8]:
     """Resize an image to (H, W): by area where it shrinks, else bilinear."""
     if image.shape[:2] == tuple(size):
         return image

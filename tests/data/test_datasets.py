@@ -10,7 +10,9 @@ import pytest
 from fixtures import (
     make_camvid,
     make_camvid_colour,
+    make_cityscapes,
     make_folder,
+    make_idd,
     make_voc,
     make_voc_aug,
     make_voc_mask,
@@ -24,7 +26,9 @@ from bench.errors import UserError
 
 MAKE: dict[str, Callable[[Path], Path]] = {
     "camvid": make_camvid,
+    "cityscapes": make_cityscapes,
     "folder": partial(make_folder, mask=[[0, 1], [1, 0]]),
+    "idd": make_idd,
     "voc2007": partial(make_voc, year="2007"),
     "voc2012": make_voc,
     "voc2012_aug": make_voc_aug,
@@ -83,7 +87,7 @@ def test_a_missing_root_is_told(name: str, tmp_path: Path, monkeypatch: pytest.M
         open_dataset(name, name, None, {}, {}).samples("train")
     with pytest.raises(UserError, match=r"No folder .*gone.*Expected"):
         open_dataset(name, name, None, {}, {name: tmp_path / "gone"}).samples("train")
-    with pytest.raises(UserError, match=r"No file .*(train|val).txt.*Expected"):
+    with pytest.raises(UserError, match=r"No .*(train|val.txt|IDD_Seg).*Expected"):
         open_dataset(name, name, str(tmp_path), {}, {}).samples("train")
 
 

@@ -1,19 +1,24 @@
-from pathlib import Path
+import os
+import signal
 
 import pytest
 import torch
 
-from bench.data import open_dataset
+from bench.data import Pair, Sample, open_dataset
 from bench.data.loader import (
     EvalImages,
+    Loader,
     TrainImages,
     eval_loader,
     limited,
     require_one_size,
     train_loader,
 )
+from bench.data.loading import Loading
+from bench.data.shapes import Shapes
 from bench.errors import UserError
 from bench.recipe import Recipe
+from bench.suite import Evaluation
 
 RECIPE = Recipe.model_validate(
     {"epochs": 1, "size": [24, 20], "augment": [{"HorizontalFlip": {"p": 0.5}}, "GaussNoise"]}
@@ -26,7 +31,7 @@ def train_images() -> TrainImages:
 
 
 def one_pass(num_workers: int, epoch: int = 0, start: int = 0) -> list[tuple]:
-    loader, sampler = train_loader(train_images(), 4, 5, num_workers, pin_memory=False)
+    loader, sampler = train_loader(train_images(), 4, 5, Loading(num_workers))
     sampler.epoch, sampler.start = epoch, start
     return list(loader)
 
@@ -68,18 +73,47 @@ def test_a_pass_leaves_the_random_state_alone() -> None:
 
 def test_fewer_images_than_a_batch() -> None:
     with pytest.raises(UserError, match="10 training images are fewer than a batch of 11"):
-        train_loader(train_images(), 11, 0, 0, pin_memory=False)
+        train_loader(train_images(), 11, 0, Loading())
+
+
+def eval_images(**evaluation: object) -> EvalImages:
+    dataset = open_dataset("shapes", "shapes", None, {"size": [32, 40], "num_val": 7}, {})
+    asked = Evaluation.model_validate({"split": "val"} | evaluation)
+    return EvalImages(dataset, dataset.samples("val"), asked, RECIPE)
 
 
 def test_evaluation_gives_every_image_once() -> None:
-    dataset = open_dataset("shapes", "shapes", None, {"size": [32, 32], "num_val": 7}, {})
-    images = EvalImages(dataset, dataset.samples("val"), (16, 16), "stored")
-    batches = list(eval_loader(images, 3, 0, pin_memory=False))
+    images = eval_images(size=[16, 16])
+    batches = list(eval_loader(images, 3, Loading()))
     assert [name for batch in batches for name in batch[2]] == [s.id for s in images.samples]
     assert batches[0][0][0].shape == (3, 16, 16)
-    assert batches[0][1][0].shape == (32, 32)
-    at_input = EvalImages(dataset, dataset.samples("val"), (16, 16), "input")
-    assert at_input[0, 0][1].shape == (16, 16)
+    assert batches[0][1][0].shape == (32, 40)
+
+
+@pytest.mark.parametrize(
+    ("evaluation", "image", "target"),
+    [
+        ({"size": "stored"}, (32, 40), (32, 40)),
+        ({"size": "recipe"}, (24, 20), (32, 40)),
+        ({"size": [16, 16], "score_at": "input"}, (16, 16), (16, 16)),
+        ({"size": {"shortest": 16}}, (16, 20), (32, 40)),
+        ({"size": {"longest": 20}, "score_at": "input"}, (16, 20), (16, 20)),
+        ({"size": "stored", "method": "centre_crop", "crop": [10, 50]}, (10, 40), (10, 40)),
+    ],
+)
+def test_sizes_of_evaluations(
+    evaluation: dict, image: tuple[int, int], target: tuple[int, int]
+) -> None:
+    item = eval_images(**evaluation)[0, 0]
+    assert item[0].shape == (3, *image)
+    assert item[1].shape == target
+
+
+def test_the_centre_is_the_centre() -> None:
+    whole = eval_images(size="stored")[0, 0]
+    crop = eval_images(size="stored", method="centre_crop", crop=[12, 20])[0, 0]
+    assert torch.equal(crop[0], whole[0][:, 10:22, 10:30])
+    assert torch.equal(crop[1], whole[1][10:22, 10:30])
 
 
 def test_limits_spread_over_the_split() -> None:
@@ -91,18 +125,37 @@ def test_limits_spread_over_the_split() -> None:
     assert limited(samples, 0.001) == [0]
 
 
-def test_a_fault_is_returned_whole_from_a_worker(tmp_path: Path) -> None:
-    images = train_images()
+class Spoilt(Shapes):
+    """Shapes with one sample that cannot be read, or ends the process that reads it."""
 
-    def fail(sample: object) -> None:
-        raise UserError("bad.jpg is truncated")
+    end = False
 
-    images.dataset.read = fail
-    for num_workers in (0, 1):
-        loader, _ = train_loader(images, 4, 0, num_workers, pin_memory=False)
-        batch = next(iter(loader))
-        assert isinstance(batch, UserError)
-        assert str(batch) == "bad.jpg is truncated"
+    def read(self, sample: Sample) -> Pair:
+        if sample.id == "train/00003":
+            if type(self).end:
+                os.kill(os.getpid(), signal.SIGKILL)
+            raise UserError("bad.jpg is truncated")
+        return super().read(sample)
+
+
+def spoilt(num_workers: int) -> Loader:
+    dataset = Spoilt(None, Spoilt.Options(size=(32, 32), num_train=10))
+    images = TrainImages(dataset, dataset.samples("train"), RECIPE, seed=5)
+    return train_loader(images, 5, 0, Loading(num_workers))[0]
+
+
+@pytest.mark.parametrize("num_workers", [0, 1])
+def test_a_fault_comes_whole_from_a_worker(num_workers: int) -> None:
+    with pytest.raises(UserError, match=r"^bad\.jpg is truncated$"):
+        list(spoilt(num_workers))
+
+
+def test_a_worker_that_ends_names_what_it_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Spoilt, "end", True)
+    message = r"ended while reading train/00003: DataLoader worker .*\. Look at the file"
+    loader = spoilt(2)
+    with pytest.raises(UserError, match=message), loader.guarded():
+        list(loader)
 
 
 def test_sizes_of_a_batch_must_agree() -> None:
