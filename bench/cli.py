@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
+from bench.data_cli import app as data_app
 from bench.errors import Exit, UserError
 
 app = typer.Typer(
@@ -16,6 +17,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
+app.add_typer(data_app)
 
 
 Suites = Annotated[list[Path], typer.Argument(help="suite files")]

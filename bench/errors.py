@@ -30,6 +30,7 @@ class Exit(IntEnum):
 
     OK = 0
     CASE_FAILED = 1
+    FINDINGS = 1  # of a check
     USAGE = 2
     NOTHING_MATCHED = 3
     INTERRUPTED = 4

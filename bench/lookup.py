@@ -19,6 +19,8 @@ USER_CODE_ERRORS = (  # what running a user's code can raise
     TypeError,
     ValueError,
     LookupError,
+    ArithmeticError,
+    AssertionError,
     RuntimeError,
     OSError,
 )

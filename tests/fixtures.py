@@ -134,7 +134,7 @@ def make_camvid(root: Path) -> Path:
         for folder in (split, f"{split}annot"):
             (root / folder).mkdir(parents=True)
         for i in range(num):
-            rng = np.random.default_rng(i)
+            rng = np.random.default_rng((num, i))
             image, mask = f"{split}/a{i}.png", f"{split}annot/a{i}.png"
             Image.fromarray(rng.integers(0, 255, (8, 10, 3)).astype(np.uint8)).save(root / image)
             Image.fromarray(rng.integers(0, 12, (8, 10)).astype(np.uint8)).save(root / mask)

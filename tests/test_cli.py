@@ -260,7 +260,7 @@ def wrong_size(root: Path) -> str:
 
 def wrong_label(root: Path) -> str:
     Image.fromarray(np.full((8, 10), 77, np.uint8)).save(root / "trainannot" / "a1.png")
-    return "label 77 (80 pixels) outside the classes 0..10"
+    return "label 77 (80 pixels) outside the labels 0..11"
 
 
 @pytest.mark.parametrize("plant", [truncate, wrong_size, wrong_label])

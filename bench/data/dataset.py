@@ -224,12 +224,23 @@ class Dataset(ABC):
         """
         try:
             image, target = self.read(sample)
-            fault = _fault(image, target, self.labels(self.options).num_classes)
         except USER_CODE_ERRORS as error:
-            fault = f"{type(error).__name__}: {error}"
-        if fault:
-            raise FileFault("wrong sample", f"{self.name}, sample {sample.id!r}: {fault}")
+            raise self._wrong(sample, f"{type(error).__name__}: {error}") from error
+        self.hold(sample, image, target)
         return image, target
+
+    def hold(self, sample: Sample, image: Any, target: Any) -> None:
+        """Hold a pair to what `read` promises.
+
+        Raises:
+            FileFault: saying what is not as it should be.
+        """
+        fault = _fault(image, target, self.labels(self.options).num_classes)
+        if fault:
+            raise self._wrong(sample, fault)
+
+    def _wrong(self, sample: Sample, fault: str) -> FileFault:
+        return FileFault("wrong sample", f"{self.name}, sample {sample.id!r}: {fault}")
 
     def require_root(self) -> Path:
         """Return the folder of the files.

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
-from bench.data.dataset import IGNORE_INDEX, Colour, Dataset, FileFault, Pair, Sample
+from bench.data.dataset import IGNORE_INDEX, Colour, Dataset, FileFault, Sample
 from bench.errors import UserError
 
 LOSSY = ("JPEG", "MPO", "WEBP")
@@ -26,16 +26,15 @@ class FileDataset(Dataset):
         assert sample.image is not None
         return read_image(sample.image)
 
-    def read(self, sample: Sample) -> Pair:
-        """Decode image and mask, which have one size."""
-        image, target = super().read(sample)
+    def hold(self, sample: Sample, image: Any, target: Any) -> None:
+        """Hold a pair to what `read` promises; sizes are told with the files."""
         if image.shape[:2] != target.shape:
             (h, w), (mask_h, mask_w) = image.shape[:2], target.shape
             raise FileFault(
                 "size mismatch",
                 f"{sample.mask} is {mask_w}x{mask_h} but its image {sample.image} {w}x{h}.",
             )
-        return image, target
+        super().hold(sample, image, target)
 
     def unlisted(self) -> Sequence[Path]:
         """Return files that lie beside listed images and masks but are in no split."""

@@ -1,0 +1,98 @@
+"""The commands of `bench data`: parse, call, print."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(
+    name="data",
+    help="Fetch, check and look at datasets.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
+
+Name = Annotated[str, typer.Argument(help="a dataset; `bench list datasets` has the names")]
+Root = Annotated[str | None, typer.Option(help="folder; default: $BENCH_DATA/NAME")]
+Roots = Annotated[
+    list[str] | None, typer.Option("--root", help="folder of the dataset, or name=path, repeatable")
+]
+Settings = Annotated[
+    list[str] | None,
+    typer.Option("--set", help="key=value: an option of the dataset, or a change of the suite"),
+]
+
+
+@app.command()
+def get(name: Name, root: Root = None) -> None:
+    """Download a dataset and unpack it, or say where it comes from."""
+    from bench.data_verbs import get
+
+    get(name, root)
+
+
+@app.command()
+def prepare(
+    name: Name,
+    root: Root = None,
+    label_set: Annotated[
+        str, typer.Option(help="level1, level2, level3, level4 or csTrainId")
+    ] = "level3",
+    workers: Annotated[int | None, typer.Option(min=0, help="processes; default: cores")] = None,
+) -> None:
+    """Draw the masks of IDD from its polygons; goes on where it was stopped."""
+    from bench.data_verbs import prepare
+
+    _leave(prepare(name, root, label_set, workers))
+
+
+@app.command()
+def check(
+    target: Annotated[str, typer.Argument(help="a dataset, or a suite file")],
+    root: Roots = None,
+    settings: Settings = None,
+    json_lines: Annotated[
+        bool, typer.Option("--json", help="one line of JSON a dataset, with all findings")
+    ] = False,
+) -> None:
+    """Read every image and mask and say what is wrong.
+
+    Exit codes: 0 nothing wrong, 1 findings, 2 usage or no such data.
+    """
+    from bench.data_verbs import check
+
+    _leave(check(target, root or [], settings or [], json_lines=json_lines))
+
+
+@app.command()
+def show(
+    name: Name,
+    suite: Annotated[Path | None, typer.Option(help="augment as a recipe of this suite")] = None,
+    recipe: Annotated[str | None, typer.Option(help="of the suite; default: its first")] = None,
+    split: Annotated[str | None, typer.Option(help="default: train")] = None,
+    num: Annotated[int, typer.Option(min=1, help="tiles")] = 16,
+    seed: Annotated[int, typer.Option(min=0, help="of the augmentation")] = 0,
+    out: Annotated[Path | None, typer.Option(help="PNG file; default: NAME_SPLIT.png")] = None,
+    root: Roots = None,
+    settings: Settings = None,
+) -> None:
+    """Draw a contact sheet of images with their masks, as augmented where a suite is given."""
+    from bench.data_verbs import show
+
+    file = show(name, suite, recipe, split, num, seed, out, root or [], settings or [])
+    typer.echo(f"Written: {file}")
+
+
+@app.command()
+def cache(
+    clear: Annotated[bool, typer.Option("--clear", help="remove everything in it")] = False,
+) -> None:
+    """List what is kept decoded ($BENCH_CACHE, bounded by $BENCH_CACHE_GB), or clear it."""
+    from bench.data_verbs import cache
+
+    cache(clear=clear)
+
+
+def _leave(code: int) -> None:
+    if code:
+        raise typer.Exit(code)

@@ -1,0 +1,324 @@
+"""What `bench data` does: get, prepare, check, show and cache."""
+
+import json
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+from rich.console import Console
+from rich.progress import BarColumn, DownloadColumn, MofNCompleteColumn, Progress, TextColumn
+from rich.progress import TimeRemainingColumn as TimeLeft
+from tabulate import tabulate
+
+from bench import yaml_file
+from bench.data import Dataset, find, open_dataset
+from bench.errors import Exit, UserError
+from bench.schema import describe
+from bench.suite import DatasetSpec
+from bench.suite_file import SuiteFile, load
+
+SUITE_SUFFIXES = (".yaml", ".yml")
+SHOWN_OF_A_KIND = 8
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A dataset to look at, and the splits of it that a suite uses; None for all."""
+
+    dataset: Dataset
+    splits: tuple[str, ...] | None = None
+
+
+def open_targets(
+    target: str, roots: Sequence[str], settings: Sequence[str], cwd: Path = Path()
+) -> list[Opened]:
+    """Open a dataset by name, or those of a suite.
+
+    Args:
+        roots: "name=path", or a path where the target is one dataset.
+        settings: "key=value" options of a dataset, or changes of a suite.
+    """
+    if target.endswith(SUITE_SUFFIXES):
+        file = load(Path(target), settings)
+        suite, by_name = file.suite, _roots(roots, None)
+        used = (suite.splits.train, suite.splits.select, *(e.split for e in suite.scored.values()))
+        splits = tuple(dict.fromkeys(used))
+        return [
+            Opened(open_dataset(key, spec.name, spec.root, spec.options, by_name), splits)
+            for key, spec in suite.datasets.items()
+        ]
+    options = _options(target, settings)
+    return [Opened(open_dataset(target, target, None, options, _roots(roots, target)))]
+
+
+def _options(name: str, settings: Sequence[str]) -> dict[str, Any]:
+    """Read key=value settings as the options of a dataset."""
+    given: dict[str, Any] = {}
+    for setting in settings:
+        key, equals, text = setting.partition("=")
+        if not (key and equals):
+            raise UserError(f"--set takes key=value, such as partial=true, not {setting!r}.")
+        given[key] = yaml_file.parse_value(text)
+    dataset = find(name)
+    try:
+        return dataset.Options.model_validate(given, context={"folder": Path()}).model_dump()
+    except ValidationError as error:
+        faults = describe(error, dataset.Options)
+        lines = [f"{'.'.join(map(str, fault.path))}: {fault.message}" for fault in faults]
+        raise UserError(f"Options of {name} (--set key=value): " + "\n".join(lines)) from error
+
+
+def _roots(given: Sequence[str], name: str | None) -> dict[str, Path]:
+    roots = {}
+    for item in given:
+        key, equals, path = item.partition("=")
+        if not equals and name is not None:
+            key, path = name, item
+        if not (key and path):
+            raise UserError(f"--root takes name=path, such as camvid=/data/camvid, not {item!r}.")
+        roots[key] = Path(path).expanduser()
+    return roots
+
+
+def get(name: str, root: str | None) -> None:
+    """Download a dataset, or say where it comes from."""
+    from bench.data.download import NothingToFetch, missing
+    from bench.data.download import get as download
+
+    folder = _folder(name, root)
+    try:
+        if not missing(name, folder):
+            print(f"{name} is at {folder} already.")
+            return
+        with _bytes_done() as progress:
+            download(name, folder, progress)
+    except NothingToFetch as nothing:
+        print(nothing)
+        return
+    print(f"{name} is at {folder}. Use it with --root {name}={folder}, and check it with")
+    print(f"  python -m bench data check {name} --root {folder}")
+
+
+def _folder(name: str, root: str | None) -> Path:
+    """Return where a dataset goes: the folder given, else $BENCH_DATA/<name>."""
+    if root is not None:
+        return _roots([root], name).get(name, Path(root))
+    if os.environ.get("BENCH_DATA"):
+        return Path(os.environ["BENCH_DATA"]) / name
+    raise UserError("Say where it goes: --root PATH, or the folder of all datasets in $BENCH_DATA.")
+
+
+def prepare(name: str, root: str | None, label_set: str, num_workers: int | None) -> Exit:
+    """Draw the masks of IDD from its polygons."""
+    from bench.data.rasterise import prepare as draw
+
+    if name != "idd":
+        raise UserError(f"Only idd needs preparing; {name} is read as it comes.")
+    workers = num_workers if num_workers is not None else os.cpu_count() or 1
+    with _counted("masks") as progress:
+        done = draw(_folder(name, root), label_set, workers, progress)
+    for fault in done.faults:
+        print(fault)
+    print(f"{done.made} masks made, {done.kept} kept, {len(done.faults)} failed.")
+    return Exit.FINDINGS if done.faults else Exit.OK
+
+
+def check(target: str, roots: Sequence[str], settings: Sequence[str], *, json_lines: bool) -> Exit:
+    """Read everything, say what is wrong."""
+    from bench.data.check import check as read_all
+
+    found = False
+    for opened in open_targets(target, roots, settings):
+        with _counted(opened.dataset.name) as progress:
+            report = read_all(opened.dataset, opened.splits, os.cpu_count() or 1, progress)
+        found |= bool(report.findings)
+        if json_lines:
+            print(json.dumps(report.as_dict()))
+        else:
+            print(_report_text(report, opened.dataset.root))
+    return Exit.FINDINGS if found else Exit.OK
+
+
+def _report_text(report: Any, root: Path | None) -> str:
+    """Write what a check found for people."""
+    lines = [report.title + (f" at {root}" if root is not None else ""), ""]
+    total = max(1, sum(int(split.pixels.sum()) for split in report.splits))
+    rows = []
+    for i, name in enumerate(report.classes):
+        pixels = sum(int(split.pixels[i]) for split in report.splits)
+        images = [int(split.images[i]) for split in report.splits]
+        rows.append([i, name, f"{100 * pixels / total:.2f}", *images])
+    void = sum(split.void for split in report.splits)
+    rows.append(["", "(void, of all)", f"{100 * void / (total + void):.2f}"])
+    heads = [f"{split.name} ({split.num_images})" for split in report.splits]
+    lines.append(tabulate(rows, ["", "class", "pixels [%]", *heads], disable_numparse=True))
+    lines += ["", *report.notes]
+    kinds: dict[str, list[Any]] = {}
+    for finding in report.findings:
+        kinds.setdefault(finding.kind, []).append(finding)
+    for kind, findings in kinds.items():
+        lines.append(f"{kind} ({len(findings)})")
+        for finding in findings[:SHOWN_OF_A_KIND]:
+            place = f"{finding.split}: " if finding.split else ""
+            lines.append(f"  {place}{finding.message}")
+        if findings[SHOWN_OF_A_KIND:]:
+            lines.append(f"  … and {len(findings) - SHOWN_OF_A_KIND} more (--json has all)")
+    num = sum(split.num_images for split in report.splits)
+    lines.append(f"{len(report.findings) or 'No'} findings in {num} images.")
+    return "\n".join(lines)
+
+
+def show(
+    target: str,
+    suite: Path | None,
+    recipe_name: str | None,
+    split: str | None,
+    num: int,
+    seed: int,
+    out: Path | None,
+    roots: Sequence[str],
+    settings: Sequence[str],
+) -> Path:
+    """Draw a contact sheet, as augmented by a suite's recipe where one is given."""
+    from bench.pictures import save
+    from bench.sheet import Tile, contact_sheet
+
+    if suite is None:
+        if recipe_name is not None:
+            raise UserError("--recipe is one of a suite's; give --suite.")
+        [opened] = open_targets(target, roots, settings)
+        dataset, name = opened.dataset, split or "train"
+        heading, columns = f"{dataset.title}, {name}", 4
+    else:
+        from bench.validate import load_checked
+
+        file = load_checked(suite, settings)
+        spec = _dataset_of(file, target)
+        dataset = open_dataset(target, spec.name, spec.root, spec.options, _roots(roots, target))
+        name = split or file.suite.splits.train
+        recipe_name = recipe_name or next(iter(file.suite.all_recipes))
+        heading, columns = f"{dataset.title}, {name}, as augmented by {recipe_name}", 4
+    labels = dataset.labels(dataset.options)
+    samples = dataset.samples(name)
+    if suite is None:
+        chosen = _spread(len(samples), num)
+        tiles = [Tile(samples[i].id, *dataset.checked(samples[i])) for i in chosen]
+        rows = [tiles[i : i + columns] for i in range(0, len(tiles), columns)]
+    else:
+        rows = _augmented_rows(file, recipe_name, dataset, samples, max(1, num // columns), seed)
+    place = out or Path(f"{dataset.name}_{name}.png")
+    save(contact_sheet(heading, rows, labels), place)
+    return place
+
+
+def _dataset_of(file: SuiteFile, target: str) -> DatasetSpec:
+    specs = file.suite.datasets
+    by_name = {spec.name: spec for spec in specs.values()}
+    from bench.lookup import pick
+
+    return pick("dataset", target, {**by_name, **specs})
+
+
+def _augmented_rows(
+    file: SuiteFile,
+    recipe_name: str | None,
+    dataset: Dataset,
+    samples: Sequence[Any],
+    num_rows: int,
+    seed: int,
+) -> list[list[Any]]:
+    """Return rows of an image as stored and three draws of its augmentation."""
+    from bench.data.loader import TrainImages
+    from bench.lookup import pick
+    from bench.sheet import Tile
+
+    recipe = pick("recipe", str(recipe_name), file.suite.all_recipes)
+    images = TrainImages(dataset, samples, recipe, seed)
+    rows = []
+    for i in _spread(len(samples), num_rows):
+        row = [Tile(samples[i].id, *dataset.checked(samples[i]))]
+        for epoch in range(3):
+            image, target = images.finish(images.decode(i), epoch, i)
+            size = f"{target.shape[0]}x{target.shape[1]}"
+            row.append(Tile(f"epoch {epoch + 1}, {size}", image, target))
+        rows.append(row)
+    return rows
+
+
+def _spread(total: int, num: int) -> list[int]:
+    """Return indices spread evenly."""
+    return sorted({i * total // num for i in range(num)}) if total else []
+
+
+def cache(*, clear: bool) -> None:
+    """List what is kept decoded, or remove it and all else that can be made again."""
+    from bench.data.cache import clear_cache, entries
+    from bench.data.cache_folder import cache_folder
+
+    if clear:
+        num, num_bytes = clear_cache()
+        print(f"Removed {num} decoded sets, {num_bytes / 1e6:.1f} MB, from {cache_folder()}.")
+        return
+    found = entries()
+    rows = [
+        [entry.about, f"{entry.num_bytes / 1e6:.1f}", _ago(entry.used), entry.path.name]
+        for entry in reversed(found)
+    ]
+    if rows:
+        print(tabulate(rows, ["decoded", "MB", "last used", "key"], disable_numparse=True))
+    total = sum(entry.num_bytes for entry in found)
+    print(f"{len(rows)} decoded sets, {total / 1e6:.1f} MB, in {cache_folder()}.")
+
+
+def _ago(when: float) -> str:
+    import time
+
+    return time.strftime("%Y-%m-%d %H:%M", time.localtime(when)) if when else "never"
+
+
+@contextmanager
+def _counted(title: str) -> Iterator[Any]:
+    """Show files done on a terminal."""
+    with Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeLeft(),
+        console=Console(stderr=True),
+        transient=True,
+        disable=not Console(stderr=True).is_terminal,
+    ) as bars:
+        bar = bars.add_task(title, total=None)
+
+        def progress(done: int, total: int) -> None:
+            bars.update(bar, completed=done, total=total)
+
+        yield progress
+
+
+@contextmanager
+def _bytes_done() -> Iterator[Any]:
+    """Show bytes done on a terminal; elsewhere each file once."""
+    console = Console(stderr=True)
+    begun: dict[str, Any] = {}
+    with Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        DownloadColumn(),
+        TimeLeft(),
+        console=console,
+        disable=not console.is_terminal,
+    ) as bars:
+
+        def progress(title: str, done: int, total: int | None) -> None:
+            if title not in begun:
+                begun[title] = bars.add_task(title, total=total)
+                if not console.is_terminal:
+                    console.print(title)
+            bars.update(begun[title], completed=done, total=total)
+
+        yield progress
