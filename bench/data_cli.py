@@ -5,6 +5,8 @@ from typing import Annotated
 
 import typer
 
+from bench.errors import UserError
+
 app = typer.Typer(
     name="data",
     help="Fetch, check and look at datasets.",
@@ -77,9 +79,15 @@ def show(
     settings: Settings = None,
 ) -> None:
     """Draw a contact sheet of images with their masks, as augmented where a suite is given."""
-    from bench.data_verbs import show
+    from bench.data_verbs import show, show_augmented
 
-    file = show(name, suite, recipe, split, num, seed, out, root or [], settings or [])
+    roots, changes = root or [], settings or []
+    if suite is not None:
+        file = show_augmented(name, suite, recipe, split, num, seed, out, roots, changes)
+    elif recipe is not None:
+        raise UserError("--recipe is one of a suite's; give --suite.")
+    else:
+        file = show(name, split, num, out, roots, changes)
     typer.echo(f"Written: {file}")
 
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,12 +18,13 @@ from tabulate import tabulate
 from bench import yaml_file
 from bench.data import Dataset, find, open_dataset
 from bench.errors import Exit, UserError
+from bench.lookup import pick
 from bench.schema import describe
-from bench.suite import DatasetSpec
-from bench.suite_file import SuiteFile, load
+from bench.suite_file import load
 
 SUITE_SUFFIXES = (".yaml", ".yml")
 SHOWN_OF_A_KIND = 8
+COLUMNS = 4  # of a contact sheet
 
 
 @dataclass(frozen=True)
@@ -33,9 +35,7 @@ class Opened:
     splits: tuple[str, ...] | None = None
 
 
-def open_targets(
-    target: str, roots: Sequence[str], settings: Sequence[str], cwd: Path = Path()
-) -> list[Opened]:
+def open_targets(target: str, roots: Sequence[str], settings: Sequence[str]) -> list[Opened]:
     """Open a dataset by name, or those of a suite.
 
     Args:
@@ -174,7 +174,26 @@ def _report_text(report: Any, root: Path | None) -> str:
 
 def show(
     target: str,
-    suite: Path | None,
+    split: str | None,
+    num: int,
+    out: Path | None,
+    roots: Sequence[str],
+    settings: Sequence[str],
+) -> Path:
+    """Draw a contact sheet of a dataset as it is stored."""
+    from bench.sheet import Tile
+
+    [opened] = open_targets(target, roots, settings)
+    dataset, name = opened.dataset, split or "train"
+    samples = dataset.samples(name)
+    tiles = [Tile(samples[i].id, *dataset.checked(samples[i])) for i in _spread(len(samples), num)]
+    rows = [tiles[i : i + COLUMNS] for i in range(0, len(tiles), COLUMNS)]
+    return _write_sheet(dataset, name, "", rows, out)
+
+
+def show_augmented(
+    target: str,
+    suite: Path,
     recipe_name: str | None,
     split: str | None,
     num: int,
@@ -183,70 +202,44 @@ def show(
     roots: Sequence[str],
     settings: Sequence[str],
 ) -> Path:
-    """Draw a contact sheet, as augmented by a suite's recipe where one is given."""
-    from bench.pictures import save
-    from bench.sheet import Tile, contact_sheet
-
-    if suite is None:
-        if recipe_name is not None:
-            raise UserError("--recipe is one of a suite's; give --suite.")
-        [opened] = open_targets(target, roots, settings)
-        dataset, name = opened.dataset, split or "train"
-        heading, columns = f"{dataset.title}, {name}", 4
-    else:
-        from bench.validate import load_checked
-
-        file = load_checked(suite, settings)
-        spec = _dataset_of(file, target)
-        dataset = open_dataset(target, spec.name, spec.root, spec.options, _roots(roots, target))
-        name = split or file.suite.splits.train
-        recipe_name = recipe_name or next(iter(file.suite.all_recipes))
-        heading, columns = f"{dataset.title}, {name}, as augmented by {recipe_name}", 4
-    labels = dataset.labels(dataset.options)
-    samples = dataset.samples(name)
-    if suite is None:
-        chosen = _spread(len(samples), num)
-        tiles = [Tile(samples[i].id, *dataset.checked(samples[i])) for i in chosen]
-        rows = [tiles[i : i + columns] for i in range(0, len(tiles), columns)]
-    else:
-        rows = _augmented_rows(file, recipe_name, dataset, samples, max(1, num // columns), seed)
-    place = out or Path(f"{dataset.name}_{name}.png")
-    save(contact_sheet(heading, rows, labels), place)
-    return place
-
-
-def _dataset_of(file: SuiteFile, target: str) -> DatasetSpec:
-    specs = file.suite.datasets
-    by_name = {spec.name: spec for spec in specs.values()}
-    from bench.lookup import pick
-
-    return pick("dataset", target, {**by_name, **specs})
-
-
-def _augmented_rows(
-    file: SuiteFile,
-    recipe_name: str | None,
-    dataset: Dataset,
-    samples: Sequence[Any],
-    num_rows: int,
-    seed: int,
-) -> list[list[Any]]:
-    """Return rows of an image as stored and three draws of its augmentation."""
+    """Draw a contact sheet of images as stored and as the first cases of a suite augment them."""
+    from bench.case import expand
     from bench.data.loader import TrainImages
-    from bench.lookup import pick
+    from bench.scoring import open_case_dataset
     from bench.sheet import Tile
+    from bench.validate import load_checked
 
-    recipe = pick("recipe", str(recipe_name), file.suite.all_recipes)
-    images = TrainImages(dataset, samples, recipe, seed)
+    cases = expand(load_checked(suite, settings).suite)
+    by_dataset = {case.dataset.name: case.dataset_name for case in cases}
+    by_dataset |= {case.dataset_name: case.dataset_name for case in cases}
+    key = pick("dataset", target, by_dataset)
+    by_recipe = {case.recipe_name: case for case in reversed(cases) if case.dataset_name == key}
+    chosen = recipe_name or next(c.recipe_name for c in cases if c.dataset_name == key)
+    case = pick("recipe", chosen, by_recipe)
+    dataset, name = open_case_dataset(case, _roots(roots, target)), split or case.train_split
+    samples = dataset.samples(name)
+    images = TrainImages(dataset, samples, case.recipe, seed)
     rows = []
-    for i in _spread(len(samples), num_rows):
+    for i in _spread(len(samples), max(1, num // COLUMNS)):
         row = [Tile(samples[i].id, *dataset.checked(samples[i]))]
-        for epoch in range(3):
-            image, target = images.finish(images.decode(i), epoch, i)
-            size = f"{target.shape[0]}x{target.shape[1]}"
-            row.append(Tile(f"epoch {epoch + 1}, {size}", image, target))
+        for epoch in range(COLUMNS - 1):
+            image, mask = images.finish(images.decode(i), epoch, i)
+            title = f"epoch {epoch + 1}, {mask.shape[0]}x{mask.shape[1]}"
+            row.append(Tile(title, image, mask))
         rows.append(row)
-    return rows
+    return _write_sheet(dataset, name, f", as augmented for {case.name}", rows, out)
+
+
+def _write_sheet(
+    dataset: Dataset, split: str, how: str, rows: Sequence[Sequence[Any]], out: Path | None
+) -> Path:
+    from bench.pictures import save
+    from bench.sheet import contact_sheet
+
+    heading = f"{dataset.title}, {split}{how}"
+    place = out or Path(f"{dataset.name}_{split}.png")
+    save(contact_sheet(heading, rows, dataset.labels(dataset.options)), place)
+    return place
 
 
 def _spread(total: int, num: int) -> list[int]:
@@ -275,8 +268,6 @@ def cache(*, clear: bool) -> None:
 
 
 def _ago(when: float) -> str:
-    import time
-
     return time.strftime("%Y-%m-%d %H:%M", time.localtime(when)) if when else "never"
 
 

@@ -2,14 +2,16 @@
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from rich.console import Console
 from tabulate import tabulate
 
 from bench import report
+from bench.data.loading import Loading
 from bench.progress import duration
-from bench.record import CaseFolder, read_evaluations
+from bench.record import CaseFolder, read_evaluations, read_record
 from bench.report.formats import FORMATS
 from bench.runner import Outcome, Task
 from bench.schedule import Planned
@@ -23,6 +25,7 @@ class Screen:
     def __init__(self, json_lines: bool) -> None:
         self.json_lines = json_lines
         self.console = Console(stderr=json_lines, highlight=False)
+        self.loading = ""  # as it was last shown
 
     def say(self, text: str) -> None:
         """Print a text as it is."""
@@ -73,8 +76,23 @@ class Screen:
             scored = [e for e in read_evaluations(task.folder) if e.name in task.evaluations]
             figures = [f"{e.name} mIoU {_percent(e.scores['miou'])}" for e in scored]
             self.say(f"{head}ok, {', '.join(figures)}, {duration(outcome.seconds)}")
+            self._say_loading(task)
         if self.json_lines:
             self.json_outcome(suite, outcome, task)
+
+    def _say_loading(self, task: Task) -> None:
+        """Say how images were fetched, where that is not as before."""
+        record = read_record(task.folder)
+        if record is None or not record.loading:
+            return
+        kept = record.loading["cache"]
+        loading = Loading(**{k: v for k, v in record.loading.items() if k != "cache"})
+        decoded = "decoded each time" if kept == "none" else f"decoded once ({kept})"
+        shown = f"{replace(loading, images_per_s=None).description}, {decoded}"
+        if shown != self.loading:
+            rate = f", {loading.rate:.0f}/s when measured" if loading.rate else ""
+            self.say(f"  images: {shown}{rate}")
+        self.loading = shown
 
     def json_outcome(self, suite: Suite, outcome: Outcome, task: Task) -> None:
         """Print an outcome as a line of JSON, with its scores."""

@@ -16,7 +16,7 @@ TILE = 300  # longest side of an image in a sheet, in pixels
 GAP = 10
 TEXT = 15  # height of a line
 SWATCH = 14
-STRENGTH = 0.55  # of the mask's colours over the image
+STRENGTH, FAINT = 0.55, 0.2  # of the mask's colours over the image; of black, often background
 INK, PAPER = (20, 20, 20), (255, 255, 255)
 
 
@@ -32,7 +32,8 @@ class Tile:
 def overlay(tile: Tile, labels: Labels) -> NDArray[np.uint8]:
     """Lay a mask over its image: classes tinted, outlines drawn, void hatched."""
     painted = colour(tile.target, labels).astype(np.float32)
-    mixed = (1 - STRENGTH) * tile.image + STRENGTH * painted
+    strength = np.where(painted.any(2, keepdims=True), STRENGTH, FAINT)
+    mixed = (1 - strength) * tile.image + strength * painted
     void = tile.target == IGNORE_INDEX
     y, x = np.indices(tile.target.shape)
     hatch = void & ((x + y) // 4 % 2 == 0)

@@ -45,6 +45,8 @@ TABLE = {
     "data.voc2012": {"data"},
     "data.voc2012_aug": {"data", "errors"},
     "data.download": {"atomic", "data", "errors", "lookup"},
+    "data.alignment": {"data"},
+    "data.check": {"data", "errors", "lookup"},
     "data.rasterise": {"atomic", "data", "errors", "lookup"},
     "data.cache": {"atomic", "data", "errors"},
     "data.class_counts": {"atomic", "class_weights", "data", "errors"},
@@ -94,13 +96,19 @@ TABLE = {
     "report.tables": {"columns", "frame", "report", "suite"},
     # commands
     "progress": {"atomic", "record"},
-    "screen": {"progress", "record", "report", "runner", "schedule", "suite", "validate"},
+    "screen": {"data", "progress", "record", "report", "runner", "schedule", "suite", "validate"},
     "listing": {"catalog", "data", "errors", "lookup", "record", "yaml_file"},
     "verbs": {
         *("case", "device", "errors", "progress", "record", "runner", "schedule", "screen"),
         *("suite", "suite_file", "validate"),
     },
-    "cli": {"device", "environment", "errors", "listing", "report", "suite", "verbs"},
+    "sheet": {"data", "pictures"},
+    "data_verbs": {
+        *("case", "data", "errors", "lookup", "pictures", "schema", "scoring", "sheet"),
+        *("suite_file", "validate", "yaml_file"),
+    },
+    "data_cli": {"data_verbs", "errors"},
+    "cli": {"data_cli", "device", "environment", "errors", "listing", "report", "suite", "verbs"},
 }
 FILES = {
     ".".join(file.relative_to(ROOT / "bench").with_suffix("").parts): file

@@ -105,6 +105,64 @@ def test_the_same_case_gives_the_same_weights(run: Run, tmp_path: Path) -> None:
     assert all(torch.equal(one[key], two[key]) for key in one)
 
 
+@pytest.mark.parametrize(("cache", "workers"), [("none", 2), ("ram", 1), ("disk", 2), ("disk", 0)])
+def test_cache_and_workers_change_no_number(
+    run: Run, tmp_path: Path, cache: str, workers: int
+) -> None:
+    text = TINY.replace("HorizontalFlip: {p: 0.5}", "affine: {degrees: 30}")
+    [plain] = run(text, out="plain", loader_workers=0, cache="none")
+    [other] = run(text, out="other", loader_workers=workers, cache=cache)
+    assert plain.status == other.status == "ok"
+    folders = [only_folder(tmp_path, out) for out in ("plain", "other")]
+    weights = [read_weights(folder.weights) for folder in folders]
+    assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
+    evaluations = [read_evaluations(folder.path) for folder in folders]
+    for one, same in zip(*evaluations, strict=True):
+        assert one.scores == same.scores
+    loading = [read_record(folder.path).loading for folder in folders]
+    assert loading[0]["cache"] == "none"
+    assert (loading[1]["cache"], loading[1]["num_workers"]) == (cache, workers)
+
+
+def test_loading_is_measured_and_recorded(run: Run, tmp_path: Path) -> None:
+    run()
+    loading = read_record(only_folder(tmp_path).path).loading
+    assert loading["cache"] == "disk"
+    assert loading["num_workers"] == 0
+    assert loading["images_per_s"] > 1
+
+
+def test_class_weights_by_rule_train(run: Run, tmp_path: Path) -> None:
+    [outcome] = run(TINY + "  loss: {name: cross_entropy, class_weights: median_frequency}\n")
+    assert outcome.status == "ok"
+    [_plain] = run(out="plain")
+    losses = [
+        read_record(only_folder(tmp_path, out).path).training.loss for out in ("out", "plain")
+    ]
+    assert losses[0] != losses[1]
+
+
+@pytest.mark.parametrize(
+    "evaluation",
+    [
+        {"method": "sliding", "crop": [24, 24], "size": "stored"},
+        {"method": "centre_crop", "crop": [16, 16], "size": "stored"},
+        {"flip": True, "scales": [0.5, 1.0], "size": {"longest": 48}},
+    ],
+)
+def test_ways_of_evaluating(run: Run, tmp_path: Path, evaluation: dict) -> None:
+    asked = {"split": "val"} | evaluation
+    [outcome] = run(TINY + f"evaluations: {{val: {{split: val}}, other: {json.dumps(asked)}}}\n")
+    assert outcome.status == "ok", outcome.reason
+    plain, other = sorted(
+        read_evaluations(only_folder(tmp_path).path), key=lambda e: e.name, reverse=True
+    )
+    assert plain.protocol["method"] == "whole"
+    assert other.protocol["method"] == Evaluation.model_validate(asked).description
+    assert other.num_images == 6
+    assert other.scores["pixel_accuracy"] is not None
+
+
 def test_finished_cases_are_skipped_until_the_data_changes(
     run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -16,7 +16,7 @@ from bench.data.loader import Batch, Key, Loader, TrainImages, num_cores
 from bench.data.loading import Loading
 from bench.errors import UserError
 
-MEASURE_S = 1.0  # for each setting, after its first batch
+MEASURE_S = 0.6  # for each setting, after its first batch
 ENOUGH = 1.1  # more workers must bring this much more
 MOST_WORKERS = 16
 
@@ -24,12 +24,13 @@ MOST_WORKERS = 16
 def choose_loading(images: TrainImages, batch_size: int, device: torch.device) -> Loading:
     """Measure how fast training images come, and choose the fewest workers that do not slow it.
 
-    On the CPU images are read by the process that trains: workers would take the cores that
-    training uses (measured: see benchmarks/). The choice is remembered by machine, images and
+    On the CPU the process that trains reads them too: workers bring it nothing, for they take the
+    cores that it trains on. The choice is remembered by machine, images and
     augmentation, so that cases to be compared are fed alike.
     """
     place = [platform.node(), torch.version.cuda, str(device), num_cores(), batch_size]
-    what = [images.kept.where if images.kept else "none", str(images.size), str(images.augment)]
+    augment = images.augment.items if images.augment else ()
+    what = [images.kept.where if images.kept else "none", str(images.size), augment]
     ids = [images.dataset.name, len(images), images.samples[0].id]
     key = hashlib.sha256(json.dumps([place, what, ids]).encode()).hexdigest()[:16]
     file = cache_folder() / "loading" / f"{key}.json"

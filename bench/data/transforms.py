@@ -83,6 +83,7 @@ class Augment:
     """A chain of transforms whose randomness is a function of a seed."""
 
     def __init__(self, items: Sequence[Mapping[str, Mapping[str, Any]]]) -> None:
+        self.items = tuple(items)
         self.compose = A.Compose([build_transform(item) for item in items])
         self.compose.set_mask_interpolation(cv2.INTER_NEAREST)
 

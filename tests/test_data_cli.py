@@ -1,0 +1,186 @@
+"""`bench data`, as a user calls it."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import ROOT
+from fixtures import make_camvid, make_folder
+from PIL import Image
+
+from bench.errors import Exit
+
+SUITE = """
+name: street
+datasets: {camvid: {partial: true}}
+models: {enet: {arch: custom/enet}}
+recipes:
+  plain: {epochs: 1, batch_size: 1}
+  strong: {epochs: 1, batch_size: 1, augment: [{affine: {degrees: 45}}]}
+splits: {train: train, select: val, report: [val]}
+"""
+
+
+def data(*args: object, code: int = 0, cwd: Path = ROOT, **env: str) -> str:
+    done = subprocess.run(
+        [sys.executable, "-m", "bench", "data", *map(str, args)],
+        cwd=cwd,
+        capture_output=True,
+        text=True,
+        env=os.environ | {"PYTHONPATH": str(ROOT)} | env,
+    )
+    assert done.returncode == code, done.stdout + done.stderr
+    return done.stdout + done.stderr
+
+
+@pytest.fixture
+def camvid(tmp_path: Path) -> Path:
+    return make_camvid(tmp_path / "camvid")
+
+
+@pytest.fixture
+def suite(tmp_path: Path) -> Path:
+    file = tmp_path / "street.yaml"
+    file.write_text(SUITE)
+    return file
+
+
+def test_check_by_name(camvid: Path) -> None:
+    out = data("check", "camvid", "--root", camvid, "--set", "partial=true")
+    assert "CamVid (SegNet split, 11 classes) at" in out
+    assert "train (3)" in out
+    assert "train: 3 images here, 367 officially: a part." in out
+    assert out.endswith("No findings in 6 images.\n")
+
+
+def test_check_finds(camvid: Path) -> None:
+    (camvid / "train/a1.png").write_bytes(b"")
+    out = data("check", "camvid", "--root", f"camvid={camvid}", code=Exit.FINDINGS)
+    assert "unreadable file (1)\n  train: Cannot decode " in out
+    assert "split size (3)\n  train: 3 images here, 367 officially" in out
+    assert out.endswith("4 findings in 6 images.\n")
+
+
+def test_check_as_json(camvid: Path) -> None:
+    (camvid / "val/a1.png").unlink()
+    args = ("check", "camvid", "--root", camvid, "--set", "partial=true", "--json")
+    report = json.loads(data(*args, code=Exit.FINDINGS))
+    [finding] = report["findings"]
+    assert finding["kind"] == "missing file"
+    assert finding["split"] == "val"
+    assert report["splits"]["train"]["images"] == 3
+    sky = report["splits"]["train"]["classes"]["sky"]
+    masks = [np.array(Image.open(camvid / f"trainannot/a{i}.png")) for i in range(3)]
+    assert sky == {"pixels": sum(int((mask == 0).sum()) for mask in masks), "images": 3}
+
+
+def test_check_a_suite(camvid: Path, suite: Path) -> None:
+    (camvid / "test/a0.png").unlink()  # of a split that the suite does not use
+    out = data("check", suite, "--root", f"camvid={camvid}")
+    assert "train (3)    val (2)\n" in out
+    assert out.endswith("No findings in 5 images.\n")
+    (camvid / "val/a0.png").unlink()
+    out = data("check", suite, "--root", f"camvid={camvid}", code=Exit.FINDINGS)
+    assert f"missing file (1)\n  val: No file {camvid}/val/a0.png." in out
+
+
+def test_check_a_folder(tmp_path: Path) -> None:
+    root = make_folder(tmp_path / "mine", [[0, 255], [255, 0]])
+    args = ("check", "folder", "--root", root, "--set", "classes=[background, cell]")
+    out = data(*args, code=Exit.FINDINGS)
+    assert "0/255 mask (4)" in out
+    assert "set binary: true" in out
+    out = data(*args, "--set", "binary=true", code=Exit.FINDINGS)
+    assert "0/255 mask" not in out
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (["check", "camvd"], "Unknown dataset 'camvd'. Did you mean 'camvid'"),
+        (["check", "camvid", "--root", "gone"], "No folder gone for dataset 'camvid'"),
+        (["check", "camvid"], "has no folder. Give --root camvid=PATH"),
+        (["check", "folder", "--root", "."], "classes: The key 'classes' is required"),
+        (["check", "camvid", "--set", "partal=1"], "Unknown key 'partal'. Did you mean 'partial'"),
+        (["check", "camvid", "--set", "partial"], "--set takes key=value"),
+        (["check", "gone.yaml"], "gone.yaml"),
+        (["get", "camvd", "--root", "x"], "Did you mean 'camvid'"),
+        (["get", "camvid"], "Say where it goes: --root PATH"),
+        (["prepare", "camvid", "--root", "x"], "Only idd needs preparing"),
+        (["prepare", "idd", "--root", "gone"], r"No *_gtFine_polygons.json below gone"),
+        (["show", "camvid", "--recipe", "x"], "--recipe is one of a suite's; give --suite"),
+    ],
+)
+def test_usage(args: list[str], message: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("BENCH_DATA", raising=False)
+    assert message in data(*args, code=Exit.USAGE)
+
+
+def test_get_says_where_registered_sets_come_from(tmp_path: Path) -> None:
+    out = data("get", "cityscapes", "--root", tmp_path)
+    assert "https://www.cityscapes-dataset.com/login/" in out
+    assert f"{tmp_path}/leftImg8bit" in out
+    assert "bench data prepare idd" in data("get", "idd", "--root", tmp_path)
+
+
+def test_get_knows_what_is_there(shared: Path) -> None:
+    root = shared / "data" / "camvid"
+    assert f"camvid is at {root} already." in data("get", "camvid", "--root", root)
+
+
+def test_prepare_draws_masks(tmp_path: Path) -> None:
+    frame = {"imgHeight": 4, "imgWidth": 6, "objects": []}
+    frame["objects"] = [{"label": "road", "polygon": [[0, 2], [5, 2], [5, 3], [0, 3]]}]
+    folder = tmp_path / "gtFine" / "train" / "0"
+    folder.mkdir(parents=True)
+    (folder / "frame1_gtFine_polygons.json").write_text(json.dumps(frame))
+    args = ("prepare", "idd", "--root", tmp_path, "--workers", "1")
+    assert "1 masks made, 0 kept, 0 failed." in data(*args)
+    mask = np.array(Image.open(folder / "frame1_gtFine_labellevel3Ids.png"))
+    assert mask.tolist() == [[255] * 6, [255] * 6, [0] * 6, [0] * 6]
+    assert "0 masks made, 1 kept, 0 failed." in data(*args)
+    (folder / "frame2_gtFine_polygons.json").write_text("{")
+    assert "frame2_gtFine_polygons.json" in data(*args, code=Exit.FINDINGS)
+
+
+def test_show(camvid: Path, suite: Path, tmp_path: Path) -> None:
+    plain = ("show", "camvid", "--root", camvid, "--set", "partial=true")
+    assert "Written: camvid_train.png" in data(*plain, cwd=tmp_path)
+    assert np.array(Image.open(tmp_path / "camvid_train.png")).shape[1] > 400
+    args = ("show", "camvid", "--root", camvid, "--suite", suite)
+    sheets = []
+    for recipe in ("plain", "strong"):
+        out = tmp_path / f"{recipe}.png"
+        data(*args, "--recipe", recipe, "--out", out)
+        sheets.append(np.array(Image.open(out)))
+    again = tmp_path / "again.png"
+    data(*args, "--recipe", "strong", "--out", again)
+    assert np.array_equal(np.array(Image.open(again)), sheets[1])
+    assert not np.array_equal(*sheets)
+    message = data(*args, "--recipe", "stron", "--out", again, code=Exit.USAGE)
+    assert "Unknown recipe 'stron'. Did you mean 'strong'" in message
+
+
+def test_cache_lists_and_clears(camvid: Path, suite: Path, tmp_path: Path) -> None:
+    cache = {"BENCH_CACHE": str(tmp_path / "cache"), "OMP_NUM_THREADS": "1"}
+    assert "0 decoded sets, 0.0 MB, in" in data("cache", **cache)
+    run = [sys.executable, "-m", "bench", "run", str(suite), "--root", f"camvid={camvid}"]
+    run += ["--filter", "*plain*", "--set", "recipe.epochs=2", "--set", "recipe.size=[64,64]"]
+    run += ["--out", str(tmp_path / "out"), "--device", "cpu", "--cache", "disk"]
+    done = subprocess.run(run, cwd=ROOT, capture_output=True, text=True, env=os.environ | cache)
+    assert done.returncode == 0, done.stdout + done.stderr
+    out = data("cache", **cache)
+    assert "camvid train, 3 images, 64x64" in out
+    assert "camvid val, 2 images, 64x64" in out
+    assert "Removed 3 decoded sets" in data("cache", "--clear", **cache)
+    assert "0 decoded sets, 0.0 MB" in data("cache", **cache)
+
+
+def test_help_needs_nothing_heavy() -> None:
+    out = data("--help")
+    for command in ("get", "prepare", "check", "show", "cache"):
+        assert command in out
