@@ -138,7 +138,7 @@ class Scorer:
         return {
             "dataset": self.dataset.title,
             "classes": self.labels.num_classes,
-            "void": "excluded",
+            "void": self.dataset.void,
             "split": self.dataset.describe_split(evaluation.split),
             "fingerprint": self.dataset.fingerprint(evaluation.split),
             "limit": self.case.limit,

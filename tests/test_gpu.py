@@ -11,11 +11,16 @@ from conftest import TINY
 from bench import schedule
 from bench.case import expand
 from bench.counts import count_pixels
+from bench.data import open_dataset
+from bench.data.loader import TrainImages, train_loader
+from bench.data.loading import Loading
 from bench.device import autocast, pick_precision
+from bench.evaluate import predict
 from bench.models import build_model
+from bench.recipe import Recipe
 from bench.record import read_record
 from bench.runner import Options
-from bench.suite import ModelSpec
+from bench.suite import Evaluation, ModelSpec
 from bench.suite_file import load
 from bench.validate import check
 from bench.weights import read_weights
@@ -91,3 +96,40 @@ def test_logits_agree_with_the_cpu(arch: str) -> None:
         with autocast(CUDA, "bf16"):
             half = model(image.to(CUDA)).float().cpu()
     assert (half - expected).abs().mean() < 0.05 * expected.abs().mean() + 0.02
+
+
+def test_loading_is_measured(write_suite: Callable[..., Path], tmp_path: Path) -> None:
+    record = read_record(run(write_suite(), tmp_path))
+    assert record is not None
+    assert record.loading["images_per_s"] > 1
+    assert record.loading["prefetch"] in (2, 4)
+    assert 0 <= record.loading["num_workers"] <= 16
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_pinned_batches_are_the_same(num_workers: int) -> None:
+    shapes = open_dataset("shapes", "shapes", None, {"size": [32, 32], "num_train": 12}, {})
+    recipe = Recipe.model_validate({"epochs": 1, "augment": ["flip"]})
+    images = TrainImages(shapes, shapes.samples("train"), recipe, seed=0)
+    plain, _ = train_loader(images, 4, 0, Loading())
+    pinned, _ = train_loader(images, 4, 0, Loading(num_workers, pin_memory=True))
+    for one, other in zip(plain, pinned, strict=True):
+        assert torch.equal(one[0], other[0].to(CUDA, non_blocking=True).cpu())
+        assert torch.equal(one[1], other[1].to(CUDA, non_blocking=True).cpu())
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [{"method": "sliding", "crop": [64, 64]}, {"flip": True, "scales": [0.5, 1.0]}],
+    ids=["sliding", "views"],
+)
+def test_ways_of_predicting_agree_with_the_cpu(asked: dict) -> None:
+    torch.manual_seed(0)
+    model, _ = build_model(ModelSpec(arch="custom/fcn"), 11)
+    model.eval()
+    torch.backends.cudnn.allow_tf32 = False
+    image = torch.randint(0, 256, (2, 3, 96, 128), dtype=torch.uint8)
+    evaluation = Evaluation.model_validate({"split": "val"} | asked)
+    on_cpu = predict(model, image, (48, 64), evaluation, torch.device("cpu"), "fp32")
+    on_gpu = predict(model.to(CUDA), image.to(CUDA), (48, 64), evaluation, CUDA, "fp32")
+    torch.testing.assert_close(on_gpu.cpu(), on_cpu, rtol=1e-3, atol=1e-3)

@@ -158,6 +158,11 @@ class Dataset(ABC):
         """Return image and target of a sample."""
         return self.read_image(sample), self.read_target(sample)
 
+    @property
+    def void(self) -> str:
+        """Say in a protocol what void pixels count as."""
+        return "excluded"
+
     def expected(self, split: str) -> int | None:
         """Return how many images a split has officially; None where nobody says."""
         return None

@@ -275,6 +275,11 @@ class IDD(FileDataset):
         # A frame of road and void alone is no binary mask.
         return map_labels(read_mask(sample.mask), to, sample.mask, binary_advice="accept")
 
+    @property
+    def void(self) -> str:
+        """Say what void pixels count as."""
+        return "as a class" if self.options.void_as_class else "excluded"
+
     def expected(self, split: str) -> int | None:
         """Return the official number of images of part I; none is published for part II."""
         only_part_i = self.options.lists is None and tuple(self._found) == ("I",)

@@ -100,6 +100,11 @@ class VOC(FileDataset):
         to = {label: label for label in range(len(NAMES))} | {IGNORE_INDEX: void}
         return map_labels(mask, to, file, LABELS.palette)
 
+    @property
+    def void(self) -> str:
+        """Say what the border counts as."""
+        return "excluded" if self.options.void == "ignore" else "as background"
+
     def expected(self, split: str) -> int | None:
         """Return the official number of images."""
         return self.num_images.get(split)

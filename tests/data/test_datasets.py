@@ -133,6 +133,7 @@ def test_voc_void_can_be_background(tmp_path: Path) -> None:
     assert np.array_equal(np.where(before == 255, 0, before), after)
     assert (before == 255).sum() == 18
     assert kept.fingerprint("train") != filled.fingerprint("train")
+    assert (kept.void, filled.void) == ("excluded", "as background")
 
 
 def test_a_held_back_split_says_why(tmp_path: Path) -> None:
