@@ -175,7 +175,7 @@ def schema() -> None:
     """Print the JSON Schema of suite files, for editors."""
     import json
 
-    from bench.suite import json_schema
+    from bench.json_schema import json_schema
 
     typer.echo(json.dumps(json_schema(), indent=2))
 

@@ -3,22 +3,19 @@
 import json
 import os
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
-from rich.console import Console
-from rich.progress import BarColumn, DownloadColumn, MofNCompleteColumn, Progress, TextColumn
-from rich.progress import TimeRemainingColumn as TimeLeft
 from tabulate import tabulate
 
 from bench import yaml_file
 from bench.data import Dataset, find, open_dataset
 from bench.errors import Exit, UserError
 from bench.lookup import pick
+from bench.progress import counting, downloading
 from bench.schema import describe
 from bench.suite_file import load
 
@@ -86,15 +83,16 @@ def _roots(given: Sequence[str], name: str | None) -> dict[str, Path]:
 
 def get(name: str, root: str | None) -> None:
     """Download a dataset, or say where it comes from."""
-    from bench.data.download import NothingToFetch, missing
+    from bench.data.archives import NothingToFetch
     from bench.data.download import get as download
+    from bench.data.download import missing
 
     folder = _folder(name, root)
     try:
         if not missing(name, folder):
             print(f"{name} is at {folder} already.")
             return
-        with _bytes_done() as progress:
+        with downloading() as progress:
             download(name, folder, progress)
     except NothingToFetch as nothing:
         print(nothing)
@@ -119,7 +117,7 @@ def prepare(name: str, root: str | None, label_set: str, num_workers: int | None
     if name != "idd":
         raise UserError(f"Only idd needs preparing; {name} is read as it comes.")
     workers = num_workers if num_workers is not None else os.cpu_count() or 1
-    with _counted("masks") as progress:
+    with counting("masks") as progress:
         done = draw(_folder(name, root), label_set, workers, progress)
     for fault in done.faults:
         print(fault)
@@ -133,7 +131,7 @@ def check(target: str, roots: Sequence[str], settings: Sequence[str], *, json_li
 
     found = False
     for opened in open_targets(target, roots, settings):
-        with _counted(opened.dataset.name) as progress:
+        with counting(opened.dataset.name) as progress:
             report = read_all(opened.dataset, opened.splits, os.cpu_count() or 1, progress)
         found |= bool(report.findings)
         if json_lines:
@@ -204,7 +202,7 @@ def show_augmented(
 ) -> Path:
     """Draw a contact sheet of images as stored and as the first cases of a suite augment them."""
     from bench.case import expand
-    from bench.data.loader import TrainImages
+    from bench.data.images import TrainImages
     from bench.scoring import open_case_dataset
     from bench.sheet import Tile
     from bench.validate import load_checked
@@ -269,47 +267,3 @@ def cache(*, clear: bool) -> None:
 
 def _ago(when: float) -> str:
     return time.strftime("%Y-%m-%d %H:%M", time.localtime(when)) if when else "never"
-
-
-@contextmanager
-def _counted(title: str) -> Iterator[Any]:
-    """Show files done on a terminal."""
-    with Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeLeft(),
-        console=Console(stderr=True),
-        transient=True,
-        disable=not Console(stderr=True).is_terminal,
-    ) as bars:
-        bar = bars.add_task(title, total=None)
-
-        def progress(done: int, total: int) -> None:
-            bars.update(bar, completed=done, total=total)
-
-        yield progress
-
-
-@contextmanager
-def _bytes_done() -> Iterator[Any]:
-    """Show bytes done on a terminal; elsewhere each file once."""
-    console = Console(stderr=True)
-    begun: dict[str, Any] = {}
-    with Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        DownloadColumn(),
-        TimeLeft(),
-        console=console,
-        disable=not console.is_terminal,
-    ) as bars:
-
-        def progress(title: str, done: int, total: int | None) -> None:
-            if title not in begun:
-                begun[title] = bars.add_task(title, total=total)
-                if not console.is_terminal:
-                    console.print(title)
-            bars.update(begun[title], completed=done, total=total)
-
-        yield progress

@@ -14,9 +14,9 @@ from torch import Tensor, nn
 from bench.counts import count_pixels, per_class
 from bench.data.loader import Stack
 from bench.device import Precision, autocast
+from bench.evaluation import Evaluation
 from bench.losses import PixelLoss
 from bench.schema import Size
-from bench.suite import Evaluation
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,14 @@ from typing import Any
 from rich.console import Console
 from rich.live import Live
 from rich.markup import escape
-from rich.progress import BarColumn, Progress, TextColumn
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeRemainingColumn,
+)
 
 from bench.atomic import read_json
 from bench.record import CaseFolder
@@ -117,6 +124,50 @@ def _time_left(watched: Watched, share: float) -> list[str]:
     after = watched.num_cases - watched.done - 1
     typical = sum([*watched.seconds, spent + case_s]) / (len(watched.seconds) + 1)
     return [f"{duration(case_s)} left", f"suite {duration(case_s + after * typical)}"]
+
+
+@contextmanager
+def counting(title: str) -> Iterator[Any]:
+    """Show files done on a terminal."""
+    with Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        console=Console(stderr=True),
+        transient=True,
+        disable=not Console(stderr=True).is_terminal,
+    ) as bars:
+        bar = bars.add_task(title, total=None)
+
+        def progress(done: int, total: int) -> None:
+            bars.update(bar, completed=done, total=total)
+
+        yield progress
+
+
+@contextmanager
+def downloading() -> Iterator[Any]:
+    """Show bytes done on a terminal; elsewhere each file once."""
+    console = Console(stderr=True)
+    begun: dict[str, Any] = {}
+    with Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        DownloadColumn(),
+        TimeRemainingColumn(),
+        console=console,
+        disable=not console.is_terminal,
+    ) as bars:
+
+        def progress(title: str, done: int, total: int | None) -> None:
+            if title not in begun:
+                begun[title] = bars.add_task(title, total=total)
+                if not console.is_terminal:
+                    console.print(title)
+            bars.update(begun[title], completed=done, total=total)
+
+        yield progress
 
 
 def duration(seconds: float) -> str:

@@ -19,7 +19,8 @@ from pydantic import BaseModel, ValidationError
 from bench.atomic import read_json, write_json, write_text
 from bench.case import Case
 from bench.errors import UserError
-from bench.suite import Evaluation, Suite
+from bench.evaluation import Evaluation
+from bench.suite import Suite
 
 APART = ("published", "baselines")  # below results/: reported only where they are named
 MOST_OF_A_NAME = 80

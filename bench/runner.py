@@ -5,9 +5,9 @@ import math
 import time
 import traceback
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -17,10 +17,10 @@ import torch
 from bench.atomic import write_atomically, write_json, write_text
 from bench.case import Case
 from bench.checkpoint import recorded_numerics
-from bench.data.cache import Cache
 from bench.data.choose_loading import choose_loading
 from bench.data.class_counts import class_counts
-from bench.data.loader import TrainImages, limited
+from bench.data.decoding import keep_decoded
+from bench.data.images import TrainImages, limited
 from bench.data.loading import Loading
 from bench.data.transforms import BACKEND
 from bench.device import (
@@ -41,53 +41,13 @@ from bench.models import Segmenter, build_model, first_line
 from bench.profiling import complexity
 from bench.record import CaseFolder, Held, Record, clear, now, read_record
 from bench.scoring import Scorer, open_case_dataset, unscored
-from bench.suite import Evaluation, Normalize
+from bench.suite import Normalize
+from bench.task import Options, Outcome, State, Status, Task
 from bench.training import train_case
 from bench.weights import load_model, load_part, read_weights, write_weights
 
 log = logging.getLogger("bench.case")
-
-State = Literal["done", "failed", "stale", "resume", "to do"]
-Status = Literal["ok", "failed", "blocked", "held", "interrupted"]
 Ending = tuple[Status, str | None]
-
-
-@dataclass(frozen=True)
-class Options:
-    """Where and how to run; nothing here changes what a case is."""
-
-    device: str = "auto"
-    roots: Mapping[str, Path] = field(default_factory=dict)
-    loader_workers: int | None = None
-    cache: Cache | None = None
-    retry_failed: bool = False
-    should_stop: Callable[[], bool] = lambda: False
-
-
-@dataclass(frozen=True)
-class Task:
-    """A case, how to score it and where it goes.
-
-    fingerprints: of the splits as they are now; a record of other data is stale.
-    """
-
-    case: Case
-    folder: Path
-    evaluations: Mapping[str, Evaluation]
-    select: str
-    keep: Literal["weights", "all", "none"]
-    cache: Cache = "auto"
-    fingerprints: Mapping[str, str] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What became of a task."""
-
-    case: Case
-    status: Status
-    reason: str | None = None
-    seconds: float = 0.0
 
 
 def look_up(task: Task) -> tuple[State, str | None]:
@@ -309,7 +269,7 @@ def _training_images(scorer: Scorer) -> TrainImages:
     num_read = recipe.steps * recipe.batch_size if recipe.steps else 0
     epochs = recipe.epochs or math.ceil(num_read / len(images))
     if recipe.epochs != 0:
-        images.keep_decoded(scorer.cache, case.train_split, epochs)
+        keep_decoded(images, scorer.cache, case.train_split, epochs)
     return images
 
 

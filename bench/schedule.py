@@ -8,8 +8,9 @@ from pathlib import Path
 from bench.case import Case, in_order
 from bench.engines import in_process
 from bench.errors import UserError
-from bench.runner import Options, Outcome, State, Task, look_up
+from bench.runner import look_up
 from bench.suite import Suite
+from bench.task import Options, Outcome, State, Task
 from bench.validate import Checked
 
 STATE_SIZE = 3  # weights and two moments

@@ -1,7 +1,7 @@
 """A model scored: the files of an evaluation, and pictures of what it predicts."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -13,16 +13,18 @@ from bench.atomic import write_atomically, write_text
 from bench.case import Case
 from bench.data import Dataset, Labels, Sample, open_dataset
 from bench.data.cache import Cache
-from bench.data.loader import EvalImages, eval_loader, eval_size, limited
+from bench.data.decoding import keep_decoded
+from bench.data.images import EvalImages, eval_size, limited
+from bench.data.loader import eval_loader
 from bench.data.loading import Loading
 from bench.device import Numerics
 from bench.errors import UserError
 from bench.evaluate import Counts, evaluate, predict
+from bench.evaluation import Evaluation
 from bench.losses import PixelLoss
 from bench.pictures import save, strip
 from bench.record import CaseFolder, EvaluationRecord, read_evaluations
 from bench.schema import size_text
-from bench.suite import Evaluation
 
 NUM_PICTURES = 4
 
@@ -46,6 +48,7 @@ class Scorer:
     numerics: Numerics
     cache: Cache
     loading: Loading
+    prepared: dict[Evaluation, EvalImages] = field(default_factory=dict)
 
     def count(
         self,
@@ -127,11 +130,13 @@ class Scorer:
             save(picture, folder.pictures / f"{name.replace('/', '_')}.png")
 
     def images(self, evaluation: Evaluation, times_read: int = 1) -> EvalImages:
-        """Return the images of an evaluation, decoded before where the cache has them."""
-        samples = limited(self.dataset.samples(evaluation.split), self.case.limit)
-        images = EvalImages(self.dataset, samples, evaluation, self.case.recipe)
-        images.keep_decoded(self.cache, evaluation.split, times_read)
-        return images
+        """Return the images of an evaluation, decoded once where they are read more than once."""
+        if evaluation not in self.prepared:
+            samples = limited(self.dataset.samples(evaluation.split), self.case.limit)
+            images = EvalImages(self.dataset, samples, evaluation, self.case.recipe)
+            keep_decoded(images, self.cache, evaluation.split, times_read)
+            self.prepared[evaluation] = images
+        return self.prepared[evaluation]
 
     def _protocol(self, evaluation: Evaluation) -> dict[str, Any]:
         size = eval_size(evaluation, self.case.recipe)

@@ -13,9 +13,9 @@ from bench.data.loading import Loading
 from bench.progress import duration
 from bench.record import CaseFolder, read_evaluations, read_record
 from bench.report.formats import FORMATS
-from bench.runner import Outcome, Task
 from bench.schedule import Planned
 from bench.suite import Suite
+from bench.task import Outcome, Task
 from bench.validate import Checked
 
 

@@ -1,7 +1,6 @@
 """The schema of suites."""
 
 import hashlib
-import operator
 import os
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -22,9 +21,10 @@ from pydantic import (
 from bench import catalog, data
 from bench.columns import COLUMNS
 from bench.errors import Fault, Faults, UserError
+from bench.evaluation import Evaluation
 from bench.lookup import unknown
-from bench.recipe import SGD, Adam, AdamW, Constant, Cosine, CrossEntropy, Poly, Recipe, Step
-from bench.schema import Frozen, Side, Size, describe
+from bench.recipe import Recipe
+from bench.schema import Frozen, describe
 
 Key = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9+_-]*$")]
 Limit = Annotated[StrictInt, Field(gt=0)] | Annotated[StrictFloat, Field(gt=0, le=1)]
@@ -186,65 +186,6 @@ class Splits(Frozen):
     report: tuple[str, ...] = Field(("val",), min_length=1, description="scored at the end")
 
 
-class Evaluation(Frozen):
-    """One way of scoring a trained case."""
-
-    split: str
-    size: Size | Side | Literal["recipe", "stored"] = Field(
-        "recipe",
-        description="[H, W], {longest: px} or {shortest: px} of the network's input; recipe: the "
-        "recipe's own size",
-    )
-    method: Literal["whole", "centre_crop", "sliding"] = "whole"
-    crop: Size | None = Field(None, description="[H, W] of the centre crop or sliding window")
-    stride: Size | None = Field(
-        None, description="[H, W] of the sliding window's steps; null: two thirds of it"
-    )
-    flip: bool = Field(False, description="average with the mirrored image")
-    scales: tuple[PositiveFloat, ...] = Field(
-        (1.0,), min_length=1, description="average over sizes, each times the network's input"
-    )
-    score_at: Literal["stored", "input"] = Field(
-        "stored", description="resolution of the masks that predictions are compared with"
-    )
-
-    @model_validator(mode="after")
-    def _agree(self) -> "Evaluation":
-        if (self.method == "whole") != (self.crop is None):
-            given = "takes no crop" if self.crop else "needs crop: [H, W]"
-            raise ValueError(f"method {self.method} {given}.")
-        if self.stride is not None and self.method != "sliding":
-            raise ValueError(f"stride is for method: sliding, not {self.method}.")
-        if self.stride and self.crop and any(map(operator.gt, self.stride, self.crop)):
-            raise ValueError("stride: steps longer than the window leave gaps.")
-        if self.method == "centre_crop" and self.score_at == "stored" and self.size != "stored":
-            raise ValueError(
-                "method centre_crop scores what the network sees: give score_at: input, or "
-                "size: stored."
-            )
-        return self
-
-    @property
-    def steps(self) -> Size:
-        """The (H, W) by which the sliding window moves."""
-        assert self.crop is not None
-        return self.stride or (max(1, self.crop[0] * 2 // 3), max(1, self.crop[1] * 2 // 3))
-
-    @property
-    def description(self) -> str:
-        """The method as a protocol names it."""
-        text = self.method.replace("_", " ")
-        if self.crop is not None:
-            text += f" {self.crop[0]}x{self.crop[1]}"
-        if self.method == "sliding":
-            text += f", steps {self.steps[0]}x{self.steps[1]}"
-        if self.flip:
-            text += ", with mirror image"
-        if self.scales != (1.0,):
-            text += f", scales {', '.join(f'{scale:g}' for scale in self.scales)}"
-        return text
-
-
 class Select(Frozen):
     """Cases by glob on each name; what is not given matches all."""
 
@@ -384,30 +325,3 @@ class Suite(Frozen):
             return self.evaluations
         splits = dict.fromkeys((*self.splits.report, self.splits.train))
         return {split: Evaluation(split=split) for split in splits}
-
-
-def json_schema() -> dict[str, Any]:
-    """Return the JSON Schema of suite files, with the short forms that are accepted."""
-    schema = Suite.model_json_schema()
-    parts = schema["$defs"]
-    recipe = parts["Recipe"]["properties"]
-    for key, specs in (
-        ("optimizer", (Adam, AdamW, SGD)),
-        ("schedule", (Constant, Poly, Cosine, Step)),
-        ("loss", (CrossEntropy,)),
-    ):
-        names = [str(spec.model_fields["name"].default) for spec in specs]
-        recipe[key] = {"anyOf": [{"enum": names}, recipe[key]]}
-    transform = recipe["augment"]["items"]
-    transform["additionalProperties"] = {"type": ["object", "null"]}
-    one = {"anyOf": [{"type": "string"}, transform]}
-    recipe["augment"] = {"anyOf": [one, recipe["augment"] | {"items": one}]}
-    part = {"type": "object", "additionalProperties": {"type": "string"}, "maxProperties": 1}
-    part["propertyNames"] = {"enum": ["encoder", "model"]}
-    parts["ModelSpec"]["properties"]["weights"] = {"anyOf": [{"type": ["string", "null"]}, part]}
-    datasets = schema["properties"]["datasets"]
-    datasets["patternProperties"] = {
-        pattern: {"anyOf": [{"type": "null"}, spec]}
-        for pattern, spec in datasets["patternProperties"].items()
-    }
-    return schema

@@ -15,8 +15,10 @@ import torch
 from bench import scores
 from bench.atomic import write_text
 from bench.checkpoint import History, load_checkpoint, save_checkpoint
-from bench.data.loader import TrainImages, train_loader
+from bench.data.images import TrainImages
+from bench.data.loader import train_loader
 from bench.errors import UserError
+from bench.evaluation import Evaluation
 from bench.heartbeat import Heartbeat, Interrupted
 from bench.models import Segmenter
 from bench.optim import build_optimizer, learning_rate
@@ -24,7 +26,6 @@ from bench.profiling import peak_memory_mib, reset_peak_memory, state_bytes
 from bench.recipe import Recipe
 from bench.record import CaseFolder, Training
 from bench.scoring import Scorer
-from bench.suite import Evaluation
 from bench.train import TrainState, train_epoch
 
 CHECKPOINT_EVERY_S = 60.0

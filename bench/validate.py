@@ -11,7 +11,7 @@ import torch
 
 from bench.case import Case
 from bench.class_weights import ClassCounts
-from bench.data.loader import EvalImages, Item, TrainImages, limited
+from bench.data.images import EvalImages, Item, TrainImages, limited
 from bench.data.transforms import build_transform
 from bench.device import autocast, pick_device, pick_precision
 from bench.errors import Fault, UserError

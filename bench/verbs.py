@@ -22,10 +22,11 @@ from bench.record import (
     results_folder,
     write_resolved,
 )
-from bench.runner import Options, Outcome, Task, evaluate_case
+from bench.runner import evaluate_case
 from bench.screen import Screen
 from bench.suite import Cache, Suite
 from bench.suite_file import SuiteFile
+from bench.task import Options, Outcome, Task
 from bench.validate import Checked, check, check_deep, load_checked
 
 

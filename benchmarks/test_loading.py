@@ -21,7 +21,8 @@ from torchvision import tv_tensors
 from torchvision.transforms import v2
 
 from bench.data import open_dataset
-from bench.data.loader import TrainImages
+from bench.data.decoding import keep_decoded
+from bench.data.images import TrainImages
 from bench.recipe import Recipe
 
 SHARED = Path(__file__).parent.parent.parent / "shared" / "data"
@@ -93,7 +94,7 @@ def arms(
     samples = dataset.samples("train")[:NUM_IMAGES]
     plain = TrainImages(dataset, samples, RECIPE, seed=0)
     cached = TrainImages(dataset, samples, RECIPE, seed=0)
-    cached.keep_decoded("disk", "train", 2)
+    keep_decoded(cached, "disk", "train", 2)
     return {"plain": ours(plain), "cached": ours(cached), "torchvision": torchvisions(plain)}
 
 

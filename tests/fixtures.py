@@ -13,8 +13,9 @@ from bench.atomic import write_text
 from bench.case import Case, expand
 from bench.data.camvid import ORIGINAL
 from bench.data.voc import voc_colour
+from bench.evaluation import Evaluation
 from bench.record import CaseFolder, EvaluationRecord, Record, Resolved, Training, write_resolved
-from bench.suite import Evaluation, Suite
+from bench.suite import Suite
 
 SUITE = {
     "name": "paper",

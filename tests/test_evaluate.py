@@ -6,9 +6,9 @@ from pydantic import ValidationError
 from torch import nn
 
 from bench.evaluate import Counts, evaluate, predict, window_starts
+from bench.evaluation import Evaluation
 from bench.losses import build_loss
 from bench.recipe import CrossEntropy
-from bench.suite import Evaluation
 
 CPU = torch.device("cpu")
 WHOLE = Evaluation(split="val")

@@ -12,16 +12,18 @@ from bench import schedule
 from bench.case import expand
 from bench.counts import count_pixels
 from bench.data import open_dataset
-from bench.data.loader import TrainImages, train_loader
+from bench.data.images import TrainImages
+from bench.data.loader import train_loader
 from bench.data.loading import Loading
 from bench.device import autocast, pick_precision
 from bench.evaluate import predict
+from bench.evaluation import Evaluation
 from bench.models import build_model
 from bench.recipe import Recipe
 from bench.record import read_record
-from bench.runner import Options
-from bench.suite import Evaluation, ModelSpec
+from bench.suite import ModelSpec
 from bench.suite_file import load
+from bench.task import Options
 from bench.validate import check
 from bench.weights import read_weights
 

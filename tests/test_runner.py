@@ -14,11 +14,12 @@ from conftest import TINY
 from bench import schedule
 from bench.case import expand
 from bench.data import IGNORE_INDEX
+from bench.evaluation import Evaluation
 from bench.record import CaseFolder, read_evaluations, read_record
-from bench.runner import Options, Outcome, Task, evaluate_case, run_case
+from bench.runner import evaluate_case, run_case
 from bench.scores import INTERSECTION, TRUTH, scores
-from bench.suite import Evaluation
 from bench.suite_file import load
+from bench.task import Options, Outcome, Task
 from bench.validate import check
 from bench.weights import read_weights
 

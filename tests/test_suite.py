@@ -8,8 +8,8 @@ from conftest import ROOT, TINY
 from bench import yaml_file
 from bench.data.transforms import build_transform
 from bench.errors import Fault, UserError
+from bench.json_schema import json_schema
 from bench.recipe import CrossEntropy, Poly
-from bench.suite import json_schema
 from bench.suite_file import load
 
 SUITES = sorted((ROOT / "suites").rglob("*.yaml"))

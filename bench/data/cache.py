@@ -6,12 +6,13 @@ import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import psutil
-from filelock import FileLock
+from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 
 from bench.atomic import read_json, write_json
@@ -20,8 +21,13 @@ from bench.data.dataset import Pair
 from bench.errors import UserError
 
 Cache = Literal["auto", "ram", "disk", "none"]
+UNFINISHED = ".tmp"
 NUM_TRIED = 8  # pairs whose sizes stand for all when space is estimated
 log = logging.getLogger("bench.case")
+
+
+class CacheError(UserError):
+    """The place where decoded images are kept cannot be used."""
 
 
 @dataclass(frozen=True)
@@ -31,9 +37,17 @@ class OnDisk:
     index: (N, 5) int64: where a pair begins, H and W of its image, h and w of its target.
     """
 
-    data: NDArray[np.uint8]
+    folder: Path
     index: NDArray[np.int64]
     where: str = "disk"
+
+    @cached_property
+    def data(self) -> NDArray[np.uint8]:
+        """The bytes of all pairs."""
+        return np.memmap(self.folder / "data.bin", np.uint8, "r")
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return OnDisk, (self.folder, self.index)  # another process maps the file itself
 
     def __getitem__(self, i: int) -> Pair:
         start, height, width, target_height, target_width = self.index[i].tolist()
@@ -97,10 +111,10 @@ def keep(
     if cache != "ram" and needed <= bound:
         try:
             return _on_disk(folder, about, num_pairs, needed, decode_all)
-        except UserError:
+        except CacheError as error:
             if cache == "disk":
                 raise
-            log.warning("cannot keep decoded images in %s", folder.parent)
+            log.warning("%s", error)
     if cache == "disk":
         raise UserError(
             f"Decoded, {about} takes {needed / 1e9:.1f} GB, more than the cache may have in "
@@ -123,14 +137,12 @@ def open_kept(folder: Path, num_pairs: int) -> OnDisk | None:
     if not isinstance(about, dict):
         return None
     try:
-        index = np.load(folder / "index.npy")
-        data = np.memmap(folder / "data.bin", np.uint8, "r")
+        kept = OnDisk(folder, np.load(folder / "index.npy"))
+        whole = kept.index.shape == (num_pairs, 5) and len(kept.data) == about.get("bytes")
+        os.utime(folder / "about.json")  # what was used last is removed last
     except (OSError, ValueError, EOFError):
         return None
-    if index.shape != (num_pairs, 5) or len(data) != about.get("bytes"):
-        return None
-    os.utime(folder / "about.json")  # what was used last is removed last
-    return OnDisk(data, index)
+    return kept if whole else None
 
 
 def _on_disk(
@@ -149,7 +161,7 @@ def _on_disk(
                 return found
             shutil.rmtree(folder, ignore_errors=True)  # truncated, or of another layout
             make_room(folder.parent, needed)
-            beside = folder.with_suffix(".tmp")
+            beside = folder.with_suffix(UNFINISHED)
             shutil.rmtree(beside, ignore_errors=True)  # left by a process that was killed
             beside.mkdir()
             log.info("decoding %s once, into %s", about, folder)
@@ -158,8 +170,8 @@ def _on_disk(
             write_json(beside / "about.json", facts)
             os.replace(beside, folder)
     except OSError as error:
-        shutil.rmtree(folder.with_suffix(".tmp"), ignore_errors=True)
-        raise UserError(f"Cannot keep decoded images in {folder.parent}: {error}.") from error
+        shutil.rmtree(folder.with_suffix(UNFINISHED), ignore_errors=True)
+        raise CacheError(f"Cannot keep decoded images in {folder.parent}: {error}.") from error
     made = open_kept(folder, num_pairs)
     assert made is not None
     return made
@@ -220,8 +232,18 @@ def make_room(folder: Path, needed: int) -> None:
     for entry in kept:
         if room >= needed:
             return
-        shutil.rmtree(entry.path, ignore_errors=True)
-        room += entry.num_bytes
+        if entry.path.suffix != UNFINISHED or not _is_held(entry.path):
+            shutil.rmtree(entry.path, ignore_errors=True)
+            room += entry.num_bytes
+
+
+def _is_held(unfinished: Path) -> bool:
+    """Tell whether the process that writes an entry is still at it."""
+    try:
+        with FileLock(unfinished.with_suffix(".lock"), timeout=0):
+            return False
+    except Timeout:
+        return True
 
 
 def _bound(folder: Path) -> int:

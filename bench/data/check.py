@@ -5,9 +5,8 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,70 +26,11 @@ from bench.data.alignment import (
 )
 from bench.data.dataset import IGNORE_INDEX, Dataset, FileFault, Sample
 from bench.data.digests import digests
+from bench.data.findings import Counts, Finding, Report, Split
 from bench.errors import UserError
 from bench.lookup import USER_CODE_ERRORS
 
 MANY_SUSPECTS = 0.1  # a share of all pairs: then something is wrong with how they were paired
-Counts = NDArray[np.int64]
-
-
-@dataclass(frozen=True)
-class Finding:
-    """One thing that is wrong, and where."""
-
-    kind: str
-    message: str
-    split: str | None = None
-
-
-@dataclass
-class Split:
-    """What a split holds.
-
-    pixels: (K,) of each class; images: (K,) with the class; void: pixels.
-    """
-
-    name: str
-    num_images: int
-    expected: int | None
-    pixels: Counts
-    images: Counts
-    void: int = 0
-
-
-@dataclass
-class Report:
-    """What a dataset holds and what is wrong with it."""
-
-    name: str
-    title: str
-    classes: tuple[str, ...]
-    splits: list[Split] = field(default_factory=list)
-    findings: list[Finding] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
-
-    def as_dict(self) -> dict[str, Any]:
-        """Return everything for JSON."""
-        return {
-            "dataset": self.name,
-            "title": self.title,
-            "splits": {
-                split.name: {
-                    "images": split.num_images,
-                    "expected": split.expected,
-                    "void_pixels": split.void,
-                    "classes": {
-                        name: {"pixels": int(pixels), "images": int(images)}
-                        for name, pixels, images in zip(
-                            self.classes, split.pixels, split.images, strict=True
-                        )
-                    },
-                }
-                for split in self.splits
-            },
-            "findings": [vars(finding) for finding in self.findings],
-            "notes": self.notes,
-        }
 
 
 @dataclass(frozen=True)

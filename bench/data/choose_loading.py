@@ -12,7 +12,8 @@ import torch
 
 from bench.atomic import read_json, write_json
 from bench.data.cache_folder import cache_folder
-from bench.data.loader import Batch, Key, Loader, TrainImages, num_cores
+from bench.data.images import Key, TrainImages
+from bench.data.loader import Batch, Loader, num_cores
 from bench.data.loading import Loading
 from bench.errors import UserError
 

@@ -120,6 +120,7 @@ class Dataset(ABC):
         self.options = options
         self.source: str | None = None  # a hash of the code, of users' own datasets
         self._complete: dict[str, Sequence[Sample]] = {}
+        self._fingerprints: dict[str, str] = {}
 
     @classmethod
     @abstractmethod
@@ -172,7 +173,7 @@ class Dataset(ABC):
         return ()
 
     def samples(self, split: str) -> Sequence[Sample]:
-        """Return the samples of a split, all of whose files exist.
+        """Return the samples of a split, all of whose files exist; looked for once.
 
         Raises:
             UserError: where files are missing, or fewer or more samples than official.
@@ -210,7 +211,15 @@ class Dataset(ABC):
         return split if official in (None, num) else f"{split} (part: {num} of {official})"
 
     def fingerprint(self, split: str) -> str:
-        """Identify a split by its options, class names, ids and the contents of its files."""
+        """Identify a split by its options, class names, ids and the contents of its files.
+
+        Files are looked at once; another instance sees what changed since.
+        """
+        if split not in self._fingerprints:
+            self._fingerprints[split] = self._identify(split)
+        return self._fingerprints[split]
+
+    def _identify(self, split: str) -> str:
         samples = self.samples(split)
         contents = digests(self.root, [file for sample in samples for file in sample.files])
         parts = [

@@ -2,7 +2,8 @@
 
 from collections.abc import Iterable, Iterator
 
-from bench.runner import Options, Outcome, Task, run_case
+from bench.runner import run_case
+from bench.task import Options, Outcome, Task
 
 
 def run(tasks: Iterable[Task], options: Options) -> Iterator[Outcome]:

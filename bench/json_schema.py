@@ -1,0 +1,33 @@
+"""The JSON Schema of suite files, for editors."""
+
+from typing import Any
+
+from bench.recipe import SGD, Adam, AdamW, Constant, Cosine, CrossEntropy, Poly, Step
+from bench.suite import Suite
+
+
+def json_schema() -> dict[str, Any]:
+    """Return the JSON Schema of suite files, with the short forms that are accepted."""
+    schema = Suite.model_json_schema()
+    parts = schema["$defs"]
+    recipe = parts["Recipe"]["properties"]
+    for key, specs in (
+        ("optimizer", (Adam, AdamW, SGD)),
+        ("schedule", (Constant, Poly, Cosine, Step)),
+        ("loss", (CrossEntropy,)),
+    ):
+        names = [str(spec.model_fields["name"].default) for spec in specs]
+        recipe[key] = {"anyOf": [{"enum": names}, recipe[key]]}
+    transform = recipe["augment"]["items"]
+    transform["additionalProperties"] = {"type": ["object", "null"]}
+    one = {"anyOf": [{"type": "string"}, transform]}
+    recipe["augment"] = {"anyOf": [one, recipe["augment"] | {"items": one}]}
+    part = {"type": "object", "additionalProperties": {"type": "string"}, "maxProperties": 1}
+    part["propertyNames"] = {"enum": ["encoder", "model"]}
+    parts["ModelSpec"]["properties"]["weights"] = {"anyOf": [{"type": ["string", "null"]}, part]}
+    datasets = schema["properties"]["datasets"]
+    datasets["patternProperties"] = {
+        pattern: {"anyOf": [{"type": "null"}, spec]}
+        for pattern, spec in datasets["patternProperties"].items()
+    }
+    return schema

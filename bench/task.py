@@ -1,0 +1,51 @@
+"""A case to run: how to score it, where it goes, what became of it."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from bench.case import Case
+from bench.data.cache import Cache
+from bench.evaluation import Evaluation
+
+State = Literal["done", "failed", "stale", "resume", "to do"]
+Status = Literal["ok", "failed", "blocked", "held", "interrupted"]
+
+
+@dataclass(frozen=True)
+class Options:
+    """Where and how to run; nothing here changes what a case is."""
+
+    device: str = "auto"
+    roots: Mapping[str, Path] = field(default_factory=dict)
+    loader_workers: int | None = None
+    cache: Cache | None = None
+    retry_failed: bool = False
+    should_stop: Callable[[], bool] = lambda: False
+
+
+@dataclass(frozen=True)
+class Task:
+    """A case, how to score it and where it goes.
+
+    fingerprints: of the splits as they are now; a record of other data is stale.
+    """
+
+    case: Case
+    folder: Path
+    evaluations: Mapping[str, Evaluation]
+    select: str
+    keep: Literal["weights", "all", "none"]
+    cache: Cache = "auto"
+    fingerprints: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a task."""
+
+    case: Case
+    status: Status
+    reason: str | None = None
+    seconds: float = 0.0
