@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,11 +24,11 @@ from bench.data.alignment import (
     small,
 )
 from bench.data.dataset import IGNORE_INDEX, Dataset, FileFault, Sample
-from bench.data.digests import digests
 from bench.data.findings import Counts, Finding, Report, Split
 from bench.errors import UserError
 from bench.lookup import USER_CODE_ERRORS
 
+MOST_NAMED = 4  # files in one finding
 MANY_SUSPECTS = 0.1  # a share of all pairs: then something is wrong with how they were paired
 
 
@@ -40,6 +39,7 @@ class _Read:
     findings: tuple[tuple[str, str], ...]
     pixels: Counts | None = None
     void: int = 0
+    image_digest: str = ""  # of the pixels, whatever file format and tags are around them
     target_digest: str = ""
     suspect: Suspect | None = None
 
@@ -63,11 +63,10 @@ def check(
     report = Report(dataset.name, dataset.title, labels.names)
     listed = _list(dataset, splits, report)
     samples = [(split, sample) for split, found in listed.items() for sample in found]
-    report.findings += _missing(samples)
+    report.findings += [*_missing(samples), *_repeated(listed)]
     present = [
         (split, sample) for split, sample in samples if all(f.is_file() for f in sample.files)
     ]
-    report.findings += _repeated(dataset, listed, present)
     references = _references(dataset, [sample for _, sample in present])
     reads: list[_Read] = []
     with ThreadPoolExecutor(num_threads) as pool:  # decoding frees the interpreter
@@ -78,6 +77,7 @@ def check(
     report.splits = _splits(dataset, listed, present, reads)
     for (split, _), read in zip(present, reads, strict=True):
         report.findings += [Finding(kind, message, split) for kind, message in read.findings]
+    report.findings += _duplicates(present, reads)
     report.findings += _swapped(present, reads, report)
     report.findings += [
         Finding("extra file", f"{file} belongs to no split.") for file in dataset.unlisted()
@@ -126,30 +126,13 @@ def _missing(samples: Iterable[tuple[str, Sample]]) -> Iterator[Finding]:
                 yield Finding("missing file", f"No file {file}.", split)
 
 
-def _repeated(
-    dataset: Dataset,
-    listed: dict[str, Sequence[Sample]],
-    present: Sequence[tuple[str, Sample]],
-) -> Iterator[Finding]:
-    """Find samples that are listed twice, and images of equal content."""
+def _repeated(listed: dict[str, Sequence[Sample]]) -> Iterator[Finding]:
     for split, samples in listed.items():
         seen: set[str] = set()
         for sample in samples:
             if sample.id in seen:
                 yield Finding("listed twice", f"{sample.id} is listed twice.", split)
             seen.add(sample.id)
-    images = [(split, sample.image) for split, sample in present if sample.image is not None]
-    contents = digests(dataset.root, [image for _, image in images])
-    same: dict[str, dict[tuple[str, Path], None]] = defaultdict(dict)
-    for split, image in images:
-        same[contents[image]][split, image] = None
-    for places in same.values():
-        if len(places) < 2:
-            continue
-        between = len({split for split, _ in places}) > 1
-        kind = "duplicate across splits" if between else "duplicate image"
-        text = " = ".join(f"{image} ({split})" for split, image in places)
-        yield Finding(kind, f"One content: {text}.", next(iter(places))[0])
 
 
 def _references(dataset: Dataset, samples: Sequence[Sample]) -> list[NDArray[np.uint8]]:
@@ -170,22 +153,40 @@ def _read(
     image, target = (
         _try(dataset, sample, read, findings) for read in (dataset.read_image, dataset.read_target)
     )
-    if image is not None and target is not None:
-        try:
-            dataset.hold(sample, image, target)
-        except FileFault as fault:
-            findings.append((fault.kind, str(fault)))
-            image = None
+    image_digest = "" if image is None else _digest(image)
     if target is None:
-        return _Read(tuple(findings))
+        return _Read(tuple(findings), image_digest=image_digest)
+    fits = image is not None and _holds(dataset, sample, image, target, findings)
     counts = np.bincount(target.ravel(), minlength=256)
     void, pixels = int(counts[IGNORE_INDEX]), counts[: len(dataset.labels(dataset.options).names)]
     if void == target.size:
         findings.append(("all-void mask", f"{sample.mask or sample.id} has no pixel of a class."))
     trivial = np.count_nonzero(pixels) < 2
-    digest = "" if trivial else hashlib.blake2b(target.tobytes(), digest_size=16).hexdigest()
-    suspect = None if image is None else _suspect(index, image, target, references)
-    return _Read(tuple(findings), pixels, void, digest, suspect)
+    target_digest = "" if trivial else _digest(target)
+    suspect = None
+    if image is not None and fits:
+        suspect = _suspect(index, image, target, references)
+    return _Read(tuple(findings), pixels, void, image_digest, target_digest, suspect)
+
+
+def _digest(pixels: NDArray[np.uint8]) -> str:
+    content = hashlib.blake2b(np.ascontiguousarray(pixels).data, digest_size=16)
+    return f"{pixels.shape} {content.hexdigest()}"
+
+
+def _holds(
+    dataset: Dataset,
+    sample: Sample,
+    image: NDArray[np.uint8],
+    target: NDArray[np.uint8],
+    findings: list[tuple[str, str]],
+) -> bool:
+    try:
+        dataset.hold(sample, image, target)
+    except FileFault as fault:
+        findings.append((fault.kind, str(fault)))
+        return False
+    return True
 
 
 def _try(
@@ -245,6 +246,34 @@ def _splits(
     return list(splits.values())
 
 
+def _duplicates(present: Sequence[tuple[str, Sample]], reads: Sequence[_Read]) -> Iterator[Finding]:
+    """Find images of equal pixels, within a split and between splits."""
+    for indices in _equal([read.image_digest for read in reads]):
+        places = dict.fromkeys(
+            (present[i][0], present[i][1].image or present[i][1].id) for i in indices
+        )
+        if len(places) < 2:
+            continue  # one that is listed twice
+        between = len({split for split, _ in places}) > 1
+        kind = "duplicate across splits" if between else "duplicate image"
+        images = [f"{image} ({split})" for split, image in places]
+        yield Finding(kind, f"One content: {_joined(images)}.", present[indices[0]][0])
+
+
+def _equal(digests: Sequence[str]) -> list[list[int]]:
+    """Group the indices of equal digests, of two and more; empty ones equal nothing."""
+    groups: dict[str, list[int]] = defaultdict(list)
+    for index, digest in enumerate(digests):
+        if digest:
+            groups[digest].append(index)
+    return [group for group in groups.values() if len(group) > 1]
+
+
+def _joined(names: Sequence[str]) -> str:
+    more = f" and {len(names) - MOST_NAMED} more" if len(names) > MOST_NAMED else ""
+    return ", ".join(names[:MOST_NAMED]) + more
+
+
 def _swapped(
     present: Sequence[tuple[str, Sample]], reads: Sequence[_Read], report: Report
 ) -> Iterator[Finding]:
@@ -256,15 +285,10 @@ def _swapped(
         if sample.mask.stem != sample.image.stem and sample.mask.stem in own:
             text = f"{sample.image} is paired with {sample.mask}, named like another image."
             yield Finding("swapped mask", text, split)
-    same: dict[str, list[int]] = defaultdict(list)
-    for index, read in enumerate(reads):
-        if read.target_digest:
-            same[read.target_digest].append(index)
-    for indices in same.values():
-        images = {present[i][1].image for i in indices}
-        if len(indices) > 1 and len(images) > 1:
-            text = ", ".join(str(present[i][1].mask or present[i][1].id) for i in indices)
-            yield Finding("same mask", f"One mask for different images: {text}.")
+    for indices in _equal([read.target_digest for read in reads]):
+        if len({present[i][1].image for i in indices}) > 1:
+            masks = [str(present[i][1].mask or present[i][1].id) for i in indices]
+            yield Finding("same mask", f"One mask for different images: {_joined(masks)}.")
     suspects = [read.suspect for read in reads if read.suspect is not None]
     if len(suspects) > max(MANY_SUSPECTS * len(reads), 20):
         report.notes.append(
