@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from bench.errors import UserError
 from bench.lookup import pick
 
 Weights = NDArray[np.float64]
@@ -65,5 +66,12 @@ RULES: dict[str, Callable[[ClassCounts], Weights]] = {
 
 
 def class_weights(rule: str, counts: ClassCounts) -> Weights:
-    """Return the weight of each class, (K,), by one of the rules."""
-    return pick("class_weights", rule, RULES)(counts)
+    """Return the weight of each class, (K,), by one of the rules.
+
+    Raises:
+        UserError: for an unknown rule, and where every pixel is void.
+    """
+    weigh = pick("class_weights", rule, RULES)
+    if not counts.pixels.any():
+        raise UserError(f"class_weights {rule}: no pixel of the training images has a class.")
+    return weigh(counts)

@@ -42,7 +42,7 @@ def prepare(
     ] = "level3",
     workers: Annotated[int | None, typer.Option(min=0, help="processes; default: cores")] = None,
 ) -> None:
-    """Draw the masks of IDD from its polygons; goes on where it was stopped."""
+    """Draw the masks of IDD from its polygons."""
     from bench.data_verbs import prepare
 
     _leave(prepare(name, root, label_set, workers))
@@ -53,6 +53,9 @@ def check(
     target: Annotated[str, typer.Argument(help="a dataset, or a suite file")],
     root: Roots = None,
     settings: Settings = None,
+    split: Annotated[
+        list[str] | None, typer.Option(help="only this one, repeatable; default: all")
+    ] = None,
     json_lines: Annotated[
         bool, typer.Option("--json", help="one line of JSON a dataset, with all findings")
     ] = False,
@@ -63,7 +66,7 @@ def check(
     """
     from bench.data_verbs import check
 
-    _leave(check(target, root or [], settings or [], json_lines=json_lines))
+    _leave(check(target, split or [], root or [], settings or [], json_lines=json_lines))
 
 
 @app.command()
@@ -72,22 +75,28 @@ def show(
     suite: Annotated[Path | None, typer.Option(help="augment as a recipe of this suite")] = None,
     recipe: Annotated[str | None, typer.Option(help="of the suite; default: its first")] = None,
     split: Annotated[str | None, typer.Option(help="default: train")] = None,
-    num: Annotated[int, typer.Option(min=1, help="tiles")] = 16,
+    num: Annotated[
+        int | None, typer.Option(min=1, help="images; default: 16, or 4 augmented ones")
+    ] = None,
     seed: Annotated[int, typer.Option(min=0, help="of the augmentation")] = 0,
     out: Annotated[Path | None, typer.Option(help="PNG file; default: NAME_SPLIT.png")] = None,
     root: Roots = None,
     settings: Settings = None,
 ) -> None:
-    """Draw a contact sheet of images with their masks, as augmented where a suite is given."""
+    """Draw images with their masks, as augmented.
+
+    With --suite, NAME is a dataset of the suite; each row is an image as stored and in three
+    epochs of the recipe.
+    """
     from bench.data_verbs import show, show_augmented
 
     roots, changes = root or [], settings or []
     if suite is not None:
-        file = show_augmented(name, suite, recipe, split, num, seed, out, roots, changes)
+        file = show_augmented(name, suite, recipe, split, num or 4, seed, out, roots, changes)
     elif recipe is not None:
         raise UserError("--recipe is one of a suite's; give --suite.")
     else:
-        file = show(name, split, num, out, roots, changes)
+        file = show(name, split, num or 16, out, roots, changes)
     typer.echo(f"Written: {file}")
 
 
@@ -95,7 +104,7 @@ def show(
 def cache(
     clear: Annotated[bool, typer.Option("--clear", help="remove everything in it")] = False,
 ) -> None:
-    """List what is kept decoded ($BENCH_CACHE, bounded by $BENCH_CACHE_GB), or clear it."""
+    """List what is kept decoded, or clear it."""
     from bench.data_verbs import cache
 
     cache(clear=clear)

@@ -13,6 +13,7 @@ from tabulate import tabulate
 
 from bench import yaml_file
 from bench.data import Dataset, find, open_dataset
+from bench.data.loading import num_cores
 from bench.errors import Exit, UserError
 from bench.lookup import pick
 from bench.progress import counting, downloading
@@ -83,12 +84,13 @@ def _roots(given: Sequence[str], name: str | None) -> dict[str, Path]:
 
 def get(name: str, root: str | None) -> None:
     """Download a dataset, or say where it comes from."""
-    from bench.data.archives import NothingToFetch
+    from bench.data.archives import NothingToFetch, archives
     from bench.data.download import get as download
     from bench.data.download import missing
 
-    folder = _folder(name, root)
     try:
+        archives(name, Path(root or "PATH"))  # or there is nothing to fetch, with or without root
+        folder = _folder(name, root)
         if not missing(name, folder):
             print(f"{name} is at {folder} already.")
             return
@@ -116,7 +118,7 @@ def prepare(name: str, root: str | None, label_set: str, num_workers: int | None
 
     if name != "idd":
         raise UserError(f"Only idd needs preparing; {name} is read as it comes.")
-    workers = num_workers if num_workers is not None else os.cpu_count() or 1
+    workers = num_workers if num_workers is not None else num_cores()
     with counting("masks") as progress:
         done = draw(_folder(name, root), label_set, workers, progress)
     for fault in done.faults:
@@ -125,14 +127,22 @@ def prepare(name: str, root: str | None, label_set: str, num_workers: int | None
     return Exit.FINDINGS if done.faults else Exit.OK
 
 
-def check(target: str, roots: Sequence[str], settings: Sequence[str], *, json_lines: bool) -> Exit:
-    """Read everything, say what is wrong."""
+def check(
+    target: str,
+    splits: Sequence[str],
+    roots: Sequence[str],
+    settings: Sequence[str],
+    *,
+    json_lines: bool,
+) -> Exit:
+    """Read everything, or some splits, and say what is wrong."""
     from bench.data.check import check as read_all
 
     found = False
     for opened in open_targets(target, roots, settings):
         with counting(opened.dataset.name) as progress:
-            report = read_all(opened.dataset, opened.splits, os.cpu_count() or 1, progress)
+            chosen = tuple(splits) or opened.splits
+            report = read_all(opened.dataset, chosen, num_cores(), progress)
         found |= bool(report.findings)
         if json_lines:
             print(json.dumps(report.as_dict()))
@@ -144,6 +154,7 @@ def check(target: str, roots: Sequence[str], settings: Sequence[str], *, json_li
 def _report_text(report: Any, root: Path | None) -> str:
     """Write what a check found for people."""
     lines = [report.title + (f" at {root}" if root is not None else ""), ""]
+    inside = f"{root}/" if root is not None else "\0"
     total = max(1, sum(int(split.pixels.sum()) for split in report.splits))
     rows = []
     for i, name in enumerate(report.classes):
@@ -162,7 +173,7 @@ def _report_text(report: Any, root: Path | None) -> str:
         lines.append(f"{kind} ({len(findings)})")
         for finding in findings[:SHOWN_OF_A_KIND]:
             place = f"{finding.split}: " if finding.split else ""
-            lines.append(f"  {place}{finding.message}")
+            lines.append(f"  {place}{finding.message.replace(inside, '')}")
         if findings[SHOWN_OF_A_KIND:]:
             lines.append(f"  … and {len(findings) - SHOWN_OF_A_KIND} more (--json has all)")
     num = sum(split.num_images for split in report.splits)
@@ -210,7 +221,7 @@ def show_augmented(
     cases = expand(load_checked(suite, settings).suite)
     by_dataset = {case.dataset.name: case.dataset_name for case in cases}
     by_dataset |= {case.dataset_name: case.dataset_name for case in cases}
-    key = pick("dataset", target, by_dataset)
+    key = pick("dataset of the suite", target, by_dataset)
     by_recipe = {case.recipe_name: case for case in reversed(cases) if case.dataset_name == key}
     chosen = recipe_name or next(c.recipe_name for c in cases if c.dataset_name == key)
     case = pick("recipe", chosen, by_recipe)
@@ -218,7 +229,7 @@ def show_augmented(
     samples = dataset.samples(name)
     images = TrainImages(dataset, samples, case.recipe, seed)
     rows = []
-    for i in _spread(len(samples), max(1, num // COLUMNS)):
+    for i in _spread(len(samples), num):
         row = [Tile(samples[i].id, *dataset.checked(samples[i]))]
         for epoch in range(COLUMNS - 1):
             image, mask = images.finish(images.decode(i), epoch, i)

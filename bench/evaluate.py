@@ -103,7 +103,8 @@ def predict(
     mirrors = (False, True) if evaluation.flip else (False,)
     views = [(s, mirrored) for s in evaluation.scales for mirrored in mirrors]
     for scale, mirrored in views:
-        view = _resized(image, (round(network_size[0] * scale), round(network_size[1] * scale)))
+        height, width = (max(1, round(side * scale)) for side in network_size)
+        view = _resized(image, (height, width))
         if mirrored:
             view = view.flip(-1)
         logits = _logits(model, view, evaluation, device, precision)

@@ -35,6 +35,12 @@ class Evaluation(Frozen):
         if (self.method == "whole") != (self.crop is None):
             given = "takes no crop" if self.crop else "needs crop: [H, W]"
             raise ValueError(f"method {self.method} {given}.")
+        if (
+            isinstance(self.size, tuple)
+            and self.crop
+            and any(map(operator.gt, self.crop, self.size))
+        ):
+            raise ValueError(f"crop {self.crop} is larger than size {self.size}.")
         if self.stride is not None and self.method != "sliding":
             raise ValueError(f"stride is for method: sliding, not {self.method}.")
         if self.stride and self.crop and any(map(operator.gt, self.stride, self.crop)):

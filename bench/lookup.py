@@ -30,6 +30,8 @@ def unknown(kind: str, name: str, known: Collection[str]) -> str:
     """Word the message for a name that is not in `known`, with the nearest names."""
     near = difflib.get_close_matches(name, known, n=3, cutoff=0.6)
     guess = f" Did you mean {' or '.join(map(repr, near))}?" if near else ""
+    if not known:
+        return f"Unknown {kind} {name!r}; there is none."
     names = sorted(known)
     shown = ", ".join(names[:MOST_NAMES_SHOWN])
     more = f", … ({len(names)} in all)" if len(names) > MOST_NAMES_SHOWN else ""

@@ -3,12 +3,19 @@
 from collections.abc import Mapping
 from typing import Any
 
-from pydantic import PositiveFloat, PositiveInt, ValidationError
+from pydantic import PositiveFloat, PositiveInt, ValidationError, field_validator
 
 from bench.errors import Fault, Faults
 from bench.schema import Fraction, Frozen, Size, describe
 
 Transform = dict[str, dict[str, Any]]
+
+
+def in_order(bounds: tuple[float, float]) -> tuple[float, float]:
+    """Refuse a range whose end is below its beginning."""
+    if bounds[0] > bounds[1]:
+        raise ValueError(f"Give the smaller number first, not {bounds}.")
+    return bounds
 
 
 class VocStandard(Frozen):
@@ -21,6 +28,8 @@ class VocStandard(Frozen):
     base_size: PositiveInt | None = None
     scale: tuple[PositiveFloat, PositiveFloat] = (0.5, 2.0)
     degrees: PositiveFloat = 10
+
+    _in_order = field_validator("scale")(in_order)
 
     def transforms(self) -> list[Transform]:
         """Return what it stands for."""
@@ -72,6 +81,8 @@ class ResizedCrop(Frozen):
     size: Size
     scale: tuple[PositiveFloat, PositiveFloat] = (0.08, 1.0)
     ratio: tuple[PositiveFloat, PositiveFloat] = (3 / 4, 4 / 3)
+
+    _in_order = field_validator("scale", "ratio")(in_order)
 
     def transforms(self) -> list[Transform]:
         """Return what it stands for."""

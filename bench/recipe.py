@@ -104,6 +104,13 @@ class CrossEntropy(Frozen):
     def _none_is_a_name(cls, value: Any) -> Any:
         return None if value == "none" else value
 
+    @field_validator("class_weights")
+    @classmethod
+    def _weigh_something(cls, value: Any) -> Any:
+        if isinstance(value, tuple) and not any(value):
+            raise ValueError("At least one class needs a weight above 0.")
+        return value
+
 
 class Recipe(Frozen):
     """How a model is trained."""
@@ -182,13 +189,16 @@ def _transforms(item: Any, check: Callable[[Any], None] | None) -> list[Transfor
     if not isinstance(named_item, dict) or len(named_item) != 1:
         raise UserError("Give one transform: {Name: {argument: value}}.")
     [(name, args)] = named_item.items()
-    if name in PRESETS:
-        if not isinstance(args, dict | None):
-            raise UserError(f"{name} takes {{argument: value}}, not {args!r}.")
-        return spelled_out(name, args or {})
-    if check is not None:
-        check({name: args or {}} if args is None else named_item)
-    return [{name: args or {}}]
+    if name not in PRESETS:
+        transforms = [{name: {} if args is None else args}]
+    elif isinstance(args, dict | None):
+        transforms = spelled_out(name, args or {})
+    else:
+        raise UserError(f"{name} takes {{argument: value}}, not {args!r}.")
+    for transform in transforms:
+        if check is not None:
+            check(transform)
+    return transforms
 
 
 def change_recipe(recipe: Recipe, change: Mapping[str, Any], context: Any = None) -> Recipe:

@@ -211,9 +211,9 @@ def _run(task: Task, options: Options, folder: CaseFolder, started: str) -> Reco
     scorer = open_scorer(task, options, device, numerics)
     heartbeat = Heartbeat(folder, options.should_stop)
     model, model_facts = _build(case, folder, scorer)
-    images = _training_images(scorer)
+    images = _training_images(scorer, heartbeat)
     scorer = replace(scorer, loading=_loading(images, scorer, options))
-    log.info("images: %s", scorer.loading.description)
+    log.info("images: %s, %.1f/s", scorer.loading.description, scorer.loading.rate)
     trained = train_case(model, images, scorer, folder, task.select, heartbeat)
     for name, evaluation in task.evaluations.items():
         scorer.score(model, name, evaluation, folder, heartbeat)
@@ -262,14 +262,14 @@ def _build(case: Case, folder: CaseFolder, scorer: Scorer) -> tuple[Segmenter, d
     return model.to(scorer.device), facts
 
 
-def _training_images(scorer: Scorer) -> TrainImages:
+def _training_images(scorer: Scorer, beat: Callable[[], None]) -> TrainImages:
     """Return the training images, decoded once where they are read more than once."""
     case, recipe = scorer.case, scorer.case.recipe
     images = TrainImages(scorer.dataset, scorer.train_samples, recipe, case.seed)
     num_read = recipe.steps * recipe.batch_size if recipe.steps else 0
     epochs = recipe.epochs or math.ceil(num_read / len(images))
     if recipe.epochs != 0:
-        keep_decoded(images, scorer.cache, case.train_split, epochs)
+        keep_decoded(images, scorer.cache, case.train_split, epochs, beat)
     return images
 
 

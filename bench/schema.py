@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Mapping
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import (
     BaseModel,
@@ -18,6 +18,9 @@ from bench.lookup import unknown
 
 Size = tuple[PositiveInt, PositiveInt]  # (H, W) in pixels
 Fraction = Annotated[float, Field(ge=0, lt=1)]
+
+
+Cache = Literal["auto", "ram", "disk", "none"]
 
 
 class Frozen(BaseModel):

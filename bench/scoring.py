@@ -12,7 +12,6 @@ from bench import scores
 from bench.atomic import write_atomically, write_text
 from bench.case import Case
 from bench.data import Dataset, Labels, Sample, open_dataset
-from bench.data.cache import Cache
 from bench.data.decoding import keep_decoded
 from bench.data.images import EvalImages, eval_size, limited
 from bench.data.loader import eval_loader
@@ -24,7 +23,7 @@ from bench.evaluation import Evaluation
 from bench.losses import PixelLoss
 from bench.pictures import save, strip
 from bench.record import CaseFolder, EvaluationRecord, read_evaluations
-from bench.schema import size_text
+from bench.schema import Cache, size_text
 
 NUM_PICTURES = 4
 
@@ -62,7 +61,7 @@ class Scorer:
         Args:
             times_read: how often this evaluation is counted in all.
         """
-        images = self.images(evaluation, times_read)
+        images = self.images(evaluation, times_read, beat)
         loader = eval_loader(images, self.case.recipe.micro_batch, self.loading)
         with loader.guarded():
             return evaluate(
@@ -129,12 +128,17 @@ class Scorer:
             picture = strip(image.permute(1, 2, 0).numpy(), target.numpy(), pred, self.labels)
             save(picture, folder.pictures / f"{name.replace('/', '_')}.png")
 
-    def images(self, evaluation: Evaluation, times_read: int = 1) -> EvalImages:
+    def images(
+        self,
+        evaluation: Evaluation,
+        times_read: int = 1,
+        beat: Callable[[], None] = lambda: None,
+    ) -> EvalImages:
         """Return the images of an evaluation, decoded once where they are read more than once."""
         if evaluation not in self.prepared:
             samples = limited(self.dataset.samples(evaluation.split), self.case.limit)
             images = EvalImages(self.dataset, samples, evaluation, self.case.recipe)
-            keep_decoded(images, self.cache, evaluation.split, times_read)
+            keep_decoded(images, self.cache, evaluation.split, times_read, beat)
             self.prepared[evaluation] = images
         return self.prepared[evaluation]
 

@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
 
 from rich.console import Console
@@ -88,10 +87,9 @@ class Screen:
         kept = record.loading["cache"]
         loading = Loading(**{k: v for k, v in record.loading.items() if k != "cache"})
         decoded = "decoded each time" if kept == "none" else f"decoded once ({kept})"
-        shown = f"{replace(loading, images_per_s=None).description}, {decoded}"
+        shown = f"{loading.description}, {decoded}"
         if shown != self.loading:
-            rate = f", {loading.rate:.0f}/s when measured" if loading.rate else ""
-            self.say(f"  images: {shown}{rate}")
+            self.say(f"  images: {shown}")
         self.loading = shown
 
     def json_outcome(self, suite: Suite, outcome: Outcome, task: Task) -> None:

@@ -24,12 +24,11 @@ from bench.errors import Fault, Faults, UserError
 from bench.evaluation import Evaluation
 from bench.lookup import unknown
 from bench.recipe import Recipe
-from bench.schema import Frozen, describe
+from bench.schema import Cache, Frozen, describe
 
 Key = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9+_-]*$")]
 Limit = Annotated[StrictInt, Field(gt=0)] | Annotated[StrictFloat, Field(gt=0, le=1)]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
-Cache = Literal["auto", "ram", "disk", "none"]
 WEIGHT_SUFFIXES = (".safetensors", ".pth", ".pt", ".ckpt", ".bin")
 
 
@@ -39,7 +38,11 @@ class DatasetSpec(Frozen):
     model_config = ConfigDict(extra="allow")
 
     name: str = Field("", description="defaults to the key")
-    root: str | None = Field(None, description="folder of its files; --root name=path goes first")
+    root: str | None = Field(
+        None,
+        description="folder of its files, relative to the suite or the working directory; --root "
+        "name=path goes first",
+    )
 
     @model_validator(mode="before")
     @classmethod
@@ -49,6 +52,8 @@ class DatasetSpec(Frozen):
         if not isinstance(value.get("name"), str):
             raise Faults([Fault(("name",), f"A name is text, not {value.get('name')!r}.")])
         known = {key: value[key] for key in ("name", "root") if key in value}
+        if isinstance(known.get("root"), str):
+            known["root"] = _find_root(known["root"], info.context["folder"])
         options = {key: option for key, option in value.items() if key not in known}
         try:
             dataset = data.find(value["name"])
@@ -163,6 +168,13 @@ class ModelSpec(Frozen):
     def options(self) -> dict[str, Any]:
         """What the architecture's own builder takes."""
         return dict(self.model_extra or {})
+
+
+def _find_root(name: str, suite_folder: Path) -> str:
+    """Return a dataset's folder: below the suite's where it is there, else as it is given."""
+    given = Path(os.path.expanduser(name))
+    beside = suite_folder / given
+    return str(beside if beside.is_dir() else given)
 
 
 def _find_weights(name: str, folder: Path) -> Path:
@@ -286,7 +298,7 @@ class Suite(Frozen):
     overrides: tuple[Override, ...] = ()
     splits: Splits = Splits()
     evaluations: dict[Key, Evaluation] = Field(
-        {}, description="defaults to the training split and each of splits.report"
+        {}, description="beside the training split and each of splits.report, or in their place"
     )
     tables: dict[Key, Table] = Field({}, description="of the suite's own, beside the usual")
     reported: tuple[Reported, ...] = ()
@@ -320,8 +332,6 @@ class Suite(Frozen):
 
     @property
     def scored(self) -> dict[str, Evaluation]:
-        """Every evaluation by name: those given, else the reported splits and train."""
-        if self.evaluations:
-            return self.evaluations
+        """Every evaluation by name: the reported splits and train, and those given."""
         splits = dict.fromkeys((*self.splits.report, self.splits.train))
-        return {split: Evaluation(split=split) for split in splits}
+        return {split: Evaluation(split=split) for split in splits} | self.evaluations

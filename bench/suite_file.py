@@ -162,7 +162,7 @@ def _split_faults(suite: dict[str, Any], context: Any) -> Iterator[Fault]:
                 yield Fault(path, f"Dataset {key!r}: {opened.withheld[split]}")
             elif isinstance(split, str) and split not in opened.splits:
                 yield Fault(path, f"Dataset {key!r}: {unknown('split', split, opened.splits)}")
-    scored = list(evaluations) or [*(report or ["val"]), splits.get("train", "train")]
+    scored = [*evaluations, *(report or ["val"]), splits.get("train", "train")]
     for key, table in _mapping(suite.get("tables")).items():
         wanted = _mapping(table).get("evaluation")
         if isinstance(wanted, str) and wanted not in scored:

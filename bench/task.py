@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Literal
 
 from bench.case import Case
-from bench.data.cache import Cache
 from bench.evaluation import Evaluation
+from bench.schema import Cache
 
 State = Literal["done", "failed", "stale", "resume", "to do"]
 Status = Literal["ok", "failed", "blocked", "held", "interrupted"]

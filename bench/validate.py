@@ -11,6 +11,7 @@ import torch
 
 from bench.case import Case
 from bench.class_weights import ClassCounts
+from bench.data import FileFault
 from bench.data.images import EvalImages, Item, TrainImages, limited
 from bench.data.transforms import build_transform
 from bench.device import autocast, pick_device, pick_precision
@@ -71,6 +72,8 @@ def check(
             found[key] = None
             try:
                 found[key] = work()
+            except FileFault as error:
+                faults.append(Fault(of_data, f"{error} (`bench data check` lists all.)"))
             except UserError as error:
                 faults.append(Fault(path, str(error)))
         value: T | None = found[key]
@@ -78,12 +81,13 @@ def check(
 
     checked: dict[str, Checked] = {}
     for case in cases:
+        of_data = ("datasets", case.dataset_name)
         recipe_path = ("recipes", case.recipe_name) if file.suite.recipes else ("recipe",)
         on_data = (case.dataset_name, case.recipe.model_dump_json(), case.recipe_name)
         once(("recipe", on_data), recipe_path, partial(_check_recipe, case, device))
         splits = once(
             ("data", case.dataset_name),
-            ("datasets", case.dataset_name),
+            of_data,
             partial(_check_splits, file.suite, case, roots, need_data),
         )
         size: Size | None = sized(case.recipe.size, *STAND_IN_SIZE)

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from bench import schedule
 from bench.case import Case, expand, matching
+from bench.data import open_dataset
 from bench.device import pick_device
 from bench.errors import Exit, Faults, UserError
 from bench.progress import watching
@@ -23,8 +24,9 @@ from bench.record import (
     write_resolved,
 )
 from bench.runner import evaluate_case
+from bench.schema import Cache
 from bench.screen import Screen
-from bench.suite import Cache, Suite
+from bench.suite import Suite
 from bench.suite_file import SuiteFile
 from bench.task import Options, Outcome, Task
 from bench.validate import Checked, check, check_deep, load_checked
@@ -251,4 +253,16 @@ def validate_suites(
         check(file, cases, where.roots, need_data=deep, device_name=where.device)
         for case, loss in check_deep(file, cases, where.roots, where.device) if deep else ():
             screen.say(f"  {case.name}: loss {loss:.4f}")
-        screen.say(f"{path}: valid, {len(cases)} cases")
+        missing = [] if deep else list(_without_data(file.suite, where.roots))
+        unseen = (
+            f"; the data of {', '.join(missing)} is not there to be looked at" if missing else ""
+        )
+        screen.say(f"{path}: valid, {len(cases)} cases{unseen}")
+
+
+def _without_data(suite: Suite, roots: Mapping[str, Path]) -> Iterator[str]:
+    """Name the datasets whose folder is not there."""
+    for key, spec in suite.datasets.items():
+        dataset = open_dataset(key, spec.name, spec.root, spec.options, roots)
+        if dataset.needs_root and (dataset.root is None or not dataset.root.is_dir()):
+            yield key

@@ -77,7 +77,12 @@ def read(file: Path, _including: tuple[Path, ...] = ()) -> Document:
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         line = f":{mark.line + 1}" if mark else ""
-        raise UserError(f"{file}{line}: not YAML: {getattr(error, 'problem', error)}.") from error
+        written = (
+            text.splitlines()[mark.line] if mark and mark.line < len(text.splitlines()) else ""
+        )
+        hint = ' Quote a value that begins with { or *: "{split}/*.png".' if "{" in written else ""
+        problem = getattr(error, "problem", error)
+        raise UserError(f"{file}{line}: not YAML: {problem}.{hint}") from error
     document = Document()
     if node is not None:
         document.data = _construct(node, (), file, document, ())

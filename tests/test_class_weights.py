@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 import torch
 from fixtures import make_camvid
+from pydantic import ValidationError
 
-from bench.class_weights import ClassCounts, class_weights
+from bench.class_weights import RULES, ClassCounts, class_weights
 from bench.data import Dataset, Sample, open_dataset
 from bench.data.camvid import CamVid
 from bench.data.class_counts import class_counts
@@ -54,6 +55,18 @@ def test_the_weights_of_the_idd_document() -> None:
 
 def test_the_sum_of_inverse_weights_is_one() -> None:
     assert class_weights("inverse", COUNTS).sum() == pytest.approx(1)
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_all_void_weighs_nothing(rule: str) -> None:
+    none = np.zeros(3, np.int64)
+    with pytest.raises(UserError, match=f"class_weights {rule}: no pixel of the training images"):
+        class_weights(rule, ClassCounts(none, none, none))
+
+
+def test_weights_of_nothing_are_refused() -> None:
+    with pytest.raises(ValidationError, match="At least one class needs a weight above 0"):
+        CrossEntropy.model_validate({"class_weights": [0, 0, 0]})
 
 
 def test_rules_by_name() -> None:

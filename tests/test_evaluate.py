@@ -132,6 +132,10 @@ def test_mirrored_views_are_mirrored_back() -> None:
     assert torch.allclose(both.exp().sum(1), torch.ones(2, 12, 16), atol=1e-6)
 
 
+def test_a_scale_leaves_a_pixel() -> None:
+    assert torch.isfinite(predicted((12, 16), scales=[0.001, 1.0])).all()
+
+
 def test_scales_are_averaged_as_probabilities() -> None:
     half = F.interpolate(
         torch.randint(0, 255, (2, 3, 12, 16), generator=torch.Generator().manual_seed(0)).float(),
@@ -155,6 +159,7 @@ def test_scales_are_averaged_as_probabilities() -> None:
         ({"method": "centre_crop", "crop": [4, 4]}, "give score_at: input, or size: stored"),
         ({"method": "sliding", "crop": [4, 4], "stride": [5, 4]}, "steps longer than the window"),
         ({"stride": [4, 4]}, "stride is for method: sliding"),
+        ({"size": [4, 4], "method": "sliding", "crop": [8, 8]}, "is larger than size"),
         ({"scales": []}, "at least 1 item"),
         ({"size": {"longest": 3, "shortest": 3}}, "Give .H, W., {longest: pixels}"),
     ],

@@ -31,7 +31,7 @@ TABLE = {
     "record": {"atomic", "case", "errors", "evaluation", "suite"},
     "scores": set(),
     # data
-    "class_weights": {"lookup"},
+    "class_weights": {"errors", "lookup"},
     "data.__init__": {"data", "errors", "lookup", "source"},
     "data.cache_folder": set(),
     "data.digests": {"atomic", "data", "errors"},
@@ -53,7 +53,7 @@ TABLE = {
     "data.check": {"data", "errors", "lookup"},
     "data.findings": set(),
     "data.rasterise": {"atomic", "data", "errors", "lookup"},
-    "data.cache": {"atomic", "data", "errors"},
+    "data.cache": {"atomic", "data", "errors", "schema"},
     "data.class_counts": {"atomic", "class_weights", "data", "errors"},
     "data.transforms": {"data", "errors", "lookup", "presets", "schema"},
     "data.loading": set(),
@@ -78,7 +78,7 @@ TABLE = {
         *("pictures", "record", "schema", "scores"),
     },
     "checkpoint": {"atomic", "device", "errors", "models", "train"},
-    "task": {"case", "data", "evaluation"},
+    "task": {"case", "evaluation", "schema"},
     "training": {
         *("atomic", "checkpoint", "data", "errors", "evaluation", "heartbeat", "models"),
         *("optim", "profiling", "recipe", "record", "scores", "scoring", "train"),
@@ -107,6 +107,7 @@ TABLE = {
     "screen": {"data", "progress", "record", "report", "schedule", "suite", "task", "validate"},
     "listing": {"catalog", "data", "errors", "lookup", "record", "yaml_file"},
     "verbs": {
+        *("data", "schema"),
         *("case", "device", "errors", "progress", "record", "runner", "schedule", "screen"),
         *("suite", "suite_file", "task", "validate"),
     },

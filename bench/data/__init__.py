@@ -7,7 +7,16 @@ from typing import Any
 
 from bench.data.camvid import CamVid
 from bench.data.cityscapes import Cityscapes
-from bench.data.dataset import IGNORE_INDEX, Dataset, FileFault, Labels, Pair, Sample, identity
+from bench.data.dataset import (
+    IGNORE_INDEX,
+    Dataset,
+    FileFault,
+    Labels,
+    NoOptions,
+    Pair,
+    Sample,
+    identity,
+)
 from bench.data.folder import Folder
 from bench.data.idd import IDD
 from bench.data.shapes import Shapes
@@ -24,6 +33,7 @@ __all__ = [
     "Dataset",
     "FileFault",
     "Labels",
+    "NoOptions",
     "Pair",
     "Sample",
     "find",

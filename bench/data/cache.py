@@ -5,10 +5,11 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import psutil
@@ -19,9 +20,10 @@ from bench.atomic import read_json, write_json
 from bench.data.cache_folder import cache_folder
 from bench.data.dataset import Pair
 from bench.errors import UserError
+from bench.schema import Cache
 
-Cache = Literal["auto", "ram", "disk", "none"]
 UNFINISHED = ".tmp"
+LOCK_WAIT_S = 1.0  # between two signs of life
 NUM_TRIED = 8  # pairs whose sizes stand for all when space is estimated
 log = logging.getLogger("bench.case")
 
@@ -80,6 +82,7 @@ def keep(
     decode: Callable[[int], Pair],
     decode_all: Callable[[], Iterator[Pair]],
     times_read: int,
+    beat: Callable[[], None] = lambda: None,
 ) -> Kept | None:
     """Return pairs decoded once: those kept before, or newly decoded ones.
 
@@ -90,6 +93,7 @@ def keep(
         about: what `bench data cache` shows of it.
         decode: makes one pair, to estimate the space.
         decode_all: makes all pairs in order.
+        beat: called while another process decodes the same.
 
     Returns:
         The pairs; None where they are decoded anew each time.
@@ -110,7 +114,7 @@ def keep(
     bound = _bound(folder.parent)
     if cache != "ram" and needed <= bound:
         try:
-            return _on_disk(folder, about, num_pairs, needed, decode_all)
+            return _on_disk(folder, about, num_pairs, needed, decode_all, beat)
         except CacheError as error:
             if cache == "disk":
                 raise
@@ -139,9 +143,10 @@ def open_kept(folder: Path, num_pairs: int) -> OnDisk | None:
     try:
         kept = OnDisk(folder, np.load(folder / "index.npy"))
         whole = kept.index.shape == (num_pairs, 5) and len(kept.data) == about.get("bytes")
-        os.utime(folder / "about.json")  # what was used last is removed last
     except (OSError, ValueError, EOFError):
         return None
+    with suppress(OSError):  # of another user, perhaps
+        os.utime(folder / "about.json")  # what was used last is removed last
     return kept if whole else None
 
 
@@ -151,30 +156,48 @@ def _on_disk(
     num_pairs: int,
     needed: int,
     decode_all: Callable[[], Iterator[Pair]],
+    beat: Callable[[], None],
 ) -> OnDisk:
     """Decode into a file that appears whole; where another process does so, wait for it."""
+    beside = folder.with_suffix(UNFINISHED)
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(folder.with_suffix(".lock")):
+        with _lock(folder.with_suffix(".lock"), beat):
             found = open_kept(folder, num_pairs)
             if found is not None:
                 return found
             shutil.rmtree(folder, ignore_errors=True)  # truncated, or of another layout
             make_room(folder.parent, needed)
-            beside = folder.with_suffix(UNFINISHED)
             shutil.rmtree(beside, ignore_errors=True)  # left by a process that was killed
             beside.mkdir()
             log.info("decoding %s once, into %s", about, folder)
-            num_bytes = _write(beside, decode_all())
-            facts = {"about": about, "bytes": num_bytes, "made": time.time()}
-            write_json(beside / "about.json", facts)
-            os.replace(beside, folder)
+            try:
+                num_bytes = _write(beside, decode_all())
+                facts = {"about": about, "bytes": num_bytes, "made": time.time()}
+                write_json(beside / "about.json", facts)
+                os.replace(beside, folder)
+            finally:
+                shutil.rmtree(beside, ignore_errors=True)
+            made = open_kept(folder, num_pairs)
+            assert made is not None
+            return made
     except OSError as error:
-        shutil.rmtree(folder.with_suffix(UNFINISHED), ignore_errors=True)
         raise CacheError(f"Cannot keep decoded images in {folder.parent}: {error}.") from error
-    made = open_kept(folder, num_pairs)
-    assert made is not None
-    return made
+
+
+@contextmanager
+def _lock(file: Path, beat: Callable[[], None]) -> Iterator[None]:
+    """Take a lock, giving signs of life while another process has it."""
+    lock = FileLock(file, timeout=LOCK_WAIT_S)
+    while not lock.is_locked:
+        try:
+            lock.acquire()
+        except Timeout:
+            beat()
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def _write(folder: Path, pairs: Iterator[Pair]) -> int:
@@ -215,11 +238,19 @@ def entries(folder: Path | None = None) -> list[Entry]:
     for path in folder.glob("*"):
         if path.is_dir():
             about: Any = read_json(path / "about.json") or {}
-            num_bytes = sum(f.stat().st_size for f in path.glob("*"))
-            file = path / "about.json"
-            used = file.stat().st_mtime if file.exists() else 0.0
+            stats = {f.name: status for f in path.glob("*") if (status := _status(f)) is not None}
+            num_bytes = sum(status.st_size for status in stats.values())
+            used = stats["about.json"].st_mtime if "about.json" in stats else 0.0
             found.append(Entry(path, about.get("about", "not whole"), num_bytes, used))
     return sorted(found, key=lambda entry: entry.used)
+
+
+def _status(file: Path) -> os.stat_result | None:
+    """Return a file's status; None where another process has just removed it."""
+    try:
+        return file.stat()
+    except OSError:
+        return None
 
 
 def make_room(folder: Path, needed: int) -> None:

@@ -158,6 +158,10 @@ class CamVid(FileDataset):
         to = {label: label for label in range(SEGNET.num_classes)} | {VOID: IGNORE_INDEX}
         return map_labels(read_mask(sample.mask), to, sample.mask, SEGNET.palette)
 
+    def defined_by(self) -> Sequence[Path]:
+        """Return the table of colours."""
+        return [self.require_root() / "class_dict.csv"] if self._in_colour else []
+
     def expected(self, split: str) -> int | None:
         """Return the size of SegNet's split; colour masks come in several splits."""
         return None if self._in_colour else self.num_images[split]

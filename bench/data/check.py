@@ -79,9 +79,10 @@ def check(
         report.findings += [Finding(kind, message, split) for kind, message in read.findings]
     report.findings += _duplicates(present, reads)
     report.findings += _swapped(present, reads, report)
-    report.findings += [
-        Finding("extra file", f"{file} belongs to no split.") for file in dataset.unlisted()
-    ]
+    if "split not listed" not in {finding.kind for finding in report.findings}:
+        report.findings += [
+            Finding("extra file", f"{file} belongs to no split.") for file in dataset.unlisted()
+        ]
     return report
 
 
@@ -102,17 +103,20 @@ def _list(
         except UserError as error:
             faults.append(str(error))
             if official is not None or asked is not None:
-                report.findings.append(Finding("missing split", str(error), split))
+                report.findings.append(Finding("split not listed", str(error), split))
             else:
                 report.notes.append(f"There is no split {split!r}.")
             continue
         num = len(listed[split])
+        if num == 0:
+            report.findings.append(Finding("empty split", "It has no images.", split))
         if official not in (None, num):
             accepted = getattr(dataset.options, "partial", False)
-            text = f"{num} images here, {official} officially: a part."
+            text = f"{num} images here, {official} officially"
             if accepted:
-                report.notes.append(f"{split}: {text}")
+                report.notes.append(f"{split}: {text}: a part.")
             else:
+                text = f"{text}; partial: true (--set partial=true) accepts a part."
                 report.findings.append(Finding("split size", text, split))
     if not listed and faults:
         raise UserError(faults[0])

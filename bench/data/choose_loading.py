@@ -13,8 +13,8 @@ import torch
 from bench.atomic import read_json, write_json
 from bench.data.cache_folder import cache_folder
 from bench.data.images import Key, TrainImages
-from bench.data.loader import Batch, Loader, num_cores
-from bench.data.loading import Loading
+from bench.data.loader import Batch, Loader
+from bench.data.loading import Loading, num_cores
 from bench.errors import UserError
 
 MEASURE_S = 0.6  # for each setting, after its first batch

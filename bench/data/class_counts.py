@@ -1,7 +1,6 @@
 """Pixels of each class in a list of samples: read once, remembered by fingerprint."""
 
 import hashlib
-import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -12,7 +11,8 @@ from numpy.typing import NDArray
 from bench.atomic import read_json, write_json
 from bench.class_weights import ClassCounts
 from bench.data.cache_folder import cache_folder
-from bench.data.dataset import Dataset, Sample
+from bench.data.dataset import IGNORE_INDEX, Dataset, Sample
+from bench.data.loading import num_cores
 from bench.errors import UserError
 
 
@@ -37,9 +37,12 @@ def class_counts(dataset: Dataset, split: str, samples: Sequence[Sample]) -> Cla
 def _count(dataset: Dataset, samples: Sequence[Sample], num_classes: int) -> list[list[int]]:
     def one(sample: Sample) -> NDArray[np.int64]:
         target = dataset.read_target(sample)
-        return np.bincount(target.ravel(), minlength=256)[:num_classes]
+        found = np.bincount(target.ravel(), minlength=256)
+        if found[num_classes:IGNORE_INDEX].any():
+            raise UserError(f"{dataset.name}, sample {sample.id!r}: labels outside the classes.")
+        return found[:num_classes]
 
-    with ThreadPoolExecutor(os.cpu_count()) as pool:  # decoding frees the interpreter
+    with ThreadPoolExecutor(num_cores()) as pool:  # decoding frees the interpreter
         counts = np.stack(list(pool.map(one, samples)))
     present = counts > 0
     image_pixels = (present * counts.sum(1, keepdims=True)).sum(0)

@@ -17,6 +17,7 @@ from bench.errors import UserError
 from bench.lookup import USER_CODE_ERRORS, unknown
 
 IGNORE_INDEX = 255
+READER_VERSION = 1  # raised when files are decoded, mapped or resized otherwise
 Colour = tuple[int, int, int]
 Pair = tuple[NDArray[np.uint8], NDArray[np.uint8]]
 
@@ -168,6 +169,13 @@ class Dataset(ABC):
         """Return how many images a split has officially; None where nobody says."""
         return None
 
+    def defined_by(self) -> Sequence[Path]:
+        """Return files beside those of the samples that what is read depends on.
+
+        Such as a table of colours, or the one file that holds all images.
+        """
+        return ()
+
     def unlisted(self) -> Sequence[Path]:
         """Return files that look like samples but belong to none; for `bench data check`."""
         return ()
@@ -193,8 +201,7 @@ class Dataset(ABC):
             more = f" (and {len(missing) - 1} more)" if missing[1:] else ""
             raise FileFault(
                 "missing file",
-                f"{self.name}, split {split!r}: no file {missing[0]}{more}. {self.layout} "
-                f"`bench data check` lists all that is wrong.",
+                f"{self.name}, split {split!r}: no file {missing[0]}{more}. {self.layout}",
             )
         official = self.expected(split)
         if official not in (None, len(samples)) and not getattr(self.options, "partial", True):
@@ -221,9 +228,12 @@ class Dataset(ABC):
 
     def _identify(self, split: str) -> str:
         samples = self.samples(split)
-        contents = digests(self.root, [file for sample in samples for file in sample.files])
+        meaning = self.defined_by()
+        files = [file for sample in samples for file in sample.files]
+        contents = digests(self.root, [*meaning, *files])
         parts = [
-            f"{self.version} {self.source}",
+            f"{READER_VERSION} {self.version} {self.source}",
+            repr([contents[file] for file in meaning]),
             repr(self.labels(self.options).names),
             json.dumps(identity(self.options), sort_keys=True),
             *(f"{sample.id} {[contents[file] for file in sample.files]}" for sample in samples),

@@ -1,28 +1,35 @@
 """Decode the images of a case once, with as many processes as there are cores."""
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import cv2
 import PIL
 
-from bench.data.cache import Cache, keep
+from bench.data.cache import keep
 from bench.data.dataset import Pair
 from bench.data.images import Images
-from bench.data.loader import Loader, num_cores
-from bench.data.loading import Loading
-from bench.schema import size_text
+from bench.data.loader import Loader
+from bench.data.loading import Loading, num_cores
+from bench.schema import Cache, size_text
 
 MADE_BY = ("1", PIL.__version__, cv2.__version__)  # of this file's layout, and what decodes
 FEW_IMAGES = 64  # decoded faster than workers start
 MOST_DECODERS = 16
 
 
-def keep_decoded(images: Images, cache: Cache, split: str, times_read: int) -> None:
+def keep_decoded(
+    images: Images,
+    cache: Cache,
+    split: str,
+    times_read: int,
+    beat: Callable[[], None] = lambda: None,
+) -> None:
     """Decode everything once where the cache has room, or find it there.
 
     Args:
         times_read: how often each image will be read; `auto` keeps none that is read once.
+        beat: called after each image and while another process decodes the same.
 
     Raises:
         UserError: naming what cannot be read, or why the cache asked for cannot be.
@@ -40,6 +47,8 @@ def keep_decoded(images: Images, cache: Cache, split: str, times_read: int) -> N
         workers = min(num_cores(), MOST_DECODERS) if len(images) >= FEW_IMAGES else 0
         with Loader(plain, keys, Loading(workers)).guarded() as loader:
             for image, target, _ in loader:
-                yield image[0].permute(1, 2, 0).numpy(), target[0].numpy()
+                beat()
+                # Copies: what workers send is shared memory with an open file for each tensor.
+                yield image[0].permute(1, 2, 0).numpy().copy(), target[0].numpy().copy()
 
-    images.kept = keep(cache, key, about, len(images), images.decode, decode_all, times_read)
+    images.kept = keep(cache, key, about, len(images), images.decode, decode_all, times_read, beat)

@@ -32,7 +32,7 @@ def digests(root: Path | None, files: Iterable[Path]) -> dict[Path, str]:
     known = read_json(memory) or {}
     stamps = {file: _stamp(file) for file in files}
     found = {
-        file: known[os.path.abspath(file)][2]
+        file: known[os.path.abspath(file)][-1]
         for file in files
         if _is_known(known, file, stamps[file])
     }
@@ -43,7 +43,7 @@ def digests(root: Path | None, files: Iterable[Path]) -> dict[Path, str]:
     new = {
         os.path.abspath(file): [*stamps[file], found[file]]
         for file in changed
-        if stamps[file][1] / 1e9 < settled
+        if max(stamps[file][1:]) / 1e9 < settled
     }
     if new:
         with suppress(UserError):  # where the cache cannot be written, nothing is remembered
@@ -56,16 +56,16 @@ def _name(root: Path | None) -> str:
 
 
 def _stamp(file: Path) -> list[int]:
-    """Return size and time of the last change in ns."""
+    """Return size, time of the last change of content and of anything at all, in ns."""
     try:
         status = file.stat()
     except OSError as error:
         raise UserError(f"Cannot read {file}: {error.strerror}.") from error
-    return [status.st_size, status.st_mtime_ns]
+    return [status.st_size, status.st_mtime_ns, status.st_ctime_ns]
 
 
 def _is_known(known: dict[str, list[object]], file: Path, stamp: list[int]) -> bool:
-    return os.path.abspath(file) in known and known[os.path.abspath(file)][:2] == stamp
+    return os.path.abspath(file) in known and known[os.path.abspath(file)][:-1] == stamp
 
 
 def _digest(file: Path) -> str:

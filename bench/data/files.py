@@ -14,6 +14,7 @@ from bench.data.dataset import IGNORE_INDEX, Colour, Dataset, FileFault, Sample
 from bench.errors import UserError
 
 LOSSY = ("JPEG", "MPO", "WEBP")
+FORMATS = (*LOSSY, "PNG", "TIFF", "BMP", "GIF")  # whose bits a pixel are known when they are read
 SCALED = {"L;2": 85, "L;4": 17}  # what Pillow multiplies grey values of few bits by
 NOT_MAPPED = 254  # a colour that is of no class
 
@@ -63,7 +64,10 @@ def beside(listed: Sequence[Path]) -> list[Path]:
         for folder, endings in suffixes.items()
         if folder.is_dir()
         for file in folder.iterdir()
-        if file.suffix in endings and file not in known and not file.name.startswith(".")
+        if file.suffix in endings
+        and file not in known
+        and not file.name.startswith(".")
+        and file.is_file()
     )
 
 
@@ -93,6 +97,13 @@ def read_image(file: Path, exif: str | None = None) -> NDArray[np.uint8]:
         FileFault: where it cannot be decoded, has 16 bits, CMYK or transparent pixels.
     """
     image = _open(file)
+    _check_colours(image, file, exif)
+    turned = ImageOps.exif_transpose(image) if exif == "upright" else image
+    return np.asarray(turned.convert("RGB"))
+
+
+def _check_colours(image: Image.Image, file: Path, exif: str | None) -> None:
+    """Refuse pixels that would not become 8-bit RGB as they are."""
     if _bits(image) > 8:
         raise _pixels(file, "16-bit pixels", "scale them to 8 bits")
     if image.mode == "CMYK":
@@ -110,8 +121,6 @@ def read_image(file: Path, exif: str | None = None) -> NDArray[np.uint8]:
         raise _pixels(file, "transparent pixels", "convert the file to RGB")
     if image.mode not in ("RGB", "RGBA", "L", "LA", "P", "PA", "1"):
         raise _pixels(file, f"pixels of mode {image.mode!r}", "convert the file to 8-bit RGB")
-    turned = ImageOps.exif_transpose(image) if exif == "upright" else image
-    return np.asarray(turned.convert("RGB"))
 
 
 def read_mask(file: Path, palette: Mapping[int, Colour] | None = None) -> NDArray[np.uint8]:
@@ -119,14 +128,14 @@ def read_mask(file: Path, palette: Mapping[int, Colour] | None = None) -> NDArra
 
     Args:
         palette: colours that the labels have in a palette image; other ones show that a program
-            has numbered them anew. A grey palette is let pass.
+            has numbered them anew. A grey palette is let pass, a grey mask of 0 and 255 is not.
 
     Raises:
         FileFault: for colour, lossy or transparent masks, labels above 255 and wrong palettes.
     """
     image = _open(file)
     if image.format in LOSSY:
-        raise _pixels(file, f"{image.format} compression", "masks must be lossless (PNG)")
+        raise _lossy(file, image)
     if image.mode.startswith("I"):
         values = np.asarray(image)
         wrong = values[(values < 0) | (values > 255)]
@@ -142,6 +151,8 @@ def read_mask(file: Path, palette: Mapping[int, Colour] | None = None) -> NDArra
     mask = np.asarray(image).astype(np.uint8)
     if palette and image.mode == "P":
         _check_palette(image, mask, palette, file)
+    elif palette and set(np.unique(mask)) == {0, 255}:
+        raise FileFault("0/255 mask", f"{file} has the grey values 0 and 255 alone.")
     return mask // SCALED.get(_raw_mode(image), 1)
 
 
@@ -179,7 +190,7 @@ def map_labels(
     """
     counts = np.bincount(mask.ravel(), minlength=256)
     present = {int(label) for label in counts.nonzero()[0]}
-    if 255 in present and present <= {0, 255} and binary_advice != "accept":
+    if present == {0, 255} and binary_advice != "accept":
         advice = binary_advice or "Labels are class indices."
         raise FileFault("0/255 mask", f"{file} has the values 0 and 255 alone. {advice}")
     wrong = sorted(present - to.keys())
@@ -238,7 +249,8 @@ def read_colours(file: Path, to: Mapping[Colour, int]) -> NDArray[np.uint8]:
     """
     image = _open(file)
     if image.format in LOSSY:
-        raise _pixels(file, f"{image.format} compression", "masks must be lossless (PNG)")
+        raise _lossy(file, image)
+    _check_colours(image, file, exif=None)
     pixels = np.asarray(image.convert("RGB")).astype(np.uint32)
     codes = pixels[..., 0] << 16 | pixels[..., 1] << 8 | pixels[..., 2]
     indices: NDArray[np.uint8] = _colour_table(tuple(sorted(to.items())))[codes]
@@ -266,6 +278,11 @@ def _pixels(file: Path, what: str, advice: str) -> FileFault:
     return FileFault("pixel format", f"{file}: {what} are not read; {advice}.")
 
 
+def _lossy(file: Path, image: Image.Image) -> FileFault:
+    text = f"{file}: a mask as {image.format} is not read, for its compression changes labels; "
+    return FileFault("pixel format", f"{text}make it PNG from the original.")
+
+
 def _raw_mode(image: Image.Image) -> str:
     """Return Pillow's name of the pixels as stored, such as L;4, before they were converted."""
     return str(image.info.get("raw_mode", ""))
@@ -284,8 +301,12 @@ def _open(file: Path) -> Image.Image:
             image.load()
     except FileNotFoundError:
         raise FileFault("missing file", f"No file {file}.") from None
-    except (OSError, UnidentifiedImageError, SyntaxError, ValueError, EOFError) as error:
+    except UnidentifiedImageError:
+        raise FileFault("unreadable file", f"Cannot decode {file}: it is no image.") from None
+    except (OSError, SyntaxError, ValueError, EOFError) as error:
         raise FileFault("unreadable file", f"Cannot decode {file}: {error}.") from error
+    if image.format not in FORMATS:
+        raise _pixels(file, f"{image.format} files", f"convert it to one of {', '.join(FORMATS)}")
     args = tile[3] if tile is not None else ""
     image.info["raw_mode"] = args[0] if isinstance(args, tuple) else args
     return image

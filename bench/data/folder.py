@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from bench.data.camvid import read_class_file
-from bench.data.dataset import IGNORE_INDEX, Colour, Labels, NoOptions, Sample
+from bench.data.dataset import IGNORE_INDEX, Colour, FileFault, Labels, NoOptions, Sample
 from bench.data.files import (
     FileDataset,
     beside,
@@ -29,6 +29,12 @@ BINARY_ADVICE = (
     "For two classes, set binary: true (0 is the first class, 255 the second); where 255 is void, "
     "say void: 255."
 )
+
+
+ADVICE = {
+    "wrong label": " If it is void, say so with void; other labels are renamed by label_map.",
+    "pixel format": " Masks in colour need encoding: colour and classes with their colours.",
+}
 
 
 class Class(NoOptions):
@@ -64,9 +70,9 @@ class Folder(FileDataset):
         splits: tuple[str, ...] = Field(("train", "val", "test"), min_length=1)
         encoding: Literal["index", "colour"] = Field("index", description="of the masks")
         void: Byte | Annotated[tuple[Byte, Byte, Byte], Field()] | None = Field(
-            None, description="label (or colour) of void; by default 255 (or any colour of none)"
+            None, description="label of void, by default 255; or its colour, by default none"
         )
-        label_map: dict[int, int | Literal["void"]] | None = Field(
+        label_map: dict[Byte, int | Literal["void"]] | None = Field(
             None, description="class index or void of each label of the masks"
         )
         reduce_zero_label: bool = Field(
@@ -100,6 +106,16 @@ class Folder(FileDataset):
                 ]
             return value
 
+        @property
+        def taken(self) -> set[int]:
+            """The labels of masks that mean a class."""
+            if self.binary:
+                return {0, 1, 255}
+            if self.label_map is not None:
+                return {label for label, index in self.label_map.items() if index != "void"}
+            first = 1 if self.reduce_zero_label else 0
+            return set(range(first, first + len(self.classes)))
+
         @model_validator(mode="after")
         def _agree(self) -> "Folder.Options":
             names = [one.name for one in self.classes]
@@ -116,11 +132,13 @@ class Folder(FileDataset):
                 if isinstance(self.void, int):
                     raise ValueError("void: give a colour [r, g, b] with encoding: colour.")
             elif isinstance(self.void, tuple):
-                raise ValueError("void: give a label with encoding: index.")
+                raise ValueError("void: a colour is for masks in colour; set encoding: colour too.")
             if self.binary and len(self.classes) != 2:
                 raise ValueError(f"binary needs two classes; {len(self.classes)} are given.")
             if sum(map(bool, (self.label_map, self.reduce_zero_label, self.binary))) > 1:
                 raise ValueError("Give one of label_map, reduce_zero_label and binary.")
+            if isinstance(self.void, int) and self.void in self.taken:
+                raise ValueError(f"void: label {self.void} is one of the classes' already.")
             for label, index in (self.label_map or {}).items():
                 if index != "void" and not 0 <= index < len(self.classes):
                     raise ValueError(
@@ -179,8 +197,13 @@ class Folder(FileDataset):
         for number, line in enumerate(read_list(file, self.layout), 1):
             separator = next((mark for mark in ("\t", ",") if mark in line), None)
             parts = [part.strip() for part in line.split(separator)]
+            if number == 1 and not any(part.lower().endswith(SUFFIXES) for part in parts):
+                continue  # a header
             if len(parts) != 2:
-                raise UserError(f"{file}:{number}: expected an image and a mask, not {line!r}.")
+                raise UserError(
+                    f"{file}:{number}: expected an image and a mask, not {line!r}; where names "
+                    "have spaces, separate the two by a comma or a tab."
+                )
             name = Path(parts[0]).with_suffix("").as_posix()
             samples.append(Sample(name, root / parts[0], root / parts[1]))
         return samples
@@ -198,11 +221,20 @@ class Folder(FileDataset):
             colours: dict[Colour, int] = {c.colour: i for i, c in enumerate(options.classes)}
             if options.void is not None:
                 colours[options.void] = IGNORE_INDEX
-            return read_colours(sample.mask, colours)
+            try:
+                return read_colours(sample.mask, colours)
+            except FileFault as fault:
+                advice = (
+                    " If it is void, say void: [r, g, b]." if fault.kind == "wrong label" else ""
+                )
+                raise FileFault(fault.kind, f"{fault}{advice}") from fault
         said = options.binary or options.void == IGNORE_INDEX or options.label_map is not None
         advice = "accept" if said else BINARY_ADVICE
         palette = self.labels(options).palette
-        return map_labels(read_mask(sample.mask), self.label_map, sample.mask, palette, advice)
+        try:
+            return map_labels(read_mask(sample.mask), self.label_map, sample.mask, palette, advice)
+        except FileFault as fault:
+            raise FileFault(fault.kind, f"{fault}{ADVICE.get(fault.kind, '')}") from fault
 
     @property
     def label_map(self) -> dict[int, int]:

@@ -1,10 +1,10 @@
 """Images to batches: order, random streams, workers; the same with any number of them."""
 
-import os
 import re
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from multiprocessing.sharedctypes import RawArray
 from typing import Any
 
@@ -19,11 +19,6 @@ from bench.errors import UserError
 
 Stack = Tensor | list[Tensor]  # one tensor where all have one size
 Batch = tuple[Stack, Stack, list[str]]
-
-
-def num_cores() -> int:
-    """Return how many cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 class EpochSampler(Sampler[list[Key]]):
@@ -75,9 +70,8 @@ class Loader:
 
     def __init__(self, images: Images, batches: Any, loading: Loading) -> None:
         num_workers = loading.num_workers
-        if num_workers:
-            images.reading = RawArray("q", 2 * num_workers)
         self.images = images
+        self.reading = RawArray("q", 2 * num_workers)  # process and image, of each worker
         self.loader = DataLoader(
             images,
             batch_sampler=batches,
@@ -86,7 +80,7 @@ class Loader:
             collate_fn=_collate,
             pin_memory=loading.pin_memory,
             persistent_workers=num_workers > 0,
-            worker_init_fn=_prepare_worker,
+            worker_init_fn=partial(_prepare_worker, self.reading),
             generator=torch.Generator(),  # else each pass draws from the stream that dropout uses
         )
 
@@ -117,7 +111,7 @@ class Loader:
 
     def _why(self, message: str) -> str:
         """Name what the workers were reading when one of them ended."""
-        notes = dict(zip(self.images.reading[::2], self.images.reading[1::2], strict=True))
+        notes = dict(zip(self.reading[::2], self.reading[1::2], strict=True))
         ended = [int(pid) for pid in re.findall(r"\d+", message) if int(pid) in notes]
         files = []
         for pid in ended or list(notes):
@@ -132,8 +126,11 @@ class Loader:
         )
 
 
-def _prepare_worker(worker: int) -> None:
-    """Leave Ctrl-C to the main process, and the cores to each other."""
+def _prepare_worker(reading: Any, worker: int) -> None:
+    """Leave Ctrl-C to the main process, and the cores to each other; note what is read."""
+    images = torch.utils.data.get_worker_info().dataset  # type: ignore[union-attr]
+    assert isinstance(images, Images)
+    images.reading = reading
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     torch.set_num_threads(1)
 

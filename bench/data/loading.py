@@ -1,7 +1,13 @@
 """How batches are fetched: a choice that changes no number, only the time it takes."""
 
+import os
 from dataclasses import asdict, dataclass
 from typing import Any
+
+
+def num_cores() -> int:
+    """Return how many cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 @dataclass(frozen=True)
@@ -32,8 +38,7 @@ class Loading:
         else:
             text = f"read by {self.num_workers} workers, {self.prefetch} batches ahead"
         pinned = ", pinned" if self.pin_memory else ""
-        rate = f", {self.rate:.0f} images/s" if self.images_per_s else ""
-        return f"{text}{pinned}{rate}"
+        return f"{text}{pinned}"
 
     def as_dict(self) -> dict[str, Any]:
         """Return the fields for a record."""

@@ -68,7 +68,8 @@ def build_transform(item: Mapping[str, Mapping[str, Any]]) -> Any:
             if fields:
                 for argument in args.keys() - fields.keys() - {"p"}:
                     raise UserError(unknown(f"argument of {name}", argument, fields)) from error
-            first = "; ".join(str(error).splitlines()[:4])
+            lines = [line for line in str(error).splitlines() if "errors.pydantic.dev" not in line]
+            first = "; ".join(lines[:4])
             raise UserError(f"albumentations refuses {name}: {first}") from error
 
 

@@ -98,7 +98,8 @@ class VOC(FileDataset):
         """Turn VOC's labels into class indices and 255."""
         void = IGNORE_INDEX if self.options.void == "ignore" else BACKGROUND
         to = {label: label for label in range(len(NAMES))} | {IGNORE_INDEX: void}
-        return map_labels(mask, to, file, LABELS.palette)
+        # An object's void alone, on background, is no binary mask; grey ones are refused above.
+        return map_labels(mask, to, file, LABELS.palette, binary_advice="accept")
 
     @property
     def void(self) -> str:

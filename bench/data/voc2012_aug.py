@@ -81,6 +81,11 @@ class VOC2012Aug(VOC):
             return super().read_target(sample)
         return self.mapped(read_mat(sample.mask), sample.mask)
 
+    def unlisted(self) -> Sequence[Path]:
+        """Return masks of ids that are in no split; an id may have several masks."""
+        known = {sample.id for sample in self.listed_anywhere()}
+        return [file for file in super().unlisted() if file.stem not in known]
+
     def _voc(self, split: str) -> list[str]:
         file = self.devkit / "ImageSets" / "Segmentation" / f"{split}.txt"
         return read_list(file, self.layout)

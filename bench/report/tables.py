@@ -82,10 +82,11 @@ def _protocols(
 
 def _caption(protocol: dict[str, Any]) -> str:
     limit = f", limited to {protocol['limit']}" if protocol["limit"] is not None else ""
-    where = "the masks' own resolution" if protocol["score_at"] == "stored" else "the input's"
+    at = "the masks' own resolution" if protocol["score_at"] == "stored" else "the input's size"
+    method = "" if protocol["method"] == "whole" else f"{protocol['method']}, "
     return (
         f"{protocol['dataset']}, {protocol['split']}{limit}, input {protocol['size']}, "
-        f"scored at {where}"
+        f"{method}scored at {at}"
     )
 
 

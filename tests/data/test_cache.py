@@ -235,6 +235,61 @@ def test_a_bad_file_is_told_at_once(camvid: Dataset) -> None:
     assert entries() == []
 
 
+IN_RAM = """
+import resource
+resource.setrlimit(resource.RLIMIT_NOFILE, (150, 150))
+from bench.data import open_dataset
+from bench.data.decoding import keep_decoded
+from bench.data.images import TrainImages
+from bench.recipe import Recipe
+shapes = open_dataset("shapes", "shapes", None, {"size": [16, 16], "num_train": 200}, {})
+images = TrainImages(shapes, shapes.samples("train"), Recipe(epochs=1), 0)
+keep_decoded(images, "ram", "train", 2)
+print(images.kept.where, images[0, 199][0].shape)
+"""
+
+
+def test_memory_needs_no_open_files() -> None:
+    """Tensors from workers hold a file each; more images than files may be open."""
+    done = subprocess.run([sys.executable, "-c", IN_RAM], cwd=ROOT, capture_output=True, text=True)
+    assert done.stdout == "ram torch.Size([3, 16, 16])\n", done.stderr
+
+
+def test_a_stop_while_decoding_leaves_nothing(camvid: Dataset) -> None:
+    class Stop(Exception):
+        pass
+
+    def stop() -> None:
+        raise Stop
+
+    images = TrainImages(camvid, camvid.samples("train"), RECIPE, seed=1)
+    with pytest.raises(Stop):
+        keep_decoded(images, "disk", "train", 2, stop)
+    assert entries() == []
+
+
+def test_waiting_for_another_process_gives_signs_of_life(
+    camvid: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "LOCK_WAIT_S", 0.01)
+    [path] = [train_images(camvid, "disk").kept.folder]  # type: ignore[union-attr]
+    clear_cache()
+    lock = FileLock(path.with_suffix(".lock"))
+    path.parent.mkdir(parents=True)
+    lock.acquire()
+    beats = []
+
+    def beat() -> None:
+        beats.append(1)
+        if len(beats) == 3:
+            lock.release()
+
+    images = TrainImages(camvid, camvid.samples("train"), RECIPE, seed=1)
+    keep_decoded(images, "disk", "train", 2, beat)
+    assert len(beats) >= 3
+    assert images.kept is not None
+
+
 def test_clearing() -> None:
     kept("a")
     num_entries, num_bytes = clear_cache()

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from fixtures import make_camvid, make_folder, make_voc
+from fixtures import make_camvid, make_folder, make_voc, make_voc_aug, make_voc_mask
 from PIL import Image
 
 from bench.data import Dataset, open_dataset
@@ -123,8 +123,8 @@ def test_the_real_part_of_voc_is_a_part_and_nothing_else(shared: Path) -> None:
     report = checked(open_dataset("voc2012", "voc2012", None, {}, roots))
     assert found(report) == {
         "split size": [
-            "train: 437 images here, 1464 officially: a part.",
-            "val: 445 images here, 1449 officially: a part.",
+            f"{split}: {num} officially; partial: true (--set partial=true) accepts a part."
+            for split, num in (("train", "437 images here, 1464"), ("val", "445 images here, 1449"))
         ]
     }
     counts, borders = np.zeros(256, np.int64), 0
@@ -243,7 +243,7 @@ def turn_by_exif(root: Path) -> str:
 
 def forget_a_list(root: Path) -> str:
     (root / "test.txt").unlink()
-    return "missing split"
+    return "split not listed"
 
 
 @pytest.mark.parametrize(
@@ -280,6 +280,21 @@ def test_a_rearranged_palette(tmp_path: Path) -> None:
     assert "2007_000002.png: index" in kinds["wrong palette"][0]
 
 
+@pytest.mark.parametrize("layout", ["mat", "png"])
+def test_a_complete_sbd_is_right(tmp_path: Path, layout: str) -> None:
+    root = make_voc_aug(tmp_path)
+    base = root / "VOC2012"
+    if layout == "png":
+        (base / "SegmentationClassAug").mkdir()
+        for name in ("2007_000001", "2007_000002", "2007_000003"):
+            make_voc_mask(base / "SegmentationClassAug" / f"{name}.png")
+    roots = {"voc2012_aug": root}
+    aug = open_dataset("voc2012_aug", "voc2012_aug", None, {"partial": True}, roots)
+    assert {finding.kind for finding in checked(aug).findings} <= {"same mask"}
+    make_voc_mask(base / "SegmentationClass" / "2011_000009.png")
+    assert "2011_000009.png" in found(checked(aug))["extra file"][0]
+
+
 def test_withheld_and_unknown_splits(tmp_path: Path) -> None:
     roots = {"voc2012": make_voc(tmp_path)}
     voc = open_dataset("voc2012", "voc2012", None, {"partial": True}, roots)
@@ -296,7 +311,13 @@ def test_a_folder_without_test_is_no_fault(tmp_path: Path) -> None:
     report = checked(mine)
     assert "There is no split 'test'." in report.notes
     assert {finding.kind for finding in report.findings} <= {"same mask"}
-    assert found(checked(mine, ("train", "test")))["missing split"]
+    assert found(checked(mine, ("train", "test")))["split not listed"]
+
+
+def test_an_empty_split_is_a_finding(tmp_path: Path) -> None:
+    root = make_camvid(tmp_path)
+    (root / "val.txt").write_text("")
+    assert found(checked(camvid(root, partial=True)))["empty split"] == ["val: It has no images."]
 
 
 def test_nothing_at_all_is_an_error(tmp_path: Path) -> None:

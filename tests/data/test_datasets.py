@@ -17,6 +17,7 @@ from fixtures import (
     make_voc_aug,
     make_voc_mask,
 )
+from PIL import Image
 from scipy.io import savemat
 
 from bench.data import DATASETS, Dataset, find, open_dataset
@@ -244,6 +245,16 @@ def test_camvid_in_11_of_32_colours(tmp_path: Path) -> None:
     }
 
 
+def test_the_table_of_colours_is_in_the_fingerprint(tmp_path: Path) -> None:
+    root = make_camvid_colour(tmp_path)
+    before = camvid_colour(root, 11).fingerprint("train")
+    file = root / "class_dict.csv"
+    file.write_text(
+        file.read_text().replace("Sky,", "x,").replace("Car,", "Sky,").replace("x,", "Car,")
+    )
+    assert camvid_colour(root, 11).fingerprint("train") != before
+
+
 def test_camvid_colours_that_are_not_there(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"label_set 32 needs the original colour masks"):
         camvid_colour(make_camvid(tmp_path / "a"), 32).samples("train")
@@ -256,6 +267,22 @@ def test_camvid_colours_that_are_not_there(tmp_path: Path) -> None:
     camvid = camvid_colour(root, 11)
     with pytest.raises(UserError, match="'Heaven' is none of CamVid's 32 classes"):
         camvid.read(camvid.samples("train")[0])
+
+
+def test_void_alone_is_no_binary_mask(tmp_path: Path) -> None:
+    roots = {"voc2012": make_voc(tmp_path)}
+    voc = open_dataset("voc2012", "voc2012", None, PARTIAL, roots)
+    sample = voc.samples("train")[0]
+    mask = Image.open(sample.mask)
+    values = np.where(np.array(mask) == 255, 255, 0).astype(np.uint8)
+    for only in (values, np.full_like(values, 255)):
+        saved = Image.fromarray(only)
+        saved.putpalette(mask.getpalette())
+        saved.save(sample.mask)
+        assert np.array_equal(voc.read_target(sample), only)
+    Image.fromarray(values).save(sample.mask)  # the same in grey
+    with pytest.raises(UserError, match="has the grey values 0 and 255 alone"):
+        voc.read_target(sample)
 
 
 def test_voc_colours() -> None:

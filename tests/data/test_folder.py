@@ -53,8 +53,11 @@ def test_lists_of_two_columns(tmp_path: Path, separator: str) -> None:
     mine = opened(root, list="{split}.txt")
     assert [sample.id for sample in mine.samples("train")] == ["images/train/b"]
     assert mine.samples("train")[0].mask == root / "masks/train/a.png"
-    (root / "train.txt").write_text("one\n")
-    with pytest.raises(UserError, match=r"train.txt:1: expected an image and a mask, not 'one'"):
+    (root / "train.txt").write_text("image, mask\none\n")
+    with pytest.raises(
+        UserError,
+        match=r"train.txt:2: expected an image and a mask, not 'one'; where names have spaces",
+    ):
         opened(root, list="{split}.txt").samples("train")
 
 
@@ -120,7 +123,11 @@ def test_a_class_file_lies_beside_the_suite(tmp_path: Path) -> None:
         ({"binary": True, "reduce_zero_label": True}, "Give one of label_map, reduce_zero_label"),
         ({"encoding": "colour", "binary": True}, "binary is for masks of indices"),
         ({"encoding": "colour", "void": 3}, r"give a colour \[r, g, b\]"),
-        ({"void": [0, 0, 0]}, "give a label with encoding: index"),
+        ({"void": [0, 0, 0]}, "set encoding: colour too"),
+        ({"void": 1}, "void: label 1 is one of the classes' already"),
+        ({"void": 2, "reduce_zero_label": True}, "void: label 2 is one of the classes'"),
+        ({"void": 7, "label_map": {7: 0}}, "void: label 7 is one of the classes'"),
+        ({"label_map": {300: 0}}, "less than or equal to 255"),
         ({"masks": "{splt}/{stem}.png"}, r"masks: {folder}, {split}, {stem} can stand in it"),
         ({"void": 256}, "less than or equal to 255"),
     ],

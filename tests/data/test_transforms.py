@@ -149,6 +149,20 @@ def test_a_preset_is_what_it_stands_for() -> None:
         recipe([{"flip": {"vertcal": True}}])
 
 
+@pytest.mark.parametrize(
+    ("preset", "message"),
+    [
+        ({"voc_standard": {"crop": [9, 9], "scale": [2.0, 0.5]}}, "Give the smaller number first"),
+        ({"resized_crop": {"size": [9, 9], "scale": [0.5, 3]}}, "albumentations refuses"),
+    ],
+)
+def test_what_a_preset_stands_for_is_checked(preset: dict, message: str) -> None:
+    with pytest.raises(ValidationError, match=message):
+        Recipe.model_validate(
+            {"epochs": 1, "augment": [preset]}, context={"check_transform": build_transform}
+        )
+
+
 def test_a_preset_is_suggested() -> None:
     with pytest.raises(UserError, match="Did you mean 'voc_standard'"):
         build_transform({"voc_standrd": {}})
@@ -188,8 +202,9 @@ def test_transforms_draw_independently() -> None:
     ],
 )
 def test_faults(item: dict, message: str) -> None:
-    with pytest.raises(UserError, match=message):
+    with pytest.raises(UserError, match=message) as error:
         build_transform(item)
+    assert "https://" not in str(error.value)
 
 
 @pytest.mark.parametrize(
