@@ -13,6 +13,7 @@ from tabulate import tabulate
 
 from bench import yaml_file
 from bench.data import Dataset, find, open_dataset
+from bench.data.findings import Finding, Report
 from bench.data.loading import num_cores
 from bench.errors import Exit, UserError
 from bench.lookup import pick
@@ -151,7 +152,7 @@ def check(
     return Exit.FINDINGS if found else Exit.OK
 
 
-def _report_text(report: Any, root: Path | None) -> str:
+def _report_text(report: Report, root: Path | None) -> str:
     """Write what a check found for people."""
     lines = [report.title + (f" at {root}" if root is not None else ""), ""]
     inside = f"{root}/" if root is not None else "\0"
@@ -166,7 +167,7 @@ def _report_text(report: Any, root: Path | None) -> str:
     heads = [f"{split.name} ({split.num_images})" for split in report.splits]
     lines.append(tabulate(rows, ["", "class", "pixels [%]", *heads], disable_numparse=True))
     lines += ["", *report.notes]
-    kinds: dict[str, list[Any]] = {}
+    kinds: dict[str, list[Finding]] = {}
     for finding in report.findings:
         kinds.setdefault(finding.kind, []).append(finding)
     for kind, findings in kinds.items():
@@ -176,8 +177,8 @@ def _report_text(report: Any, root: Path | None) -> str:
             lines.append(f"  {place}{finding.message.replace(inside, '')}")
         if findings[SHOWN_OF_A_KIND:]:
             lines.append(f"  … and {len(findings) - SHOWN_OF_A_KIND} more (--json has all)")
-    num = sum(split.num_images for split in report.splits)
-    lines.append(f"{len(report.findings) or 'No'} findings in {num} images.")
+    num, num_images = len(report.findings), sum(split.num_images for split in report.splits)
+    lines.append(f"{num or 'No'} {'finding' if num == 1 else 'findings'} in {num_images} images.")
     return "\n".join(lines)
 
 

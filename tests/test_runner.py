@@ -153,11 +153,11 @@ def test_class_weights_by_rule_train(run: Run, tmp_path: Path) -> None:
 )
 def test_ways_of_evaluating(run: Run, tmp_path: Path, evaluation: dict) -> None:
     asked = {"split": "val"} | evaluation
-    [outcome] = run(TINY + f"evaluations: {{val: {{split: val}}, other: {json.dumps(asked)}}}\n")
+    [outcome] = run(TINY + f"evaluations: {{other: {json.dumps(asked)}}}\n")
     assert outcome.status == "ok", outcome.reason
-    plain, other = sorted(
-        read_evaluations(only_folder(tmp_path).path), key=lambda e: e.name, reverse=True
-    )
+    found = {e.name: e for e in read_evaluations(only_folder(tmp_path).path)}
+    assert set(found) == {"train", "val", "other"}  # beside the reported split and train
+    plain, other = found["val"], found["other"]
     assert plain.protocol["method"] == "whole"
     assert other.protocol["method"] == Evaluation.model_validate(asked).description
     assert other.num_images == 6
