@@ -157,10 +157,12 @@ def _read(
     image, target = (
         _try(dataset, sample, read, findings) for read in (dataset.read_image, dataset.read_target)
     )
-    image_digest = "" if image is None else _digest(image)
+    image_digest = _digest(image) if isinstance(image, np.ndarray) else ""
     if target is None:
         return _Read(tuple(findings), image_digest=image_digest)
     fits = image is not None and _holds(dataset, sample, image, target, findings)
+    if not isinstance(target, np.ndarray) or target.dtype != np.uint8 or target.ndim != 2:
+        return _Read(tuple(findings), image_digest=image_digest)
     counts = np.bincount(target.ravel(), minlength=256)
     void, pixels = int(counts[IGNORE_INDEX]), counts[: len(dataset.labels(dataset.options).names)]
     if void == target.size:
@@ -181,14 +183,16 @@ def _digest(pixels: NDArray[np.uint8]) -> str:
 def _holds(
     dataset: Dataset,
     sample: Sample,
-    image: NDArray[np.uint8],
-    target: NDArray[np.uint8],
+    image: object,
+    target: object,
     findings: list[tuple[str, str]],
 ) -> bool:
+    """Hold a pair to what reading promises; what a user's own dataset gives may be anything."""
     try:
         dataset.hold(sample, image, target)
-    except FileFault as fault:
-        findings.append((fault.kind, str(fault)))
+    except (FileFault, *USER_CODE_ERRORS) as error:
+        kind = error.kind if isinstance(error, FileFault) else "wrong sample"
+        findings.append((kind, str(error)))
         return False
     return True
 

@@ -331,18 +331,20 @@ def test_users_own_faults_are_findings() -> None:
     assert set(kinds) == {"wrong sample"}
     assert "own, sample 'train/00000': ZeroDivisionError" in kinds["wrong sample"][0]
     assert "the target is int64" in kinds["wrong sample"][1]
+    assert "the target is list" in kinds["wrong sample"][2]
 
 
 class Wrong(type(open_dataset("shapes", "shapes", None, {}, {}))):  # type: ignore[misc]
-    """Two samples, each wrong in its own way."""
+    """Three samples, each wrong in its own way."""
 
     def listed(self, split):
-        return super().listed(split)[:2]
+        return super().listed(split)[:3]
 
     def read_target(self, sample):
         if sample.id.endswith("0"):
             return 1 / 0
-        return super().read_target(sample).astype(np.int64)
+        target = super().read_target(sample)
+        return target.astype(np.int64) if sample.id.endswith("1") else target.tolist()
 
 
 def test_progress_and_threads(tmp_path: Path) -> None:
