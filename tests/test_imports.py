@@ -37,6 +37,7 @@ TABLE = {
     "data.digests": {"atomic", "data", "errors"},
     "data.dataset": {"data", "errors", "lookup"},
     "data.files": {"data", "errors"},
+    "data.masks": {"data"},
     "data.camvid": {"data", "errors"},
     "data.cityscapes": {"data", "errors"},
     "data.folder": {"data", "errors"},

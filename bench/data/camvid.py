@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from bench.data.dataset import IGNORE_INDEX, Colour, Labels, OfficialOptions, Sample
-from bench.data.files import FileDataset, map_labels, read_colours, read_list, read_mask
+from bench.data.files import FileDataset, read_list
+from bench.data.masks import map_labels, read_colours, read_mask
 from bench.errors import UserError
 
 VOID = 11

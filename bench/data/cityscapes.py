@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from bench.data.dataset import IGNORE_INDEX, Colour, Labels, OfficialOptions, Sample
-from bench.data.files import FileDataset, map_labels, read_mask
+from bench.data.files import FileDataset
+from bench.data.masks import map_labels, read_mask
 from bench.errors import UserError
 
 IMAGE, IDS, TRAIN_IDS = (

@@ -12,15 +12,8 @@ from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from bench.data.camvid import read_class_file
 from bench.data.dataset import IGNORE_INDEX, Colour, FileFault, Labels, NoOptions, Sample
-from bench.data.files import (
-    FileDataset,
-    beside,
-    map_labels,
-    read_colours,
-    read_image,
-    read_list,
-    read_mask,
-)
+from bench.data.files import FileDataset, beside, read_image, read_list
+from bench.data.masks import map_labels, read_colours, read_mask
 from bench.errors import UserError
 
 Byte = Annotated[int, Field(ge=0, le=255)]

@@ -12,7 +12,8 @@ from pydantic import Field, model_validator
 
 from bench.data.cityscapes import TRAINED
 from bench.data.dataset import IGNORE_INDEX, Colour, Labels, OfficialOptions, Sample
-from bench.data.files import FileDataset, map_labels, read_list, read_mask
+from bench.data.files import FileDataset, read_list
+from bench.data.masks import map_labels, read_mask
 from bench.errors import UserError
 
 FOLDERS = {"I": "IDD_Segmentation", "II": "idd20kII"}

@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from bench.data.dataset import IGNORE_INDEX, Colour, Labels, OfficialOptions, Sample
-from bench.data.files import FileDataset, beside, map_labels, read_list, read_mask
+from bench.data.files import FileDataset, beside, read_list
+from bench.data.masks import map_labels, read_mask
 
 BACKGROUND = 0
 NAMES = (

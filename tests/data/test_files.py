@@ -11,7 +11,8 @@ import pytest
 from PIL import Image
 
 from bench.data.dataset import FileFault
-from bench.data.files import beside, map_labels, read_colours, read_image, read_list, read_mask
+from bench.data.files import beside, read_image, read_list
+from bench.data.masks import map_labels, read_colours, read_mask
 from bench.data.voc import LABELS, PALETTE
 from bench.errors import UserError
 
@@ -183,6 +184,15 @@ def test_lossy_masks_are_refused(tmp_path: Path) -> None:
         read_mask(file)
     with pytest.raises(FileFault, match="a mask as JPEG"):
         read_colours(file, {})
+
+
+def test_rotated_masks_are_refused(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 8
+    file = save(MASK, tmp_path / "m.png", exif=exif)
+    for read in (read_mask, lambda file: read_colours(file, {})):
+        with pytest.raises(FileFault, match=r"an EXIF tag \(orientation 8\)"):
+            read(file)
 
 
 def test_a_palette_that_was_numbered_anew_is_refused(tmp_path: Path) -> None:
