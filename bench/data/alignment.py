@@ -172,12 +172,19 @@ def _entropy(counts: NDArray[np.int64]) -> float:
 
 
 def exchanged(suspects: Sequence[Suspect]) -> list[tuple[int, int]]:
-    """Return the indices of pairs whose masks have changed places."""
-    found = []
+    """Return the indices of pairs whose masks have changed places, each in one exchange at most.
+
+    Of wrong pairs any exchange can look better than what they have: the best ones go first.
+    """
+    gains = []
     for one, other in combinations(suspects[:MOST_SUSPECTS], 2):
         if one.size != other.size:
             continue
         swapped = fit(one.look, other.shape, one.chance) + fit(other.look, one.shape, other.chance)
         if swapped - one.fit - other.fit > GAIN:
-            found.append((one.index, other.index))
-    return found
+            gains.append((swapped - one.fit - other.fit, one.index, other.index))
+    found: list[tuple[int, int]] = []
+    for _, first, second in sorted(gains, reverse=True):
+        if not {first, second} & {index for pair in found for index in pair}:
+            found.append((first, second))
+    return sorted(found)

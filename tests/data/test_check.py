@@ -154,7 +154,7 @@ def test_how_many_random_exchanges_are_found(shared: Path, tmp_path: Path, name:
     rng = np.random.default_rng(0)
     masks = [s.mask for split in ("train", "val") for s in dataset.samples(split)]
     order = rng.permutation(len(masks))
-    sizes = {mask: Image.open(mask).size for mask in masks}
+    sizes = {mask: np.array(Image.open(mask)).shape for mask in masks}
     pairs, used = [], set()
     for i in order:
         for j in order:
