@@ -272,7 +272,8 @@ def test_waiting_for_another_process_gives_signs_of_life(
     camvid: Dataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "LOCK_WAIT_S", 0.01)
-    [path] = [train_images(camvid, "disk").kept.folder]  # type: ignore[union-attr]
+    train_images(camvid, "disk")
+    path = entries()[0].path
     clear_cache()
     lock = FileLock(path.with_suffix(".lock"))
     path.parent.mkdir(parents=True)

@@ -15,6 +15,7 @@ from bench.data import Dataset, open_dataset
 from bench.data.alignment import fit, look_of, shape_of
 from bench.data.camvid import SEGNET
 from bench.data.check import Report, check
+from bench.data.shapes import Shapes
 from bench.errors import UserError
 
 
@@ -334,7 +335,7 @@ def test_users_own_faults_are_findings() -> None:
     assert "the target is list" in kinds["wrong sample"][2]
 
 
-class Wrong(type(open_dataset("shapes", "shapes", None, {}, {}))):  # type: ignore[misc]
+class Wrong(Shapes):
     """Three samples, each wrong in its own way."""
 
     def listed(self, split):
