@@ -10,6 +10,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from bench.errors import UserError
+from custom_models import ARCHITECTURES
 
 
 def package_folder(name: str) -> Path:
@@ -65,14 +66,27 @@ def encoders() -> tuple[str, ...]:
 
 
 @cache
-def custom_architectures() -> tuple[str, ...]:
-    """List the architectures of `custom_models`: one a file."""
-    folder = package_folder("custom_models")
-    return tuple(sorted(f.stem for f in folder.glob("*.py") if not f.stem.startswith("_")))
+def torchvision_architectures() -> tuple[str, ...]:
+    """List the segmentation networks of torchvision: "deeplabv3_resnet50", …"""
+    folder = package_folder("torchvision") / "models" / "segmentation"
+    return tuple(
+        sorted(
+            node.name
+            for file in folder.glob("[a-z]*.py")
+            for node in ast.parse(file.read_text()).body
+            if isinstance(node, ast.FunctionDef)
+            and any("register_model" in ast.unparse(d) for d in node.decorator_list)
+        )
+    )
 
 
+@cache
 def architectures() -> tuple[str, ...]:
     """List every architecture that a suite can name."""
-    return tuple(f"smp/{name}" for name in smp_architectures()) + tuple(
-        f"custom/{name}" for name in custom_architectures()
-    )
+    names = {
+        "custom": ARCHITECTURES,
+        "smp": smp_architectures(),
+        "torchvision": torchvision_architectures(),
+        "timm": timm_models(),
+    }
+    return tuple(f"{kind}/{name}" for kind, listed in names.items() for name in listed)

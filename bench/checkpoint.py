@@ -11,7 +11,7 @@ import torch
 from bench.atomic import write_atomically
 from bench.device import Numerics, random_states, set_random_states
 from bench.errors import UserError
-from bench.models import Segmenter, first_line
+from bench.networks import first_line
 from bench.train import TrainState
 
 History = list[dict[str, Any]]
@@ -33,7 +33,6 @@ def save_checkpoint(
     Args:
         data: fingerprint of the training split.
     """
-    assert isinstance(state.model, Segmenter)
     content = {
         "case": case_id,
         "data": data,
@@ -74,7 +73,6 @@ def load_checkpoint(
     content = _read(file)
     if content is None or (content["case"], content["data"]) != (case_id, data):
         return [], 0
-    assert isinstance(state.model, Segmenter)
     state.model.net.load_state_dict(content["model"])
     state.optimizer.load_state_dict(content["optimizer"])
     state.scaler.load_state_dict(content["scaler"])

@@ -20,12 +20,13 @@ from bench.record import (
     read_record,
     read_resolved,
 )
+from custom_models import ARCHITECTURES
 
 
 def listed(kind: str, pattern: str) -> list[str]:
     """List names of a kind that match a glob."""
     names = pick("list", kind, LISTS)()
-    return [line for line in names if fnmatch.fnmatchcase(line.split("  ")[0], pattern)]
+    return [line for line in names if fnmatch.fnmatchcase(line.split("  ")[0].strip(), pattern)]
 
 
 def _datasets() -> Iterable[str]:
@@ -44,8 +45,17 @@ def _suites() -> Iterable[str]:
         yield f"{file!s:28}  {_name(file)}: {first.removeprefix('# ')}"
 
 
+def _models() -> Iterable[str]:
+    for name, architecture in ARCHITECTURES.items():
+        about = f"{architecture.title}: {architecture.paper} ({architecture.year})"
+        yield f"{'custom/' + name:24}  {about}"
+    yield from (f"smp/{name}" for name in catalog.smp_architectures())
+    yield from (f"torchvision/{name}" for name in catalog.torchvision_architectures())
+    yield f"{'timm/NAME':24}  any of timm's {len(catalog.timm_models())} networks with features"
+
+
 LISTS: dict[str, Callable[[], Iterable[str]]] = {
-    "models": catalog.architectures,
+    "models": _models,
     "datasets": _datasets,
     "encoders": catalog.encoders,
     "suites": _suites,

@@ -1,6 +1,6 @@
 """Losses whose sum and weight are kept apart, so that a step's loss is one mean."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -22,9 +22,22 @@ class PixelLoss:
 
     class_weights: Tensor | None  # (K,) float32
     label_smoothing: float
+    aux_weight: float  # of each auxiliary head
 
-    def total(self, logits: Tensor, target: Tensor) -> Tensor:
-        """Add up the losses of logits (N, K, H, W) against target (N, H, W) int64."""
+    def total(self, logits: Tensor | Mapping[str, Tensor], target: Tensor) -> Tensor:
+        """Add up the losses of logits (N, K, H, W) against target (N, H, W) int64.
+
+        Of several heads, all but "out" are auxiliary.
+        """
+        if isinstance(logits, Tensor):
+            return self._of_one_head(logits, target)
+        total = self._of_one_head(logits["out"], target)
+        for name, head in logits.items():
+            if name != "out":
+                total = total + self.aux_weight * self._of_one_head(head, target)
+        return total
+
+    def _of_one_head(self, logits: Tensor, target: Tensor) -> Tensor:
         return F.cross_entropy(
             logits.float(),
             target,
@@ -47,7 +60,9 @@ def mean(total: Tensor, weight: Tensor) -> Tensor:
     return total / weight.where(weight > 0, 1)
 
 
-def build_loss(spec: CrossEntropy, num_classes: int, device: torch.device) -> PixelLoss:
+def build_loss(
+    spec: CrossEntropy, num_classes: int, device: torch.device, aux_weight: float
+) -> PixelLoss:
     """Return the recipe's loss, whose class weights are numbers; see `numbered`.
 
     Raises:
@@ -56,12 +71,12 @@ def build_loss(spec: CrossEntropy, num_classes: int, device: torch.device) -> Pi
     given = spec.class_weights
     assert not isinstance(given, str)
     if given is None:
-        return PixelLoss(None, spec.label_smoothing)
+        return PixelLoss(None, spec.label_smoothing, aux_weight)
     if len(given) != num_classes:
         raise UserError(
             f"loss.class_weights has {len(given)} numbers; the dataset has {num_classes} classes."
         )
-    return PixelLoss(torch.tensor(given, device=device), spec.label_smoothing)
+    return PixelLoss(torch.tensor(given, device=device), spec.label_smoothing, aux_weight)
 
 
 def numbered(spec: CrossEntropy, count: Callable[[], ClassCounts]) -> CrossEntropy:

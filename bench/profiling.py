@@ -12,14 +12,10 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from bench.errors import UserError
-from bench.models import (
-    RUN_ERRORS,
-    InputRule,
-    check_logits,
-    first_line,
-    needs_values,
-    without_values,
-)
+from bench.geometry import Geometry
+from bench.models import check_logits, without_values
+from bench.networks import RUN_ERRORS, first_line, needs_values
+from bench.schema import Size
 from bench.suite import ModelSpec
 
 CLEAR_REFS = Path("/proc/self/clear_refs")
@@ -29,7 +25,7 @@ CLEAR_REFS = Path("/proc/self/clear_refs")
 class Complexity:
     """Counts that hold on any machine.
 
-    num_unreached: trainable parameters that get no gradient from the logits.
+    num_unreached: trainable parameters that get no gradient from the logits of any head.
     gmacs: multiply-accumulates / 10^9 of one image in eval mode at `size` (H, W), padded as the
         network needs.
     """
@@ -43,7 +39,7 @@ class Complexity:
 
 
 def complexity(
-    spec: ModelSpec, num_classes: int, size: tuple[int, int], rule: InputRule, micro_batch: int
+    spec: ModelSpec, num_classes: int, size: Size, geometry: Geometry, micro_batch: int
 ) -> Complexity:
     """Count a network without training it, and try one training step's shapes.
 
@@ -51,7 +47,8 @@ def complexity(
         UserError: where the network cannot train on micro-batches of this size (BatchNorm over
             a 1x1 map of one image, say), or does not run at all.
     """
-    padded = tuple(map(rule.padded, size))
+    padded = [geometry.padded(side) for side in size]
+    given = [geometry.given(side) for side in padded]
 
     def count(net: nn.Module, device: torch.device) -> Complexity:
         params = list(net.parameters())
@@ -60,7 +57,7 @@ def complexity(
             net.eval()
             with FlopCounterMode(display=False) as flops, torch.no_grad():
                 logits = net(torch.zeros(1, 3, *padded, device=device))
-            check_logits(logits, (1, num_classes, *padded))
+            check_logits(logits, (1, num_classes, *given))
         except (UserError, *RUN_ERRORS) as error:
             if needs_values(error):
                 raise
@@ -69,7 +66,7 @@ def complexity(
             ) from error
         net.train()
         try:
-            net(torch.zeros(micro_batch, 3, *padded, device=device)).sum().backward()
+            _sum(net(torch.zeros(micro_batch, 3, *padded, device=device))).backward()
         except RUN_ERRORS as error:
             if needs_values(error):
                 raise
@@ -87,6 +84,13 @@ def complexity(
         )
 
     return without_values(spec, num_classes, count)
+
+
+def _sum(output: Tensor | Mapping[str, Tensor]) -> Tensor:
+    """Add up what a network gives, auxiliary heads included."""
+    if isinstance(output, Tensor):
+        return output.sum()
+    return torch.stack([head.sum() for head in output.values()]).sum()
 
 
 def state_bytes(state: Mapping[Any, Any]) -> int:

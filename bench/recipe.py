@@ -133,6 +133,16 @@ class Recipe(Frozen):
     schedule: Annotated[Constant | Poly | Cosine | Step, Field(discriminator="name")] = Constant()
     warmup: Warmup | None = None
     loss: CrossEntropy = CrossEntropy()
+    aux_weight: NonNegativeFloat = Field(
+        0.4,
+        description="of the losses of a network's auxiliary heads, beside 1 of its logits'",
+        json_schema_extra={"added": True},
+    )
+    memory: Literal["keep", "checkpoint"] = Field(
+        "keep",
+        description="checkpoint: activations are computed again in the backward pass",
+        json_schema_extra={"added": True},
+    )
     clip_grad: PositiveFloat | None = Field(None, description="largest norm of the gradient")
     precision: Literal["auto", "fp32", "tf32", "bf16", "fp16"] = Field(
         "auto", description="auto: bf16 where the GPU has it, fp32 on the CPU"

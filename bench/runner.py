@@ -37,8 +37,10 @@ from bench.environment import environment
 from bench.errors import UserError
 from bench.heartbeat import Heartbeat, Interrupted
 from bench.losses import build_loss, numbered
-from bench.models import Segmenter, build_model, first_line
+from bench.models import Segmenter, build_model
+from bench.networks import first_line
 from bench.profiling import complexity
+from bench.recompute import recompute_activations
 from bench.record import CaseFolder, Held, Record, clear, now, read_record
 from bench.scoring import Scorer, open_case_dataset, unscored
 from bench.suite import Normalize
@@ -225,7 +227,7 @@ def _run(task: Task, options: Options, folder: CaseFolder, started: str) -> Reco
         case.model,
         scorer.labels.num_classes,
         _input_size(images),
-        model.rule,
+        model.geometry,
         case.recipe.micro_batch,
     )
     splits = {case.train_split, *(e.split for e in task.evaluations.values())}
@@ -259,6 +261,8 @@ def _build(case: Case, folder: CaseFolder, scorer: Scorer) -> tuple[Segmenter, d
         unused = load_part(model.net, read_weights(file), case.parent.part, case.parent.name)
         facts |= {"init_from": case.parent.name, "init_from_unused": unused}
     log.info("model %s", facts)
+    if case.recipe.memory == "checkpoint":
+        recompute_activations(model.net)
     return model.to(scorer.device), facts
 
 
@@ -302,7 +306,9 @@ def open_scorer(task: Task, options: Options, device: torch.device, numerics: Nu
         dataset=dataset,
         labels=labels,
         train_samples=samples,
-        loss_fn=build_loss(numbered(case.recipe.loss, count), labels.num_classes, device),
+        loss_fn=build_loss(
+            numbered(case.recipe.loss, count), labels.num_classes, device, case.recipe.aux_weight
+        ),
         device=device,
         numerics=numerics,
         cache=options.cache or task.cache,

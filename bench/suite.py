@@ -29,7 +29,7 @@ from bench.schema import Cache, Frozen, describe
 Key = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9+_-]*$")]
 Limit = Annotated[StrictInt, Field(gt=0)] | Annotated[StrictFloat, Field(gt=0, le=1)]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
-WEIGHT_SUFFIXES = (".safetensors", ".pth", ".pt", ".ckpt", ".bin")
+WEIGHT_SUFFIXES = (".safetensors", ".pth", ".pt", ".ckpt", ".bin", ".tar")
 
 
 class DatasetSpec(Frozen):
@@ -108,13 +108,24 @@ class ModelSpec(Frozen):
 
     model_config = ConfigDict(extra="allow")
 
-    arch: str = Field(description="smp/NAME, custom/NAME or package.module:attribute")
-    encoder: str | None = Field(None, description="of smp/…: any of smp's, or tu-NAME for timm's")
+    arch: str = Field(
+        description="smp/NAME, timm/NAME, torchvision/NAME, custom/NAME or package.module:attribute"
+    )
+    encoder: str | None = Field(
+        None,
+        description="of smp/…: any of smp's, or tu-NAME for timm's; of custom/…: any of timm's",
+    )
     weights: Weights | None = Field(
         None, description="null, a name, a file, or {encoder: …} or {model: …}"
     )
     normalize: Literal["auto", "imagenet", "none"] | Normalize = Field(
         "auto", description="auto: the encoder's own mean and std, else ImageNet's"
+    )
+    init: Literal["xavier", "kaiming", "default"] | None = Field(
+        None,
+        description="how weights that are neither loaded nor frozen begin; null: as the "
+        "architecture has it; default: as torch has it",
+        json_schema_extra={"added": True},
     )
     init_from: InitFrom | None = None
     label: str | None = Field(None, description="the name in tables; defaults to the key")
@@ -129,11 +140,13 @@ class ModelSpec(Frozen):
     @field_validator("encoder")
     @classmethod
     def _known_encoder(cls, encoder: str | None, info: ValidationInfo) -> str | None:
-        if info.context is None:
+        arch = info.data.get("arch", "")
+        if info.context is None or encoder is None or ":" in arch:
             return encoder
-        plain = encoder.split(".")[0] if encoder and encoder.startswith("tu-") else encoder
-        if plain is not None and plain not in catalog.encoders():
-            raise ValueError(unknown("encoder", plain, catalog.encoders()))
+        known = catalog.encoders() if arch.startswith("smp/") else catalog.timm_models()
+        plain = encoder.split(".")[0] if encoder.startswith("tu-") else encoder
+        if plain not in known:
+            raise ValueError(unknown("encoder", plain, known))
         return encoder
 
     @model_validator(mode="before")
@@ -149,7 +162,8 @@ class ModelSpec(Frozen):
         if value is None or info.context is None:
             return value
         if isinstance(value, str):
-            value = {"encoder" if info.data.get("encoder") else "model": value}
+            whole = value.endswith(WEIGHT_SUFFIXES) and not info.data.get("encoder")
+            value = {"model" if whole else "encoder": value}
         if not isinstance(value, dict) or len(value) != 1 or set(value) - {"encoder", "model"}:
             raise ValueError("Give null, a name, a file, {encoder: …} or {model: …}.")
         [(part, source)] = value.items()

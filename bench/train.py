@@ -6,12 +6,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.utils import clip_grad_norm_
 
 from bench.data.loader import require_one_size
 from bench.device import Precision, autocast, synchronize
 from bench.losses import PixelLoss, mean
+from bench.models import Segmenter
 from bench.optim import learning_rate, set_learning_rate
 from bench.recipe import Recipe
 
@@ -25,7 +26,7 @@ class TrainState:
     seconds, data_wait_s, peak_memory_mib: of this epoch's training so far.
     """
 
-    model: nn.Module
+    model: Segmenter
     optimizer: torch.optim.Optimizer
     scaler: torch.amp.GradScaler
     num_steps: int
@@ -65,6 +66,7 @@ def train_epoch(
         for images, targets, ids in _waiting(batches, state):
             image = require_one_size(images, ids).to(device, non_blocking=True)
             target = require_one_size(targets, ids).to(device, non_blocking=True).long()
+            target = model.geometry.reduced(target)
             lr = learning_rate(recipe, state.step, state.num_steps, state.steps_per_epoch)
             set_learning_rate(optimizer, lr)
             weight = loss_fn.weight(target)  # of the whole step, over its micro-batches

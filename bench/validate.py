@@ -17,10 +17,11 @@ from bench.data.transforms import build_transform
 from bench.device import autocast, pick_device, pick_precision
 from bench.errors import Fault, UserError
 from bench.lookup import unknown
-from bench.losses import build_loss, mean, numbered
-from bench.models import build_model, first_line, input_rule, without_values
+from bench.losses import PixelLoss, build_loss, mean, numbered
+from bench.models import build_model, find_geometry, without_values
+from bench.networks import first_line
 from bench.profiling import Complexity, complexity
-from bench.recipe import CrossEntropy
+from bench.recipe import Recipe
 from bench.schema import Size, sized
 from bench.scoring import open_case_dataset
 from bench.suite import Suite
@@ -118,15 +119,16 @@ def _root_faults(suite: Suite, roots: Mapping[str, Path]) -> Iterable[Fault]:
 
 def _check_recipe(case: Case, device: torch.device) -> bool:
     num_classes = case.dataset.labels.num_classes
-    build_loss(_uncounted(case.recipe.loss, num_classes), num_classes, torch.device("cpu"))
+    _uncounted_loss(case.recipe, num_classes, torch.device("cpu"))
     pick_precision(case.recipe.precision, device)
     return True
 
 
-def _uncounted(loss: CrossEntropy, num_classes: int) -> CrossEntropy:
+def _uncounted_loss(recipe: Recipe, num_classes: int, device: torch.device) -> PixelLoss:
     """Return the loss with even weights in the place of those that pixels must be counted for."""
     ones = np.ones(num_classes, np.int64)
-    return numbered(loss, lambda: ClassCounts(ones, ones, ones))
+    loss = numbered(recipe.loss, lambda: ClassCounts(ones, ones, ones))
+    return build_loss(loss, num_classes, device, recipe.aux_weight)
 
 
 def _check_splits(
@@ -173,10 +175,10 @@ def _item(images: TrainImages | EvalImages, index: int) -> Item:
 
 def _check_network(case: Case, size: tuple[int, int]) -> Complexity:
     num_classes = case.dataset.labels.num_classes
-    rule = without_values(
-        case.model, num_classes, lambda net, _: input_rule(net, case.model, num_classes)
+    geometry = without_values(
+        case.model, num_classes, lambda net, _: find_geometry(net, case.model, num_classes)
     )
-    return complexity(case.model, num_classes, size, rule, case.recipe.micro_batch)
+    return complexity(case.model, num_classes, size, geometry, case.recipe.micro_batch)
 
 
 def check_deep(
@@ -209,10 +211,10 @@ def _one_step(suite: Suite, case: Case, roots: Mapping[str, Path], device: torch
     train = TrainImages(dataset, samples, case.recipe, case.seed)
     items = [_item(train, index) for index in range(len(samples))]
     image = torch.stack([item[0] for item in items]).to(device)
-    target = torch.stack([item[1] for item in items]).to(device).long()
     num_classes = case.dataset.labels.num_classes
     model, _ = build_model(case.model, num_classes)
-    loss_fn = build_loss(_uncounted(case.recipe.loss, num_classes), num_classes, device)
+    target = model.geometry.reduced(torch.stack([item[1] for item in items])).to(device).long()
+    loss_fn = _uncounted_loss(case.recipe, num_classes, device)
     with autocast(device, pick_precision(case.recipe.precision, device)):
         logits = model.to(device)(image)
     loss = mean(loss_fn.total(logits, target), loss_fn.weight(target))

@@ -89,8 +89,10 @@ def load_encoder(net: nn.Module, state: Mapping[str, Tensor], source: str) -> tu
     encoder = getattr(net, "encoder", None)
     if not isinstance(encoder, nn.Module):
         raise UserError(f"{source}: this model has no part named encoder to fill.")
+    adapted = getattr(encoder, "adapted", dict)
+    state = adapted(state)
     own = encoder.state_dict()
-    needed = [key for key in own if not _is_counter(key)]
+    needed = [key for key in own if not _is_counter(key) and not _is_own_head(net, key)]
     best: dict[str, str] = {}  # the encoder's keys to the file's
     for file_prefix in PREFIXES:
         for own_prefix in PREFIXES:
@@ -108,7 +110,10 @@ def load_encoder(net: nn.Module, state: Mapping[str, Tensor], source: str) -> tu
             f"{source} does not fill the encoder: {_some('missing', missing)}"
             "Is it a file for another architecture?"
         )
-    found = {key: state[best[key]] for key in own if key in best}
+    found = {key: state[name] for key, name in best.items()}
+    for key in [key for key in found if _is_own_head(net, key)]:
+        if found[key].shape != own[key].shape:  # of other classes
+            del found[key]
     _check_shapes(own, found, source)
     encoder.load_state_dict(found, strict=False)
     used = {best[key] for key in found}
@@ -131,7 +136,11 @@ def load_part(
     taken = {
         key: value for key, value in state.items() if key in own and value.shape == own[key].shape
     }
-    missing = [key for key in own if key not in taken and not _is_counter(key)]
+    missing = [
+        key
+        for key in own
+        if key not in taken and not _is_counter(key) and not _is_own_head(net, key)
+    ]
     if not taken or (part != "all" and missing):
         raise UserError(
             f"init_from: the weights of {source} do not fill {part!r}: {_some('missing', missing)}"
@@ -154,6 +163,12 @@ def _check_shapes(own: Mapping[str, Any], state: Mapping[str, Any], source: str)
 def _flat(key: str) -> str:
     """Name a key as timm's feature extractors may: stages.0 becomes stages_0."""
     return key.replace(".", "_")
+
+
+def _is_own_head(net: nn.Module, key: str) -> bool:
+    """Say whether a key is of a head inside the encoder that only some weights have."""
+    heads = tuple(getattr(net.encoder, "not_pretrained", ())) if hasattr(net, "encoder") else ()
+    return key.removeprefix("encoder.").startswith(heads)
 
 
 def _is_counter(key: str) -> bool:

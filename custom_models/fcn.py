@@ -4,6 +4,8 @@ from itertools import pairwise
 
 from torch import Tensor, nn
 
+from custom_models.initialisation import xavier
+
 WIDTHS = (32, 64, 128, 256, 512)
 
 
@@ -12,8 +14,9 @@ class FCN(nn.Module):
     2015, arXiv 1411.4038), without skips.
 
     Each layer is convolution, ReLU, BatchNorm, in this order. 5,500,245 parameters at 21 classes.
-    H and W are multiples of 32. The reports put a softmax before a cross-entropy that applies
-    one itself, which floors the loss at 2.123; this network returns logits.
+    H and W are multiples of 32. Weights begin as Xavier's, which the reports name. They put a
+    softmax before a cross-entropy that applies one itself, which floors the loss at 2.123; this
+    network returns logits.
 
     Args:
         num_classes: K.
@@ -48,4 +51,6 @@ class FCN(nn.Module):
 
 def build(num_classes: int, direct_head: bool = False) -> nn.Module:
     """Build the FCN baseline."""
-    return FCN(num_classes, direct_head)
+    net = FCN(num_classes, direct_head)
+    xavier(net)
+    return net

@@ -2,6 +2,7 @@
 
 import segmentation_models_pytorch as smp
 import timm
+import torchvision
 
 from bench import catalog
 
@@ -18,6 +19,12 @@ def test_timm_models() -> None:
     assert set(catalog.timm_models()) == set(timm.list_models())
 
 
-def test_custom_architectures() -> None:
-    assert {"enet", "fcn"} <= set(catalog.custom_architectures())
-    assert {"smp/unet", "custom/enet"} <= set(catalog.architectures())
+def test_architectures() -> None:
+    assert {"smp/unet", "custom/enet", "timm/resnet50"} <= set(catalog.architectures())
+
+
+def test_torchvision_architectures() -> None:
+    known = [
+        m for m in torchvision.models.list_models() if m in vars(torchvision.models.segmentation)
+    ]
+    assert list(catalog.torchvision_architectures()) == sorted(known)

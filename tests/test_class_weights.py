@@ -106,7 +106,7 @@ def test_pixels_are_counted_once(camvid: Dataset, monkeypatch: pytest.MonkeyPatc
 
 def test_a_rule_becomes_numbers() -> None:
     spec = CrossEntropy.model_validate({"class_weights": "enet"})
-    loss = build_loss(numbered(spec, lambda: COUNTS), 4, torch.device("cpu"))
+    loss = build_loss(numbered(spec, lambda: COUNTS), 4, torch.device("cpu"), 0.4)
     assert loss.class_weights is not None
     assert loss.class_weights.tolist() == pytest.approx(class_weights("enet", COUNTS).tolist())
     plain = CrossEntropy.model_validate({"class_weights": "none"})

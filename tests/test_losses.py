@@ -23,7 +23,9 @@ def pair(seed: int = 0, void: float = 0.3) -> tuple[torch.Tensor, torch.Tensor]:
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
 def test_one_batch_is_torchs_mean(weights: tuple[float, ...] | None, smoothing: float) -> None:
     logits, target = pair()
-    loss_fn = build_loss(CrossEntropy(class_weights=weights, label_smoothing=smoothing), 4, CPU)
+    loss_fn = build_loss(
+        CrossEntropy(class_weights=weights, label_smoothing=smoothing), 4, CPU, 0.4
+    )
     ours = mean(loss_fn.total(logits, target), loss_fn.weight(target))
     reference = F.cross_entropy(
         logits,
@@ -38,7 +40,7 @@ def test_one_batch_is_torchs_mean(weights: tuple[float, ...] | None, smoothing: 
 @pytest.mark.parametrize("weights", [None, (1.0, 2.0, 0.5, 3.0)])
 @pytest.mark.parametrize("num_micro", [2, 4, 8])
 def test_micro_batches_add_up(weights: tuple[float, ...] | None, num_micro: int) -> None:
-    loss_fn = build_loss(CrossEntropy(class_weights=weights), 4, CPU)
+    loss_fn = build_loss(CrossEntropy(class_weights=weights), 4, CPU, 0.4)
     logits, target = pair()
     mean(loss_fn.total(logits, target), loss_fn.weight(target)).backward()
     whole = logits.grad
@@ -52,7 +54,7 @@ def test_micro_batches_add_up(weights: tuple[float, ...] | None, num_micro: int)
 
 def test_all_void_is_zero_with_a_gradient() -> None:
     logits, target = pair()
-    loss_fn = build_loss(CrossEntropy(), 4, CPU)
+    loss_fn = build_loss(CrossEntropy(), 4, CPU, 0.4)
     target[:] = 255
     loss = mean(loss_fn.total(logits, target), loss_fn.weight(target))
     loss.backward()
@@ -63,4 +65,4 @@ def test_all_void_is_zero_with_a_gradient() -> None:
 
 def test_class_weights_are_one_a_class() -> None:
     with pytest.raises(UserError, match=r"class_weights has 3 numbers; the dataset has 4 classes"):
-        build_loss(CrossEntropy(class_weights=(1, 2, 3)), 4, CPU)
+        build_loss(CrossEntropy(class_weights=(1, 2, 3)), 4, CPU, 0.4)

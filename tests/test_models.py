@@ -9,7 +9,9 @@ from torch import nn
 from bench import models
 from bench.catalog import smp_architectures
 from bench.errors import UserError
-from bench.models import InputRule, Segmenter, build_model, input_rule, normalization
+from bench.geometry import Geometry
+from bench.models import Segmenter, build_model, find_geometry, normalization
+from bench.networks import build_network
 from bench.profiling import complexity
 from bench.suite import ModelSpec, Weights
 
@@ -30,7 +32,7 @@ def test_every_smp_architecture_runs_at_any_size(name: str) -> None:
     with torch.no_grad():
         logits = model(image)
     assert logits.shape == (1, 5, 70, 101)
-    assert facts["input_multiple"] == model.rule.multiple
+    assert facts["input_multiple"] == model.geometry.multiple
 
 
 @pytest.mark.parametrize(
@@ -45,8 +47,8 @@ def test_every_smp_architecture_runs_at_any_size(name: str) -> None:
 )
 def test_input_multiples(arch: str, options: dict[str, str], multiple: int) -> None:
     model_spec = spec(arch, **options)
-    net = models.build_network(model_spec, 21)
-    assert input_rule(net, model_spec, 21).multiple == multiple
+    net = build_network(model_spec, 21)
+    assert find_geometry(net, model_spec, 21).multiple == multiple
 
 
 class AddsSize(nn.Module):
@@ -57,15 +59,15 @@ class AddsSize(nn.Module):
 
 
 def test_a_network_with_a_minimum() -> None:
-    net = models.build_network(spec("smp/pan", encoder="resnet18"), 3)
-    assert input_rule(net, spec("smp/pan", encoder="resnet18"), 3) == InputRule(16, 128)
-    assert InputRule(16, 128).padded(60) == 128
-    assert InputRule(16, 128).padded(130) == 144
+    net = build_network(spec("smp/pan", encoder="resnet18"), 3)
+    assert find_geometry(net, spec("smp/pan", encoder="resnet18"), 3) == Geometry(16, 128)
+    assert Geometry(16, 128).padded(60) == 128
+    assert Geometry(16, 128).padded(130) == 144
 
 
 def test_the_segmenter_normalises_pads_and_crops() -> None:
     normalize = models.Normalize(mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25))
-    model = Segmenter(AddsSize(), normalize, InputRule(8, 16))
+    model = Segmenter(AddsSize(), normalize, Geometry(8, 16))
     image = torch.full((1, 3, 5, 9), 255, dtype=torch.uint8)
     image[..., 0, 0] = 0
     out = model(image)
@@ -101,7 +103,7 @@ def test_complexity(
     mb: float | None,
 ) -> None:
     model_spec = spec(arch, **options)
-    facts = complexity(model_spec, classes, (512, 512), InputRule(32, 32), micro_batch=2)
+    facts = complexity(model_spec, classes, (512, 512), Geometry(32, 32), micro_batch=2)
     assert facts.num_params == facts.num_trainable == params
     assert facts.num_unreached == unreached
     if gmacs is not None:
@@ -113,11 +115,9 @@ def test_complexity(
 def test_a_batch_of_one_that_cannot_train_is_found_by_probing() -> None:
     deeplab = spec("smp/deeplabv3", encoder="resnet18")
     with pytest.raises(UserError, match="cannot train on 1 image"):
-        complexity(deeplab, 21, (64, 64), InputRule(8, 32), micro_batch=1)
-    complexity(deeplab, 21, (64, 64), InputRule(8, 32), micro_batch=2)
-    complexity(
-        spec("smp/pspnet", encoder="resnet18"), 21, (64, 64), InputRule(8, 32), micro_batch=1
-    )
+        complexity(deeplab, 21, (64, 64), Geometry(8, 32), micro_batch=1)
+    complexity(deeplab, 21, (64, 64), Geometry(8, 32), micro_batch=2)
+    complexity(spec("smp/pspnet", encoder="resnet18"), 21, (64, 64), Geometry(8, 32), micro_batch=1)
 
 
 class NeedsValues(nn.Module):
@@ -162,8 +162,8 @@ def no_module(num_classes: int) -> int:
 def test_a_network_of_ones_own_may_need_values() -> None:
     model_spec = spec(f"{__name__}:needs_values")
     model, _ = build_model(model_spec, 4)
-    assert model.rule.multiple == 1
-    assert complexity(model_spec, 4, (32, 32), InputRule(1, 32), 2).num_params == 16
+    assert model.geometry.multiple == 1
+    assert complexity(model_spec, 4, (32, 32), Geometry(1, 32), 2).num_params == 16
 
 
 @pytest.mark.parametrize(

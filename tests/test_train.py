@@ -5,6 +5,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from bench.geometry import Geometry
 from bench.losses import build_loss
 from bench.recipe import CrossEntropy, Recipe
 from bench.train import TrainState, train_epoch
@@ -21,6 +22,7 @@ class OnFloats(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.net = network()
+        self.geometry = Geometry(1, 1)
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
         return self.net(image.float() / 255)
@@ -56,7 +58,7 @@ def train(num_steps: int = 3, data: list | None = None, **changes: object) -> Tr
         steps_per_epoch=3,
         total_loss=torch.zeros(()),
     )
-    loss_fn = build_loss(CrossEntropy(), 4, CPU)
+    loss_fn = build_loss(CrossEntropy(), 4, CPU, 0.4)
     train_epoch(state, data or batches(), recipe, loss_fn, CPU, "fp32", lambda: None)
     return state
 
@@ -120,7 +122,7 @@ def test_what_the_beat_raises_leaves_the_state_whole() -> None:
     def stop() -> None:
         raise KeyboardInterrupt
 
-    loss_fn = build_loss(CrossEntropy(), 4, CPU)
+    loss_fn = build_loss(CrossEntropy(), 4, CPU, 0.4)
     with pytest.raises(KeyboardInterrupt):
         train_epoch(state, batches(), recipe, loss_fn, CPU, "fp32", stop)
     assert state.step == 1

@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch import nn
 
-from bench.catalog import custom_architectures
+from custom_models import ARCHITECTURES
 
-NAMES = custom_architectures()
+NAMES = list(ARCHITECTURES)
 
 
 def build(name: str, num_classes: int) -> nn.Module:

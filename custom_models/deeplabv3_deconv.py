@@ -1,0 +1,87 @@
+"""The transfer network of a student report on IDD (Ai, Qiao and Zhang 2021): DeepLabv3 (Chen,
+Papandreou, Schroff and Adam 2017, arXiv 1706.05587) with ResNet-101 under four transposed
+convolutions.
+"""
+
+from itertools import pairwise
+from typing import Any
+
+from torch import Tensor, nn
+from torchvision.models.segmentation import DeepLabV3_ResNet101_Weights, deeplabv3_resnet101
+from torchvision.models.segmentation.deeplabv3 import DeepLabHead
+
+from custom_models.initialisation import xavier
+
+WIDTHS = (512, 256, 128, 64, 32)
+NUM_COCO = 21  # classes of the auxiliary head, which the report kept
+
+
+class DeepLabV3Deconv(nn.Module):
+    """A frozen DeepLabv3-R101 with a new head: 62,691,440 parameters at 27 classes, 17,826,075 of
+    them trainable.
+
+    The head is DeepLab's own to 512 channels, then four transposed convolutions, each with ReLU
+    and BatchNorm, and a 1x1 classifier. From stride 8 they lead to twice the input's size, and
+    torchvision's bilinear resizing leads back. The frozen auxiliary head runs and is not used, as
+    in the report's network, whose cost includes it. What is frozen keeps its BatchNorm statistics
+    too. Takes images of any size; batches of one image cannot train: BatchNorm follows a 1x1 map.
+    What is new begins as Xavier's, which the report names.
+
+    Args:
+        num_classes: K.
+        freeze_encoder: whether the encoder stays as it is; the auxiliary head always does.
+        pretrained: "coco" for torchvision's weights, which are downloaded.
+
+    Raises:
+        ValueError: for other names of weights.
+    """
+
+    input_multiple = 1
+
+    def __init__(
+        self, num_classes: int, freeze_encoder: bool = True, pretrained: str | None = None
+    ) -> None:
+        super().__init__()
+        if pretrained not in (None, "coco"):
+            raise ValueError(f"DeepLabv3 has weights 'coco', not {pretrained!r}")
+        weights = DeepLabV3_ResNet101_Weights.DEFAULT if pretrained else None
+        self.net: Any = deeplabv3_resnet101(
+            weights=weights, weights_backbone=None, num_classes=NUM_COCO, aux_loss=True
+        )
+        layers: list[nn.Module] = [DeepLabHead(2048, WIDTHS[0])]
+        for in_channels, out_channels in pairwise(WIDTHS):
+            deconv = nn.ConvTranspose2d(
+                in_channels, out_channels, 3, stride=2, padding=1, output_padding=1
+            )
+            layers += [deconv, nn.ReLU(inplace=True), nn.BatchNorm2d(out_channels)]
+        self.net.classifier = nn.Sequential(*layers, nn.Conv2d(WIDTHS[-1], num_classes, 1))
+        xavier(self.net.classifier)
+        self.frozen = freeze_encoder
+        self.encoder.requires_grad_(not freeze_encoder)
+        self.net.aux_classifier.requires_grad_(False)
+        self.train()
+
+    @property
+    def encoder(self) -> nn.Module:
+        """The ResNet-101 below everything."""
+        backbone: nn.Module = self.net.backbone
+        return backbone
+
+    def train(self, mode: bool = True) -> "DeepLabV3Deconv":
+        """Switch to training, or not; what is frozen never trains."""
+        super().train(mode)
+        self.encoder.train(mode and not self.frozen)
+        self.net.aux_classifier.eval()
+        return self
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Map (N, 3, H, W) to logits (N, K, H, W)."""
+        logits: Tensor = self.net(image)["out"]
+        return logits
+
+
+def build(
+    num_classes: int, freeze_encoder: bool = True, pretrained: str | None = None
+) -> nn.Module:
+    """Build DeepLabv3 under transposed convolutions."""
+    return DeepLabV3Deconv(num_classes, freeze_encoder, pretrained)

@@ -1,0 +1,100 @@
+"""R2U-Net (Alom, Hasan, Yakopcic, Taha and Asari 2018, arXiv 1802.06955)."""
+
+from itertools import pairwise
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+WIDTHS = (64, 128, 256, 512, 1024)
+
+
+class RecurrentUnit(nn.Module):
+    """One convolution applied t + 1 times, each time to the input plus its last output.
+
+    The weights are shared, BatchNorm's too: y = f(x), then y = f(x + y), t times.
+    """
+
+    def __init__(self, channels: int, t: int) -> None:
+        super().__init__()
+        self.t = t
+        self.conv = nn.Conv2d(channels, channels, 3, padding=1)
+        self.norm = nn.BatchNorm2d(channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Keep the shape (N, C, H, W)."""
+        y = F.relu(self.norm(self.conv(x)))
+        for _ in range(self.t):
+            y = F.relu(self.norm(self.conv(x + y)))
+        return y
+
+
+class RRCNNBlock(nn.Module):
+    """A 1x1 convolution to C channels, and two recurrent units added to what it gives.
+
+    No activation follows the addition.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, t: int) -> None:
+        super().__init__()
+        self.project = nn.Conv2d(in_channels, out_channels, 1)
+        self.units = nn.Sequential(RecurrentUnit(out_channels, t), RecurrentUnit(out_channels, t))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (N, C, H, W) to (N, C', H, W)."""
+        x = self.project(x)
+        out: Tensor = x + self.units(x)
+        return out
+
+
+class Up(nn.Module):
+    """Double the size by its nearest neighbours, then convolve, normalise and rectify."""
+
+    def __init__(self, in_channels: int, out_channels: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(in_channels, out_channels, 3, padding=1)
+        self.norm = nn.BatchNorm2d(out_channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (N, C, H, W) to (N, C', 2H, 2W)."""
+        return F.relu(self.norm(self.conv(F.interpolate(x, scale_factor=2.0))))
+
+
+class R2UNet(nn.Module):
+    """U-Net of recurrent residual blocks: 39,092,693 parameters at 21 classes, whatever t is.
+
+    H and W are multiples of 16. The document enet-r2unet-pspnet reports 30.00 M parameters, which
+    cannot be derived from its own code; this is the published architecture. The paper names no
+    initialisation; torch's own is used.
+
+    Args:
+        num_classes: K.
+        t: how often a unit's convolution is applied again.
+    """
+
+    input_multiple = 16
+
+    def __init__(self, num_classes: int, t: int = 2) -> None:
+        super().__init__()
+        self.encoder = nn.ModuleList([RRCNNBlock(a, b, t) for a, b in pairwise((3, *WIDTHS))])
+        decoder = list(pairwise(WIDTHS[::-1]))
+        self.ups = nn.ModuleList([Up(a, b) for a, b in decoder])
+        self.decoder = nn.ModuleList([RRCNNBlock(2 * b, b, t) for _, b in decoder])
+        self.head = nn.Conv2d(WIDTHS[0], num_classes, 1)
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Map (N, 3, H, W) to logits (N, K, H, W)."""
+        x: Tensor = self.encoder[0](image)
+        skips: list[Tensor] = []
+        for block in self.encoder[1:]:
+            skips.append(x)
+            x = block(F.max_pool2d(x, 2))
+        for up, block in zip(self.ups, self.decoder, strict=True):
+            x = block(torch.cat([skips.pop(), up(x)], dim=1))
+        logits: Tensor = self.head(x)
+        return logits
+
+
+def build(num_classes: int, t: int = 2) -> nn.Module:
+    """Build R2U-Net."""
+    return R2UNet(num_classes, t)

@@ -1,0 +1,90 @@
+"""RRCNN-FCN, the custom model of a student report on IDD (Ai, Qiao and Zhang 2021), after the
+recurrent residual blocks of R2U-Net (Alom et al. 2018, arXiv 1802.06955).
+"""
+
+from itertools import pairwise
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from custom_models.initialisation import xavier
+
+WIDTHS = (32, 64, 128, 256, 512, 1024)
+
+
+class RecurrentUnit(nn.Module):
+    """One convolution applied t + 1 times with shared weights.
+
+    Unlike R2U-Net's, it keeps its first output and goes on from the newest: y = f(x), then
+    x = f(x + y), t times.
+    """
+
+    def __init__(self, channels: int, t: int) -> None:
+        super().__init__()
+        self.t = t
+        self.conv = nn.Conv2d(channels, channels, 3, padding=1)
+        self.norm = nn.BatchNorm2d(channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Keep the shape (N, C, H, W)."""
+        y = F.relu(self.norm(self.conv(x)))
+        for _ in range(self.t):
+            x = F.relu(self.norm(self.conv(x + y)))
+        return x
+
+
+class RRCNNBlock(nn.Module):
+    """A 1x1 convolution to C channels, and two recurrent units added to what it gives."""
+
+    def __init__(self, in_channels: int, out_channels: int, t: int) -> None:
+        super().__init__()
+        self.project = nn.Conv2d(in_channels, out_channels, 1)
+        self.units = nn.Sequential(RecurrentUnit(out_channels, t), RecurrentUnit(out_channels, t))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (N, C, H, W) to (N, C', H, W)."""
+        x = self.project(x)
+        out: Tensor = x + self.units(x)
+        return out
+
+
+class RRCNNFCN(nn.Module):
+    """Six recurrent blocks, six transposed convolutions: 41,601,691 parameters at 27 classes.
+
+    Five max-pools stand between the blocks, so the sixth transposed convolution doubles the
+    input's size and a max-pool halves it again before the 1x1 classifier. Each transposed
+    convolution is followed by ReLU and BatchNorm, in this order, as in the report's baseline.
+    Weights begin as Xavier's, which the report names. H and W are multiples of 32.
+
+    Args:
+        num_classes: K.
+        t: how often a unit's convolution is applied again.
+    """
+
+    input_multiple = 32
+
+    def __init__(self, num_classes: int, t: int = 2) -> None:
+        super().__init__()
+        self.encoder = nn.ModuleList([RRCNNBlock(a, b, t) for a, b in pairwise((3, *WIDTHS))])
+        up: list[nn.Module] = []
+        for in_channels, out_channels in pairwise((WIDTHS[-1], *WIDTHS[::-1])):
+            deconv = nn.ConvTranspose2d(
+                in_channels, out_channels, 3, stride=2, padding=1, output_padding=1
+            )
+            up += [deconv, nn.ReLU(inplace=True), nn.BatchNorm2d(out_channels)]
+        self.decoder = nn.Sequential(*up, nn.MaxPool2d(2), nn.Conv2d(WIDTHS[0], num_classes, 1))
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Map (N, 3, H, W) to logits (N, K, H, W)."""
+        x: Tensor = self.encoder[0](image)
+        for block in self.encoder[1:]:
+            x = block(F.max_pool2d(x, 2))
+        logits: Tensor = self.decoder(x)
+        return logits
+
+
+def build(num_classes: int, t: int = 2) -> nn.Module:
+    """Build RRCNN-FCN."""
+    net = RRCNNFCN(num_classes, t)
+    xavier(net)
+    return net
