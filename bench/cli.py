@@ -144,8 +144,22 @@ def report(
 def list_names(
     kind: Annotated[str, typer.Argument(help="models, datasets, encoders or suites")],
     matching: Annotated[str, typer.Option("--filter", help="glob on the names")] = "*",
+    layers: Annotated[
+        str | None, typer.Option(help="of models: the layer tables of this one instead")
+    ] = None,
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", help="with --layers: option=value, repeatable")
+    ] = None,
+    form: Annotated[str, typer.Option("--format", help="with --layers: md, latex or csv")] = "md",
 ) -> None:
-    """List the models, datasets, encoders or suites there are."""
+    """List the models, datasets, encoders or suites there are; with --layers, a model's layers."""
+    if layers is not None:
+        from bench.listing import layer_text
+
+        if kind != "models":
+            raise UserError(f"--layers goes with models: bench list models --layers {layers}.")
+        typer.echo(layer_text(layers, settings or [], form))
+        return
     from bench.listing import listed
 
     for line in listed(kind, matching):
@@ -168,6 +182,37 @@ def validate(
 
     where = Where(device, _roots(root), Path("results"), None, None, json_lines=False)
     validate_suites(suites, _settings(settings, limit), where, deep=deep)
+
+
+@app.command()
+def profile(
+    suite: Annotated[Path, typer.Argument(help="suite file")],
+    pattern: Filter = None,
+    settings: Settings = None,
+    device: Device = "auto",
+    out: Out = Path("results"),
+    json_lines: JsonLines = False,
+) -> None:
+    """Count the parameters and MACs of a suite's networks and time them; needs no data."""
+    from bench.profile_verbs import profile_suite
+
+    _leave(profile_suite(suite, pattern, settings or [], device, out, json_lines))
+
+
+@app.command()
+def selftest(device: Device = "auto") -> None:
+    """Find out in a minute whether this machine trains properly; exit code 1 where it does not."""
+    from bench.device import pick_device
+    from bench.selftest import selftest as checks
+
+    on = pick_device(device)
+    num, failed = 0, 0
+    for check in checks(on):
+        num, failed = num + 1, failed + (not check.passed)
+        mark = "ok  " if check.passed else "FAIL"
+        typer.echo(f"{mark} {check.name:38} {check.detail} ({check.seconds:.1f} s)")
+    typer.echo(f"{num - failed} of {num} checks passed on {on}.")
+    _leave(Exit.CASE_FAILED if failed else Exit.OK)
 
 
 @app.command()

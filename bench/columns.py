@@ -47,5 +47,8 @@ COLUMNS = SCORES | {
     "gmacs": Column("MACs", "case", 2, unit="G", better="lower"),
     "epoch_s": Column("Time/epoch", "case", 2, unit="s", better="lower"),
     "images_per_s": Column("Speed", "case", 1, unit="img/s", better="higher"),
+    "latency_p50_ms": Column("Latency p50", "case", 1, unit="ms", better="lower"),
+    "latency_p95_ms": Column("Latency p95", "case", 1, unit="ms", better="lower"),
+    "inference_images_per_s": Column("Inference", "case", 1, unit="img/s", better="higher"),
     "peak_memory_mib": Column("Peak memory", "case", 0, unit="MiB", better="lower"),
 }

@@ -2,15 +2,23 @@
 
 import json
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
+from pydantic import ValidationError
 
 from bench.columns import COLUMNS
 from bench.errors import UserError
-from bench.record import APART, EvaluationRecord, Record, read_evaluations, read_record
+from bench.record import (
+    APART,
+    EvaluationRecord,
+    Profile,
+    Record,
+    read_evaluations,
+    read_record,
+)
 
 PROTOCOL_KEYS = (
     "dataset",
@@ -57,6 +65,41 @@ def load(*folders: str | Path) -> pd.DataFrame:
     return frame
 
 
+def load_profiles(folder: Path) -> pd.DataFrame:
+    """Read every profile right below a suite's folder: one row each, with the columns of `load`.
+
+    Profiles that cannot be read are passed over with a warning that names them.
+    """
+    rows = []
+    for file in sorted(folder.glob("*/profile.json")):
+        try:
+            profile = Profile.model_validate_json(file.read_bytes())
+        except (OSError, ValidationError):
+            warnings.warn(f"{file} is no profile; bench profile makes it again.", stacklevel=2)
+            continue
+        rows.append(_profile_row(profile, file.parent))
+    return pd.DataFrame(rows, columns=None if rows else ["id"])
+
+
+def _profile_row(profile: Profile, folder: Path) -> dict[str, Any]:
+    case, latency = profile.case, profile.latency
+    return {
+        "folder": str(folder),
+        "id": profile.id,
+        "case": case.name,
+        "label": case.label,
+        "arch": case.model.arch,
+        "machine": _machine(profile.numerics, profile.environment),
+        "precision": profile.numerics["precision"],
+        "num_classes": profile.num_classes,
+        **_facts(profile.complexity),
+        "latency_p50_ms": latency.p50_ms,
+        "latency_p95_ms": latency.p95_ms,
+        "inference_images_per_s": latency.images_per_s,
+        "timed_size": "x".join(map(str, latency.size)),
+    }
+
+
 def _rows(folder: Path) -> Iterable[dict[str, Any]]:
     for file in sorted(folder.rglob("record.json")):
         if file.relative_to(folder).parts[0] in APART:
@@ -78,9 +121,7 @@ def _rows(folder: Path) -> Iterable[dict[str, Any]]:
 
 
 def _case_row(record: Record, folder: Path) -> dict[str, Any]:
-    case, training, facts = record.case, record.training, record.complexity
-    numerics, environment = record.numerics, record.environment
-    machine = environment.get("gpu") if numerics.get("device") == "cuda" else environment.get("cpu")
+    case, training, numerics = record.case, record.training, record.numerics
     return {
         "suite": folder.parent.name,
         "folder": str(folder),
@@ -94,23 +135,36 @@ def _case_row(record: Record, folder: Path) -> dict[str, Any]:
         "seed": case.seed,
         "status": record.status,
         "reason": record.reason,
-        "machine": f"{machine}, {numerics.get('threads')} threads"
-        if numerics.get("device") == "cpu"
-        else machine,
+        "machine": _machine(numerics, record.environment),
         "numerics": json.dumps(numerics, sort_keys=True),
         "trained_in": numerics.get("precision"),
-        "num_params": facts.get("num_params"),
-        "num_trainable": facts.get("num_trainable"),
-        "num_unreached": facts.get("num_unreached"),
-        "model_mb": _mega(facts.get("model_bytes")),
-        "checkpoint_mb": _mega(facts.get("checkpoint_bytes")),
-        "gmacs": facts.get("gmacs"),
-        "macs_size": "x".join(map(str, facts.get("size", ()))),
+        **_facts(record.complexity),
         "epoch_s": training.epoch_s if training else None,
         "images_per_s": training.images_per_s if training else None,
         "peak_memory_mib": training.peak_memory_mib if training else None,
         "num_train": training.num_train if training else None,
         "epochs": training.epochs if training else None,
+    }
+
+
+def _machine(numerics: Mapping[str, Any], environment: Mapping[str, Any]) -> str | None:
+    """Name what something was measured on: the GPU, or the CPU with the number of threads."""
+    if numerics.get("device") == "cuda":
+        return environment.get("gpu")
+    cpu: str | None = environment.get("cpu")
+    return f"{cpu}, {numerics.get('threads')} threads" if numerics.get("device") == "cpu" else cpu
+
+
+def _facts(complexity: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the counts that hold on any machine."""
+    return {
+        "num_params": complexity.get("num_params"),
+        "num_trainable": complexity.get("num_trainable"),
+        "num_unreached": complexity.get("num_unreached"),
+        "model_mb": _mega(complexity.get("model_bytes")),
+        "checkpoint_mb": _mega(complexity.get("checkpoint_bytes")),
+        "gmacs": complexity.get("gmacs"),
+        "macs_size": "x".join(map(str, complexity.get("size", ()))),
     }
 
 

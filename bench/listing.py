@@ -20,6 +20,7 @@ from bench.record import (
     read_record,
     read_resolved,
 )
+from bench.report.formats import FORMATS
 from custom_models import ARCHITECTURES
 
 
@@ -60,6 +61,27 @@ LISTS: dict[str, Callable[[], Iterable[str]]] = {
     "encoders": catalog.encoders,
     "suites": _suites,
 }
+
+
+def layer_text(arch: str, settings: Iterable[str], form: str) -> str:
+    """Write the layer tables of a model.
+
+    Args:
+        arch: as suites have it; "custom/" may be left out.
+        settings: "option=value" of the architecture, or encoder=….
+        form: a format of reports.
+    """
+    _, render = pick("format", form, FORMATS)
+    options = {}
+    for setting in settings:
+        name, equals, text = setting.partition("=")
+        if not (name and equals):
+            raise UserError(f"--set takes option=value, such as bias=true, not {setting!r}.")
+        options[name] = yaml_file.parse_value(text)
+    from bench.layers import layer_tables  # imports torch
+
+    full = f"custom/{arch}" if arch in ARCHITECTURES else arch
+    return "\n".join(render(table) for table in layer_tables(full, options))
 
 
 def shown(name: str, results: Path) -> str:

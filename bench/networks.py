@@ -107,7 +107,7 @@ class TimmFCN(nn.Module):
     def forward(self, image: Tensor) -> Tensor:
         """Map (N, 3, H, W) to logits (N, K, H, W)."""
         [x] = self.encoder(image)
-        if self.encoder.output_fmt == "NHWC":
+        if getattr(self.encoder, "output_fmt", "NCHW") == "NHWC":
             x = x.permute(0, 3, 1, 2)
         return F.interpolate(self.head(x), image.shape[-2:], mode="bilinear", align_corners=False)
 

@@ -47,16 +47,14 @@ def complexity(
         UserError: where the network cannot train on micro-batches of this size (BatchNorm over
             a 1x1 map of one image, say), or does not run at all.
     """
-    padded = [geometry.padded(side) for side in size]
-    given = [geometry.given(side) for side in padded]
+    padded = geometry.padded(size[0]), geometry.padded(size[1])
+    given = map(geometry.given, padded)
 
     def count(net: nn.Module, device: torch.device) -> Complexity:
         params = list(net.parameters())
         trainable = [p for p in params if p.requires_grad]
         try:
-            net.eval()
-            with FlopCounterMode(display=False) as flops, torch.no_grad():
-                logits = net(torch.zeros(1, 3, *padded, device=device))
+            gmacs, logits = forward_gmacs(net.eval(), padded, device)
             check_logits(logits, (1, num_classes, *given))
         except (UserError, *RUN_ERRORS) as error:
             if needs_values(error):
@@ -66,7 +64,7 @@ def complexity(
             ) from error
         net.train()
         try:
-            _sum(net(torch.zeros(micro_batch, 3, *padded, device=device))).backward()
+            backward(net, (micro_batch, 3, *padded), device)
         except RUN_ERRORS as error:
             if needs_values(error):
                 raise
@@ -79,18 +77,26 @@ def complexity(
             num_trainable=sum(p.numel() for p in trainable),
             num_unreached=sum(p.numel() for p in trainable if p.grad is None),
             model_bytes=state_bytes(net.state_dict()),
-            gmacs=flops.get_total_flops() / 2e9,
+            gmacs=gmacs,
             size=size,
         )
 
     return without_values(spec, num_classes, count)
 
 
-def _sum(output: Tensor | Mapping[str, Tensor]) -> Tensor:
-    """Add up what a network gives, auxiliary heads included."""
-    if isinstance(output, Tensor):
-        return output.sum()
-    return torch.stack([head.sum() for head in output.values()]).sum()
+@torch.no_grad()
+def forward_gmacs(net: nn.Module, size: Size, device: torch.device) -> tuple[float, object]:
+    """Count the multiply-accumulates / 10^9 of one image; return what the network gives, too."""
+    with FlopCounterMode(display=False) as flops:
+        output = net(torch.zeros(1, 3, *size, device=device))
+    return flops.get_total_flops() / 2e9, output
+
+
+def backward(net: nn.Module, shape: tuple[int, ...], device: torch.device) -> None:
+    """Give every parameter that the logits of any head depend on a gradient."""
+    output: Tensor | Mapping[str, Tensor] = net(torch.zeros(shape, device=device))
+    heads = [output] if isinstance(output, Tensor) else list(output.values())
+    torch.stack([head.sum() for head in heads]).sum().backward()
 
 
 def state_bytes(state: Mapping[Any, Any]) -> int:

@@ -66,6 +66,30 @@ class Record(BaseModel):
     training: Training | None = None
 
 
+class Latency(BaseModel):
+    """The time that one image of `size` (H, W) takes from uint8 to logits; percentiles in ms."""
+
+    size: tuple[int, int]
+    p50_ms: float
+    p95_ms: float
+    images_per_s: float
+    num_runs: int
+
+
+class Profile(BaseModel):
+    """What a case's network costs, without any training."""
+
+    version: int = 1
+    id: str
+    case: Case
+    measured: str
+    environment: dict[str, Any]
+    numerics: dict[str, Any]
+    num_classes: int
+    complexity: dict[str, Any]
+    latency: Latency
+
+
 class EvaluationRecord(BaseModel):
     """Scores of one evaluation, with what makes them comparable."""
 
@@ -104,6 +128,11 @@ class CaseFolder:
     def record(self) -> Path:
         """The record; written last."""
         return self.path / "record.json"
+
+    @property
+    def profile(self) -> Path:
+        """What the network costs; has no part in whether the case is done."""
+        return self.path / "profile.json"
 
     @property
     def case(self) -> Path:

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
@@ -10,7 +11,7 @@ from tabulate import tabulate
 from bench import report
 from bench.data.loading import Loading
 from bench.progress import duration
-from bench.record import CaseFolder, read_evaluations, read_record
+from bench.record import CaseFolder, Profile, read_evaluations, read_record
 from bench.report.formats import FORMATS
 from bench.schedule import Planned
 from bench.suite import Suite
@@ -107,6 +108,26 @@ class Screen:
             folder=str(task.folder),
             scores=scores,
         )
+
+    def profile(self, case: Profile, number: int, total: int) -> None:
+        """Say what a network costs."""
+        if self.json_lines:
+            self._json(**case.model_dump(mode="json", exclude={"case"}), case=case.case.name)
+            return
+        params, latency = case.complexity["num_params"] / 1e6, case.latency
+        self.say(
+            f"[{number}/{total}] {case.case.label}: {params:.2f} M parameters, "
+            f"{case.complexity['gmacs']:.2f} GMAC, {latency.p50_ms:.1f} ms at "
+            f"{latency.size[0]}x{latency.size[1]}"
+        )
+
+    def profiles(self, folder: Path) -> None:
+        """Write the report of a suite that was profiled, and print what it says of costs."""
+        [made] = report.report([folder], folder.parent)
+        report.write([made], list(FORMATS), None)
+        if not self.json_lines:
+            shown = [t for t in made.tables if t.kind in ("profile", "reported")]
+            self.say(f"\n{report.text(made, shown)}\nTables: {folder / 'report'}")
 
     def tables(self, planned: Sequence[Planned], seconds: float) -> None:
         """Write the report of a suite, print its summary, and say where everything lies."""

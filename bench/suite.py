@@ -275,7 +275,7 @@ class Reported(Frozen):
     """A figure that somebody published, to stand beside ours."""
 
     case: str = Field(description="glob on case names, <dataset>__<model>__<recipe>__s<seed>")
-    split: str
+    split: str | None = Field(None, description="that a score is of")
     metric: str
     value: float = Field(description="in the record's units: scores in 0..1")
     source: str
@@ -287,6 +287,12 @@ class Reported(Frozen):
         if metric not in COLUMNS:
             raise ValueError(unknown("metric", metric, COLUMNS))
         return metric
+
+    @model_validator(mode="after")
+    def _scores_have_a_split(self) -> "Reported":
+        if COLUMNS[self.metric].of == "evaluation" and self.split is None:
+            raise ValueError("Scores are of a split; give it.")
+        return self
 
     @field_validator("value")
     @classmethod

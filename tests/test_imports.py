@@ -95,6 +95,10 @@ TABLE = {
     },
     "engines.__init__": set(),
     "engines.in_process": {"runner", "task"},
+    "profiles": {
+        *("case", "device", "environment", "geometry", "models", "optim", "profiling"),
+        *("record", "schema", "suite"),
+    },
     "validate": {
         *("case", "class_weights", "data", "device", "errors", "lookup", "losses"),
         *("models", "networks", "profiling", "recipe", "schema", "scoring", "suite"),
@@ -111,11 +115,26 @@ TABLE = {
     # commands
     "progress": {"atomic", "record"},
     "screen": {"data", "progress", "record", "report", "schedule", "suite", "task", "validate"},
-    "listing": {"catalog", "data", "errors", "lookup", "record", "yaml_file"},
+    "listing": {
+        *("catalog", "data", "errors", "layers", "lookup", "record", "report", "yaml_file"),
+    },
     "verbs": {
         *("data", "schema"),
         *("case", "device", "errors", "progress", "record", "runner", "schedule", "screen"),
         *("suite", "suite_file", "task", "validate"),
+    },
+    "layers.operations": {"report"},
+    "layers.trace": {"layers"},
+    "layers.rows": {"layers", "report", "suite"},
+    "layers.__init__": {
+        *("errors", "geometry", "layers", "models", "networks", "report", "schema", "suite"),
+    },
+    "selftest": {
+        *("case", "counts", "device", "errors", "losses", "models", "networks", "runner"),
+        *("scores", "suite", "suite_file", "task", "weights"),
+    },
+    "profile_verbs": {
+        *("atomic", "case", "device", "errors", "profiles", "record", "screen", "validate"),
     },
     "sheet": {"data", "pictures"},
     "data_verbs": {
@@ -125,7 +144,7 @@ TABLE = {
     "data_cli": {"data_verbs", "errors"},
     "cli": {
         *("data_cli", "device", "environment", "errors", "json_schema", "listing"),
-        *("report", "verbs"),
+        *("profile_verbs", "report", "selftest", "verbs"),
     },
 }
 FILES = {

@@ -4,10 +4,12 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import pandas as pd
+
 from bench.atomic import write_text
 from bench.case import expand
 from bench.errors import Faults, UserError
-from bench.frame import load
+from bench.frame import load, load_profiles
 from bench.lookup import pick
 from bench.record import APART, Resolved, read_resolved, results_folder
 from bench.report.formats import FORMATS, Table, markdown
@@ -70,21 +72,28 @@ def _find(target: Path, out: Path, settings: Sequence[str]) -> Iterable[tuple[Pa
 
 def _report(folder: Path, resolved: Resolved) -> Report | None:
     """Report on one suite's folder; None where it holds no record."""
-    frame = load(folder) if folder.is_dir() else None
-    if frame is None or frame.empty:
+    if not folder.is_dir():
+        return None
+    frame, profiles = load(folder), load_profiles(folder)
+    if frame.empty and profiles.empty:
         return None
     ids = [case.id for case in resolved.cases]
-    here = frame[frame["id"].isin(ids)]
-    here = here.sort_values("id", key=lambda column: column.map(ids.index), kind="stable")
+    here, profiled = _in_order(frame, ids), _in_order(profiles, ids)
     notes = []
     waiting = [case.name for case in resolved.cases if case.id not in set(here["id"])]
-    if waiting:
+    if waiting and len(here):
         notes.append(f"{len(waiting)} of {len(ids)} cases have no record: {', '.join(waiting)}.")
     others = frame.loc[~frame["id"].isin(ids), "id"].nunique()
     if others:
         notes.append(f"{others} other records lie in {folder}, of this suite as it was.")
-    tables = build_tables(resolved.suite, here) if len(here) else []
+    tables = build_tables(resolved.suite, here, profiled) if len(here) + len(profiled) else []
     return Report(folder, folder.name, tables, notes)
+
+
+def _in_order(frame: pd.DataFrame, ids: list[str]) -> pd.DataFrame:
+    """Choose the rows of some cases, in their order."""
+    here = frame[frame["id"].isin(ids)]
+    return here.sort_values("id", key=lambda column: column.map(ids.index), kind="stable")
 
 
 def write(reports: Iterable[Report], formats: Sequence[str], out: Path | None) -> list[Path]:

@@ -16,20 +16,26 @@ from bench.suite import Suite
 
 SUMMARY = ("miou", "pixel_accuracy", "num_params", "model_mb", "epoch_s")
 COMPLEXITY = ("epoch_s", "num_params", "model_mb", "checkpoint_mb", "gmacs", "images_per_s")
+PROFILE = (
+    *("num_params", "num_trainable", "num_unreached", "model_mb", "checkpoint_mb", "gmacs"),
+    *("latency_p50_ms", "latency_p95_ms", "inference_images_per_s"),
+)
 METRICS = ("dice", "f1", "miou", "pixel_accuracy", "sensitivity", "loss")
 MOST_CLASS_COLUMNS = 8
 MOST_OF_A_REASON = 100
 
 
-def build_tables(suite: Suite, frame: pd.DataFrame) -> list[Table]:
+def build_tables(suite: Suite, frame: pd.DataFrame, profiles: pd.DataFrame) -> list[Table]:
     """Make every table of every dataset and protocol that the records hold.
 
     Args:
         frame: rows of `bench.frame.load` in the order that tables are to have.
+        profiles: the same of `bench.frame.load_profiles`.
     """
     tables: list[Table] = []
-    several = frame["dataset"].nunique() > 1
-    for dataset, rows in frame.groupby("dataset", sort=False):
+    datasets = list(frame.groupby("dataset", sort=False)) if len(frame) else []
+    several = len(datasets) > 1
+    for dataset, rows in datasets:
         name = f"{suite.name}-{dataset}" if several else suite.name
         scored, failed = rows[rows["status"] == "ok"], rows[rows["status"] != "ok"]
         merged = over_seeds(scored) if len(scored) else scored
@@ -50,7 +56,8 @@ def build_tables(suite: Suite, frame: pd.DataFrame) -> list[Table]:
                 columns = table.columns
                 own = _plain_table(key, f"{name}-{key}", caption, columns, ordered, failed)
                 tables.append(replace(own, notes=[f"{_caption(protocol)}.", *own.notes]))
-    tables += _reported(suite, frame)
+    tables += _profiles(suite.name, profiles)
+    tables += _reported(suite, pd.concat([frame, profiles]) if len(profiles) else frame)
     return _with_own_names(tables)
 
 
@@ -267,6 +274,31 @@ def _ordered(rows: pd.DataFrame, order: str) -> pd.DataFrame:
     return rows.sort_values(order, ascending=COLUMNS[order].better != "higher", kind="stable")
 
 
+def _profiles(name: str, rows: pd.DataFrame) -> list[Table]:
+    """Lay counts and latencies of networks that need no training side by side."""
+    if not len(rows):
+        return []
+    headers = [Header("Model"), Header("Classes")]
+    headers += [Header(COLUMNS[column].title) for column in PROFILE]
+    headers += [Header("Timed at")]
+    body: list[list[Cell]] = [
+        [
+            str(row["label"]),
+            str(row["num_classes"]),
+            *(_figure(row, column, column) for column in PROFILE),
+            str(row["timed_size"]),
+        ]
+        for _, row in rows.iterrows()
+    ]
+    sizes = ", ".join(dict.fromkeys(rows["macs_size"]))
+    notes = [
+        f"Latency of one image, from uint8 to logits, on {machine}, {precision}."
+        for machine, precision in rows[["machine", "precision"]].drop_duplicates().to_numpy()
+    ]
+    caption = f"Complexity without training; MACs of one image of {sizes}"
+    return [Table("profile", f"{name}-profile", caption, headers, body, notes)]
+
+
 def _reported(suite: Suite, frame: pd.DataFrame) -> list[Table]:
     """Set published figures beside ours, where the suite has any."""
     if not suite.reported:
@@ -279,13 +311,13 @@ def _reported(suite: Suite, frame: pd.DataFrame) -> list[Table]:
             ours = ours[ours["split"] == item.split]
             ours = ours[ours["protocol"] == ours["protocol"].iloc[0]] if len(ours) else ours
         else:
-            ours = ours.drop_duplicates("folder")
+            ours = ours[ours[item.metric].notna()].drop_duplicates("folder")
         value = float(ours[item.metric].astype(float).mean()) if len(ours) else math.nan
         figures = (item.value, value, value - item.value)
         rows.append(
             [
                 ", ".join(dict.fromkeys(map(str, ours["label"]))) or item.case,
-                f"{item.split} {column.title}",
+                f"{item.split or ''} {column.title}".strip(),
                 *(Figure(figure * column.scale, column.digits) for figure in figures),
                 item.source,
                 item.not_comparable or "",
