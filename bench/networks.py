@@ -42,6 +42,8 @@ def build_network(spec: ModelSpec, num_classes: int, download: bool = False) -> 
     else:
         builder = pick("kind of model", kind, BUILDERS)(name)
     options = spec.options
+    if "pretrained" in options and ":" not in spec.arch:
+        raise UserError(f"{spec.arch}: pretrained is set by weights:.")
     if spec.encoder is not None:
         options["encoder"] = spec.encoder
     if spec.weights is not None and spec.weights.file is None and download:
@@ -160,12 +162,15 @@ def _torchvision(name: str) -> Builder:
             raise UserError(
                 f"torchvision/{name} has encoder weights 'imagenet', not {pretrained!r}."
             )
-        net = getattr(segmentation, name)(
-            weights=None,
-            weights_backbone="DEFAULT" if pretrained else None,
-            num_classes=num_classes,
-            **options,
-        )
+        try:
+            net = getattr(segmentation, name)(
+                weights=None,
+                weights_backbone="DEFAULT" if pretrained else None,
+                num_classes=num_classes,
+                **options,
+            )
+        except NotImplementedError as error:  # an auxiliary head where there can be none
+            raise UserError(f"torchvision/{name}: {error}.") from error
         return TorchvisionNet(net)
 
     return build

@@ -66,3 +66,14 @@ def test_all_void_is_zero_with_a_gradient() -> None:
 def test_class_weights_are_one_a_class() -> None:
     with pytest.raises(UserError, match=r"class_weights has 3 numbers; the dataset has 4 classes"):
         build_loss(CrossEntropy(class_weights=(1, 2, 3)), 4, CPU, 0.4)
+
+
+def test_auxiliary_heads_add_by_their_weight() -> None:
+    logits, target = pair()
+    aux, _ = pair(seed=1)
+    loss_fn = build_loss(CrossEntropy(), 4, CPU, 0.4)
+    heads = {"out": logits, "aux": aux}
+    ours = mean(loss_fn.total(heads, target), loss_fn.weight(target))
+    one, other = (F.cross_entropy(x, target, ignore_index=255) for x in (logits, aux))
+    assert ours.item() == pytest.approx((one + 0.4 * other).item(), rel=1e-6)
+    assert loss_fn.total({"out": logits}, target) == loss_fn.total(logits, target)

@@ -1,5 +1,7 @@
 """The loop against the same loop written by hand."""
 
+from collections.abc import Callable
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -39,7 +41,12 @@ def batches(num: int = 3) -> list[tuple]:
     return made
 
 
-def train(num_steps: int = 3, data: list | None = None, **changes: object) -> TrainState:
+def train(
+    num_steps: int = 3,
+    data: list | None = None,
+    build: Callable[[], nn.Module] = OnFloats,
+    **changes: object,
+) -> TrainState:
     recipe = Recipe.model_validate(
         {
             "epochs": 1,
@@ -49,7 +56,7 @@ def train(num_steps: int = 3, data: list | None = None, **changes: object) -> Tr
         }
         | changes
     )
-    model = OnFloats()
+    model = build()
     state = TrainState(
         model=model,
         optimizer=torch.optim.SGD(model.parameters(), 0.5, momentum=0.9),
@@ -127,3 +134,34 @@ def test_what_the_beat_raises_leaves_the_state_whole() -> None:
         train_epoch(state, batches(), recipe, loss_fn, CPU, "fp32", stop)
     assert state.step == 1
     assert state.seconds > 0
+
+
+class CoarseHeads(OnFloats):
+    """Gives logits of half the size, and an auxiliary head."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.aux = nn.Conv2d(3, 4, 1)
+        self.geometry = Geometry(2, 2, stride=2)
+
+    def forward(self, image: torch.Tensor) -> dict[str, torch.Tensor]:
+        x = F.avg_pool2d(image.float() / 255, 2)
+        return {"out": self.net(x), "aux": self.aux(x)}
+
+
+@pytest.mark.parametrize("accumulate", [1, 4])
+def test_coarse_logits_and_auxiliary_heads(accumulate: int) -> None:
+    torch.manual_seed(0)
+    state = train(build=CoarseHeads, accumulate=accumulate)
+    torch.manual_seed(0)
+    model = CoarseHeads()
+    optimizer = torch.optim.SGD(model.parameters(), 0.5, momentum=0.9)
+    schedule = torch.optim.lr_scheduler.PolynomialLR(optimizer, total_iters=3, power=0.9)
+    for images, targets, _ in batches():
+        heads, target = model(images), targets[:, 1::2, 1::2].long()
+        losses = [F.cross_entropy(head, target, ignore_index=255) for head in heads.values()]
+        optimizer.zero_grad()
+        (losses[0] + 0.4 * losses[1]).backward()
+        optimizer.step()
+        schedule.step()
+    assert_equal(state.model, model)
