@@ -33,7 +33,7 @@ def kaiming(net: nn.Module) -> None:
 
 
 def default(net: nn.Module) -> None:
-    """Draw weights and biases uniformly from +-sqrt(1 / fan in), as torch does."""
+    """Draw weights and biases uniformly from +-sqrt(1 / fan in), fan in as torch counts it."""
     for layer in _trainable(net):
         layer.reset_parameters()
 
