@@ -15,10 +15,11 @@ from bench.data import open_dataset
 from bench.data.images import TrainImages
 from bench.data.loader import train_loader
 from bench.data.loading import Loading
-from bench.device import autocast, pick_precision
+from bench.device import autocast, pick_precision, set_precision
 from bench.evaluate import predict
 from bench.evaluation import Evaluation
 from bench.models import build_model
+from bench.profiles import profile_case
 from bench.recipe import Recipe
 from bench.record import read_record
 from bench.suite import ModelSpec
@@ -26,6 +27,7 @@ from bench.suite_file import load
 from bench.task import Options
 from bench.validate import check
 from bench.weights import read_weights
+from custom_models import ARCHITECTURES
 
 pytestmark = [
     pytest.mark.gpu,
@@ -98,6 +100,43 @@ def test_logits_agree_with_the_cpu(arch: str) -> None:
         with autocast(CUDA, "bf16"):
             half = model(image.to(CUDA)).float().cpu()
     assert (half - expected).abs().mean() < 0.05 * expected.abs().mean() + 0.02
+
+
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_every_architecture_agrees_with_the_cpu(name: str) -> None:
+    torch.manual_seed(0)
+    model, _ = build_model(ModelSpec(arch=f"custom/{name}"), 5)
+    for parameter in model.parameters():  # scores that begin at zero would all agree
+        if not parameter.any():
+            torch.nn.init.normal_(parameter, std=0.01)
+    model.eval()
+    set_precision("fp32")
+    image = torch.randint(0, 256, (2, 3, 64, 96), dtype=torch.uint8)
+    with torch.no_grad():
+        expected = model(image)
+        found = model.to(CUDA)(image.to(CUDA)).cpu()
+    assert (found - expected).abs().max() < 2e-3 * expected.abs().max()
+
+
+def test_recomputed_activations_give_the_same_training(
+    write_suite: Callable[..., Path], tmp_path: Path
+) -> None:
+    file = write_suite()
+    folders = [
+        run(file, tmp_path / memory, "recipe.precision=fp32", f"recipe.memory={memory}")
+        for memory in ("keep", "checkpoint")
+    ]
+    kept, again = (read_weights(folder / "weights.safetensors") for folder in folders)
+    for key in kept:
+        torch.testing.assert_close(again[key], kept[key], rtol=0.1, atol=0.02)
+
+
+def test_a_profile_of_the_gpu(write_suite: Callable[..., Path]) -> None:
+    [case] = expand(load(write_suite()).suite)
+    profile = profile_case(case, CUDA)
+    assert profile.latency.size == (512, 512)
+    assert profile.environment["gpu"]
+    assert 0 < profile.latency.p50_ms < 1000
 
 
 def test_loading_is_measured(write_suite: Callable[..., Path], tmp_path: Path) -> None:
