@@ -144,7 +144,7 @@ class ModelSpec(Frozen):
         if info.context is None or encoder is None or ":" in arch:
             return encoder
         known = catalog.encoders() if arch.startswith("smp/") else catalog.timm_models()
-        plain = encoder.split(".")[0] if encoder.startswith("tu-") else encoder
+        plain = encoder.split(".")[0]  # without the tag of timm's weights
         if plain not in known:
             raise ValueError(unknown("encoder", plain, known))
         return encoder
@@ -177,6 +177,12 @@ class ModelSpec(Frozen):
         with file.open("rb") as stream:
             digest = hashlib.file_digest(stream, "sha256").hexdigest()
         return {"part": part, "source": source, "sha256": digest, "file": file}
+
+    @model_validator(mode="after")
+    def _init_has_something_to_do(self) -> "ModelSpec":
+        if self.init is not None and self.weights is not None and self.weights.part == "model":
+            raise ValueError("init: the weights fill the whole model; leave one of the two out.")
+        return self
 
     @property
     def options(self) -> dict[str, Any]:

@@ -203,6 +203,13 @@ def test_two_runs_of_one_suite(tmp_path: Path) -> None:
     assert "1 done before" in bench(*args).stdout
 
 
+def test_layers_are_printed_as_reports_are() -> None:
+    done = bench("list", "models", "--layers", "simplified_unet", "--format", "csv")
+    assert done.stdout.splitlines()[1] == "encoder.0,conv,3,64,3x3,1,1,1,ReLU"
+    done = bench("list", "models", "--layers", "unet", "--set", "bias=true")
+    assert "31,044,821 parameters" in done.stdout
+
+
 # ---- what a hurried person gives it --------------------------------------------------------
 
 
@@ -238,6 +245,14 @@ def test_bad_suites(write_suite: Callable[..., Path], tmp_path: Path, text: str,
         (["report", "nowhere"], "neither a suite (.yaml) nor a folder with results"),
         (["report", "--results", "nowhere"], "No results in nowhere"),
         (["evaluate", "tests"], "is not the folder of a case"),
+        (["profile", "gone.yaml"], "Cannot read gone.yaml"),
+        (["profile", "suites/complexity.yaml", "--device", "gpu"], "No device 'gpu'"),
+        (["selftest", "--device", "gpu"], "No device 'gpu'"),
+        (["list", "models", "--layers", "unett"], "Unknown model 'unett'"),
+        (["list", "models", "--layers", "unet", "--set", "x=1"], "custom/unet does not build"),
+        (["list", "models", "--layers", "unet", "--set", "x"], "--set takes option=value"),
+        (["list", "models", "--layers", "unet", "--format", "mdd"], "Did you mean 'md'"),
+        (["list", "datasets", "--layers", "unet"], "--layers goes with models"),
     ],
 )
 def test_bad_arguments(args: list[str], message: str) -> None:

@@ -1,3 +1,4 @@
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -89,12 +90,30 @@ exclude: [{model: c}]
         ("{arch: custom/enet}", "{arch: custom/enet, weights: no.pth}", "No weight file 'no.pth'"),
         ("{arch: custom/enet}", "{arch: custom/enet, weights: 5}", "Give null, a name, a file"),
         ("{arch: custom/enet}", "null", "models.enet"),
+        ("custom/enet}", "timm/resnet5}", "Did you mean 'timm/resnet50'"),
+        ("custom/enet}", "torchvision/deeplab_resnet50}", "Did you mean"),
+        ("custom/enet}", "custom/resnet_fcn, encoder: resnt50}", "Did you mean 'resnet50'"),
+        (
+            "custom/enet}",
+            "custom/enet, init: xaver}",
+            "Unknown init 'xaver'. Did you mean 'xavier'",
+        ),
+        ("custom/enet}", "custom/enet, init: xavier, weights: w.pth}", "fill the whole model"),
+        ("recipe:", "recipe:\n  memory: checkpoints", "Did you mean 'checkpoint'"),
+        (
+            "recipe:",
+            "reported: [{case: x, metric: miou, value: 0.5, source: y}]\nrecipe:",
+            "give it",
+        ),
         ("enet: {arch: custom/enet}", "'a/b': {arch: custom/enet}", "pattern"),
         ("name: tiny", "nam: tiny", "The key 'name' is required"),
         ("adam, lr: 1e-3", "adam, lr: .nan", "finite number"),
     ],
 )
-def test_faults(write_suite: Callable[..., Path], old: str, new: str, message: str) -> None:
+def test_faults(
+    write_suite: Callable[..., Path], tmp_path: Path, old: str, new: str, message: str
+) -> None:
+    (tmp_path / "w.pth").write_bytes(b"")
     assert any(message in fault for fault in faults(write_suite(replace={old: new})))
 
 
@@ -161,7 +180,7 @@ def test_weights_are_found_and_hashed(
 @pytest.mark.parametrize("file", SUITES, ids=lambda f: f.stem)
 def test_shipped_suites_say_what_to_expect(file: Path) -> None:
     head = file.read_text().split("name:")[0]
-    assert f"python -m bench run suites/{file.name}" in head
+    assert re.search(rf"python -m bench (run|profile) suites/{re.escape(file.name)}", head)
     assert "Expected time:" in head
     assert "Expected result:" in head
 

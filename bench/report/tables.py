@@ -102,7 +102,10 @@ def _summary(
 ) -> Table:
     first = rows.iloc[0]
     floor: list[Cell] = [f"(always {first['most_frequent']})"]
-    floor += [_figure(first, f"floor/{c}", c) if c in SCORES else EMPTY for c in SUMMARY]
+    floor += [
+        replace(_figure(first, f"floor/{c}", c), spread=math.nan) if c in SCORES else EMPTY
+        for c in SUMMARY
+    ]  # of the data alone: the same for every seed
     caption = _caption(protocol)
     table = _plain_table("summary", f"{name}-summary", caption, SUMMARY, rows, failed)
     return replace(table, rows=[*table.rows, floor])
