@@ -150,7 +150,9 @@ def list_names(
     settings: Annotated[
         list[str] | None, typer.Option("--set", help="with --layers: option=value, repeatable")
     ] = None,
-    form: Annotated[str, typer.Option("--format", help="with --layers: md, latex or csv")] = "md",
+    form: Annotated[
+        str | None, typer.Option("--format", help="with --layers: md, latex or csv")
+    ] = None,
 ) -> None:
     """List the models, datasets, encoders or suites there are; with --layers, a model's layers."""
     if layers is not None:
@@ -158,8 +160,10 @@ def list_names(
 
         if kind != "models":
             raise UserError(f"--layers goes with models: bench list models --layers {layers}.")
-        typer.echo(layer_text(layers, settings or [], form))
+        typer.echo(layer_text(layers, settings or [], form or "md"))
         return
+    if settings or form:
+        raise UserError("--set and --format go with --layers NAME.")
     from bench.listing import listed
 
     for line in listed(kind, matching):

@@ -43,9 +43,19 @@ class Geometry:
         below, right = self.padded(height) - height, self.padded(width) - width
         return F.pad(image, (0, right, 0, below)) if below or right else image
 
-    def cut(self, logits: Tensor, height: int, width: int) -> Tensor:
-        """Cut logits (N, K, ...) to those of an image of height x width."""
-        return logits[..., : -(-height // self.stride), : -(-width // self.stride)]
+    def cut(self, logits: Tensor, height: int, width: int, coarse: bool = False) -> Tensor:
+        """Cut logits (N, K, ...) to those of an image of height x width.
+
+        Args:
+            coarse: leave those of a stride as coarse as they are, as `reduced` leaves targets;
+                otherwise they are upsampled bilinearly to a logit a pixel.
+        """
+        if self.stride > 1 and not coarse:
+            logits = F.interpolate(
+                logits, scale_factor=float(self.stride), mode="bilinear", align_corners=False
+            )
+        cell = self.stride if coarse else 1
+        return logits[..., : -(-height // cell), : -(-width // cell)]
 
     def reduced(self, target: Tensor) -> Tensor:
         """Take of targets (N, H, W) the pixel in the middle of each cell of coarser logits."""

@@ -80,7 +80,7 @@ def layer_text(arch: str, settings: Iterable[str], form: str) -> str:
         options[name] = yaml_file.parse_value(text)
     from bench.layers import layer_tables  # imports torch
 
-    full = f"custom/{arch}" if arch in ARCHITECTURES else arch
+    full = arch if "/" in arch or ":" in arch else f"custom/{arch}"
     return "\n".join(render(table) for table in layer_tables(full, options))
 
 

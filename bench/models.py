@@ -1,5 +1,6 @@
 """Models: networks with their weights, behind normalisation and padding."""
 
+import copy
 import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -53,13 +54,19 @@ class Segmenter(nn.Module):
         self.register_buffer("std", 255 * torch.tensor(std).view(shape), persistent=False)
 
     def forward(self, image: Tensor) -> Tensor | Heads:
-        """Map uint8 images (N, 3, H, W) to what the network gives, cut to the images' size."""
+        """Map uint8 images (N, 3, H, W) to logits (N, K, H, W).
+
+        In training they come as coarse as the network gives them, and from all its heads.
+        """
         height, width = image.shape[-2:]
         x = (image.float() - cast("Tensor", self.mean)) / cast("Tensor", self.std)
         output: Tensor | Heads = self.net(self.geometry.fit(x))
         if isinstance(output, Tensor):
-            return self.geometry.cut(output, height, width)
-        return {name: self.geometry.cut(head, height, width) for name, head in output.items()}
+            return self.geometry.cut(output, height, width, coarse=self.training)
+        return {
+            name: self.geometry.cut(head, height, width, coarse=self.training)
+            for name, head in output.items()
+        }
 
 
 def build_model(spec: ModelSpec, num_classes: int) -> tuple[Segmenter, dict[str, Any]]:
@@ -100,12 +107,12 @@ def _initialise(net: nn.Module, spec: ModelSpec) -> None:
     """Draw the weights anew in the way that was asked for, but not those that were downloaded."""
     assert spec.init is not None
     initialise = INITS[spec.init]
-    if spec.weights is None or spec.weights.file is not None:
+    if spec.weights is None or spec.weights.file is not None or not hasattr(net, "encoder"):
         return initialise(net)
-    encoder = getattr(net, "encoder", None)
-    for part in net.children():
-        if part is not encoder:
-            initialise(part)
+    assert isinstance(net.encoder, nn.Module)
+    downloaded = copy.deepcopy(net.encoder.state_dict())
+    initialise(net)
+    net.encoder.load_state_dict(downloaded)
 
 
 def normalization(spec: ModelSpec) -> Normalize | None:
@@ -166,6 +173,19 @@ def _probe(net: nn.Module, spec: ModelSpec, num_classes: int, device: torch.devi
         f"{spec.arch} runs at no size that was tried, up to multiples of {MULTIPLES[-1]}: "
         f"{problem(height, width)}"
     )
+
+
+def check_heads(output: object, shape: tuple[int, ...]) -> None:
+    """Refuse what is neither logits of a shape (N, K, H, W) nor heads of such, one of them "out".
+
+    Raises:
+        UserError: saying what a network gave instead.
+    """
+    heads = output if isinstance(output, Mapping) else {"out": output}
+    if "out" not in heads:
+        raise UserError(f'In training it gives {", ".join(map(str, heads))}, but no "out".')
+    for head in heads.values():
+        check_logits(head, shape)
 
 
 def check_logits(logits: object, shape: tuple[int, ...]) -> None:

@@ -3,18 +3,20 @@
 import importlib
 import inspect
 from collections.abc import Callable, Mapping
-from typing import Any, cast
+from typing import Any, cast, get_args, get_type_hints
 
 import segmentation_models_pytorch as smp
 import torch.nn.functional as F
 import torchvision.models.segmentation as segmentation
 from huggingface_hub.errors import HfHubHTTPError
+from pydantic import ValidationError, validate_call
 from torch import Tensor, nn
 from torchvision.models.segmentation.fcn import FCNHead
 
 from bench.errors import UserError
 from bench.lookup import pick, resolve, unknown
 from bench.suite import ModelSpec
+from custom_models import ARCHITECTURES
 from custom_models.encoder import timm_encoder
 
 BUILD_ERRORS = (TypeError, ValueError, LookupError, AssertionError, AttributeError, RuntimeError)
@@ -46,14 +48,17 @@ def build_network(spec: ModelSpec, num_classes: int, download: bool = False) -> 
         raise UserError(f"{spec.arch}: pretrained is set by weights:.")
     if spec.encoder is not None:
         options["encoder"] = spec.encoder
-    if spec.weights is not None and spec.weights.file is None and download:
-        options["pretrained"] = spec.weights.source
+    named = spec.weights.source if spec.weights and spec.weights.file is None else None
+    if named is not None:
+        _check_named_weights(spec.arch, named)
+        if download:
+            options["pretrained"] = named
     try:
         net = builder(num_classes, **options)
     except (OSError, HfHubHTTPError) as error:
-        if "pretrained" not in options:
+        if named is None:
             raise
-        raise _no_download(options["pretrained"], spec.arch, error) from error
+        raise _no_download(named, spec.arch, error) from error
     except BUILD_ERRORS as error:
         if needs_values(error):
             raise
@@ -61,6 +66,29 @@ def build_network(spec: ModelSpec, num_classes: int, download: bool = False) -> 
     if not isinstance(net, nn.Module):
         raise UserError(f"{spec.arch} gave {type(net).__name__}, not an nn.Module.")
     return net
+
+
+def _check_named_weights(arch: str, name: str) -> None:
+    """Refuse names of weights that are known not to be, before anything is downloaded."""
+    kind, _, network = arch.partition("/")
+    if kind == "torchvision":
+        known: tuple[str, ...] | None = ("imagenet",)
+    elif kind == "custom":
+        known = _named_weights(_module(network).build)
+    else:
+        return  # the libraries know, and a user's own network
+    if known == ():
+        raise UserError(f"{arch} has no weights by name, such as {name!r}; give a file or null.")
+    if known is not None and name not in known:
+        raise UserError(f"{arch}: {unknown('weights', name, known)}")
+
+
+def _named_weights(build: Builder) -> tuple[str, ...] | None:
+    """Read from a builder's annotations which names `pretrained` takes; None for any."""
+    choices = get_args(get_type_hints(build).get("pretrained"))
+    if str in choices:
+        return None
+    return tuple(name for choice in choices for name in get_args(choice))
 
 
 def _smp(name: str) -> Builder:
@@ -155,13 +183,11 @@ class TorchvisionNet(nn.Module):
 
 def _torchvision(name: str) -> Builder:
     def build(num_classes: int, pretrained: str | None = None, **options: Any) -> nn.Module:
-        for option in options:
+        for option, value in options.items():
             if option != "aux_loss":
                 raise UserError(f"torchvision/{name}: {unknown('option', option, ['aux_loss'])}")
-        if pretrained not in (None, "imagenet"):
-            raise UserError(
-                f"torchvision/{name} has encoder weights 'imagenet', not {pretrained!r}."
-            )
+            if not isinstance(value, bool):
+                raise UserError(f"torchvision/{name}: aux_loss is true or false, not {value!r}.")
         try:
             net = getattr(segmentation, name)(
                 weights=None,
@@ -177,8 +203,27 @@ def _torchvision(name: str) -> Builder:
 
 
 def _custom(name: str) -> Builder:
-    module = importlib.import_module(f"custom_models.{name}")
-    return cast("Builder", module.build)
+    known = ARCHITECTURES[name].options
+    # Strict: YAML's `no` is text, and true as such.
+    strict = validate_call(config={"strict": True})(_module(name).build)
+
+    def build(num_classes: int, **options: Any) -> nn.Module:
+        for option in options:
+            if option not in known:
+                shown = [key for key in known if key != "pretrained"]
+                raise UserError(f"custom/{name}: {unknown('option', option, shown)}")
+        try:
+            net: nn.Module = strict(num_classes, **options)
+        except ValidationError as error:
+            faults = [f"{e['loc'][0]}: {e['msg']}, not {e['input']!r}" for e in error.errors()]
+            raise UserError(f"custom/{name}: {'; '.join(faults)}.") from error
+        return net
+
+    return build
+
+
+def _module(name: str) -> Any:
+    return importlib.import_module(f"custom_models.{name}")
 
 
 BUILDERS: dict[str, Callable[[str], Builder]] = {

@@ -7,6 +7,7 @@ from bench.atomic import write_json, write_text
 from bench.case import Case, expand, matching
 from bench.device import pick_device
 from bench.errors import Exit, Fault, Faults, UserError
+from bench.networks import RUN_ERRORS, first_line
 from bench.profiles import profile_case
 from bench.record import CaseFolder, Resolved, results_folder, write_resolved
 from bench.screen import Screen
@@ -43,8 +44,8 @@ def profile_suite(
     for number, case in enumerate(chosen, 1):
         try:
             profile = profile_case(case, device)
-        except UserError as error:
-            faults.append(Fault(("models", case.model_name), str(error)))
+        except (UserError, *RUN_ERRORS) as error:  # memory may end, too
+            faults.append(Fault(("models", case.model_name), first_line(error)))
             screen.say(f"[{number}/{len(chosen)}] {case.label}: failed")
             continue
         kept = CaseFolder(folder / case.folder)

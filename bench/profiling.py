@@ -13,7 +13,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from bench.errors import UserError
 from bench.geometry import Geometry
-from bench.models import check_logits, without_values
+from bench.models import check_heads, check_logits, without_values
 from bench.networks import RUN_ERRORS, first_line, needs_values
 from bench.schema import Size
 from bench.suite import ModelSpec
@@ -48,7 +48,7 @@ def complexity(
             a 1x1 map of one image, say), or does not run at all.
     """
     padded = geometry.padded(size[0]), geometry.padded(size[1])
-    given = map(geometry.given, padded)
+    given = geometry.given(padded[0]), geometry.given(padded[1])
 
     def count(net: nn.Module, device: torch.device) -> Complexity:
         params = list(net.parameters())
@@ -64,8 +64,9 @@ def complexity(
             ) from error
         net.train()
         try:
-            backward(net, (micro_batch, 3, *padded), device)
-        except RUN_ERRORS as error:
+            output = backward(net, (micro_batch, 3, *padded), device)
+            check_heads(output, (micro_batch, num_classes, *given))
+        except (UserError, *RUN_ERRORS) as error:
             if needs_values(error):
                 raise
             raise UserError(
@@ -92,11 +93,16 @@ def forward_gmacs(net: nn.Module, size: Size, device: torch.device) -> tuple[flo
     return flops.get_total_flops() / 2e9, output
 
 
-def backward(net: nn.Module, shape: tuple[int, ...], device: torch.device) -> None:
-    """Give every parameter that the logits of any head depend on a gradient."""
-    output: Tensor | Mapping[str, Tensor] = net(torch.zeros(shape, device=device))
-    heads = [output] if isinstance(output, Tensor) else list(output.values())
+def backward(net: nn.Module, shape: tuple[int, ...], device: torch.device) -> object:
+    """Give every parameter that the logits of any head depend on a gradient.
+
+    Returns:
+        What the network gives.
+    """
+    output = net(torch.zeros(shape, device=device))
+    heads = output.values() if isinstance(output, Mapping) else [output]
     torch.stack([head.sum() for head in heads]).sum().backward()
+    return output
 
 
 def state_bytes(state: Mapping[Any, Any]) -> int:

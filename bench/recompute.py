@@ -27,14 +27,20 @@ def recompute_activations(net: nn.Module) -> int:
     outermost nn.Sequentials as such.
 
     Returns:
-        The number of blocks, 0 where there is nothing to gain.
+        The number of blocks.
 
     Raises:
-        UserError: only in a forward pass, by a block that could not be run again alike.
+        UserError: for a network that has none; in a forward pass, by a block that could not be run
+            again alike.
     """
     blocks = _unique(block for child in net.children() for block in _blocks(child))
     if not blocks:
         blocks = _unique(block for child in net.children() for block in _sequentials(child))
+    if not blocks:
+        raise UserError(
+            "memory: checkpoint finds no block in this network that could be run again; leave "
+            "`memory` out of the recipe."
+        )
     kinds = {type(block): _recomputed(type(block)) for block in blocks}
     for block in blocks:
         # Not a forward on the instance: that would be a cycle, which keeps a finished case's

@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 import torch
+from torch import nn
 
 from bench.case import Case
 from bench.class_weights import ClassCounts
@@ -16,12 +17,14 @@ from bench.data.images import EvalImages, Item, TrainImages, limited
 from bench.data.transforms import build_transform
 from bench.device import autocast, pick_device, pick_precision
 from bench.errors import Fault, UserError
+from bench.geometry import Geometry
 from bench.lookup import unknown
 from bench.losses import PixelLoss, build_loss, mean, numbered
 from bench.models import build_model, find_geometry, without_values
 from bench.networks import first_line
 from bench.profiling import Complexity, complexity
 from bench.recipe import Recipe
+from bench.recompute import recompute_activations
 from bench.schema import Size, sized
 from bench.scoring import open_case_dataset
 from bench.suite import Suite
@@ -175,9 +178,19 @@ def _item(images: TrainImages | EvalImages, index: int) -> Item:
 
 def _check_network(case: Case, size: tuple[int, int]) -> Complexity:
     num_classes = case.dataset.labels.num_classes
-    geometry = without_values(
-        case.model, num_classes, lambda net, _: find_geometry(net, case.model, num_classes)
-    )
+
+    def look(net: nn.Module, _: torch.device) -> tuple[Geometry, bool]:
+        encoder = getattr(net, "encoder", None)
+        weights = list(encoder.parameters()) if isinstance(encoder, nn.Module) else []
+        frozen = bool(weights) and not any(p.requires_grad for p in weights)
+        return find_geometry(net, case.model, num_classes), frozen
+
+    geometry, frozen = without_values(case.model, num_classes, look)
+    if frozen and case.model.weights is None and case.parent is None:
+        raise UserError(
+            f"{case.model.arch}: its encoder is frozen and would stay at random; give weights:, or "
+            "freeze_encoder: false."
+        )
     return complexity(case.model, num_classes, size, geometry, case.recipe.micro_batch)
 
 
@@ -213,6 +226,8 @@ def _one_step(suite: Suite, case: Case, roots: Mapping[str, Path], device: torch
     image = torch.stack([item[0] for item in items]).to(device)
     num_classes = case.dataset.labels.num_classes
     model, _ = build_model(case.model, num_classes)
+    if case.recipe.memory == "checkpoint":
+        recompute_activations(model.net)
     target = model.geometry.reduced(torch.stack([item[1] for item in items])).to(device).long()
     loss_fn = _uncounted_loss(case.recipe, num_classes, device)
     with autocast(device, pick_precision(case.recipe.precision, device)):

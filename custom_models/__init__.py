@@ -117,7 +117,9 @@ ARCHITECTURES: dict[str, Architecture] = {
             2024,
             slips=(
                 "fcn-resnet50-voc2007, table 2: four transposed convolutions lead from stride 32 "
-                "to 2; a bilinear upsampling by 2, which it leaves out, leads to the image.",
+                "to 2; a bilinear upsampling by 2, which it leaves out, leads to the image. The "
+                "text has BatchNorm after each convolution, the table and this network only after "
+                "the last two.",
                 "darrennet-voc2007, table 5 (ResNet-34) lists deconv1 twice, 512 to 256; the "
                 "first is 512 to 512. Its last row is a 1x1 convolution of stride 1 that gives "
                 "logits (there 3x3, stride 2, softmax).",

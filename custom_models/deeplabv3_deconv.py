@@ -3,13 +3,13 @@ Papandreou, Schroff and Adam 2017, arXiv 1706.05587) with ResNet-101 under four 
 convolutions.
 """
 
-from itertools import pairwise
-from typing import Any
+from typing import Any, Literal
 
 from torch import Tensor, nn
 from torchvision.models.segmentation import DeepLabV3_ResNet101_Weights, deeplabv3_resnet101
 from torchvision.models.segmentation.deeplabv3 import DeepLabHead
 
+from custom_models.fcn import deconvolutions
 from custom_models.initialisation import xavier
 
 WIDTHS = (512, 256, 128, 64, 32)
@@ -31,30 +31,26 @@ class DeepLabV3Deconv(nn.Module):
         num_classes: K.
         freeze_encoder: whether the encoder stays as it is; the auxiliary head always does.
         pretrained: "coco" for torchvision's weights, which are downloaded.
-
-    Raises:
-        ValueError: for other names of weights.
     """
 
     input_multiple = 1
 
     def __init__(
-        self, num_classes: int, freeze_encoder: bool = True, pretrained: str | None = None
+        self,
+        num_classes: int,
+        freeze_encoder: bool = True,
+        pretrained: Literal["coco"] | None = None,
     ) -> None:
         super().__init__()
-        if pretrained not in (None, "coco"):
-            raise ValueError(f"DeepLabv3 has weights 'coco', not {pretrained!r}")
         weights = DeepLabV3_ResNet101_Weights.DEFAULT if pretrained else None
         self.net: Any = deeplabv3_resnet101(
             weights=weights, weights_backbone=None, num_classes=NUM_COCO, aux_loss=True
         )
-        layers: list[nn.Module] = [DeepLabHead(2048, WIDTHS[0])]
-        for in_channels, out_channels in pairwise(WIDTHS):
-            deconv = nn.ConvTranspose2d(
-                in_channels, out_channels, 3, stride=2, padding=1, output_padding=1
-            )
-            layers += [deconv, nn.ReLU(inplace=True), nn.BatchNorm2d(out_channels)]
-        self.net.classifier = nn.Sequential(*layers, nn.Conv2d(WIDTHS[-1], num_classes, 1))
+        self.net.classifier = nn.Sequential(
+            DeepLabHead(2048, WIDTHS[0]),
+            *deconvolutions(WIDTHS),
+            nn.Conv2d(WIDTHS[-1], num_classes, 1),
+        )
         xavier(self.net.classifier)
         self.frozen = freeze_encoder
         self.encoder.requires_grad_(not freeze_encoder)
@@ -81,7 +77,7 @@ class DeepLabV3Deconv(nn.Module):
 
 
 def build(
-    num_classes: int, freeze_encoder: bool = True, pretrained: str | None = None
+    num_classes: int, freeze_encoder: bool = True, pretrained: Literal["coco"] | None = None
 ) -> nn.Module:
     """Build DeepLabv3 under transposed convolutions."""
     return DeepLabV3Deconv(num_classes, freeze_encoder, pretrained)

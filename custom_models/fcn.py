@@ -1,5 +1,6 @@
 """FCN baseline: five strided convolutions, five transposed ones, a 1x1 classifier."""
 
+from collections.abc import Sequence
 from itertools import pairwise
 
 from torch import Tensor, nn
@@ -32,21 +33,26 @@ class FCN(nn.Module):
         for in_channels, out_channels in pairwise((3, *WIDTHS)):
             conv = nn.Conv2d(in_channels, out_channels, 3, stride=2, padding=1)
             down += [conv, nn.ReLU(inplace=True), nn.BatchNorm2d(out_channels)]
-        up: list[nn.Module] = []
-        decoder = (*WIDTHS[::-1][:-1], num_classes if direct_head else WIDTHS[0])
-        for in_channels, out_channels in pairwise((WIDTHS[-1], *decoder)):
-            deconv = nn.ConvTranspose2d(
-                in_channels, out_channels, 3, stride=2, padding=1, output_padding=1
-            )
-            up += [deconv, nn.ReLU(inplace=True), nn.BatchNorm2d(out_channels)]
-        up += [nn.Conv2d(decoder[-1], num_classes, 1)]
+        last = num_classes if direct_head else WIDTHS[0]
+        up = deconvolutions((WIDTHS[-1], *WIDTHS[:0:-1], last))
         self.encoder = nn.Sequential(*down)
-        self.decoder = nn.Sequential(*up)
+        self.decoder = nn.Sequential(*up, nn.Conv2d(last, num_classes, 1))
 
     def forward(self, image: Tensor) -> Tensor:
         """Map (N, 3, H, W) to logits (N, K, H, W)."""
         logits: Tensor = self.decoder(self.encoder(image))
         return logits
+
+
+def deconvolutions(widths: Sequence[int]) -> list[nn.Module]:
+    """Return transposed convolutions that double the size, each with ReLU and BatchNorm."""
+    layers: list[nn.Module] = []
+    for in_channels, out_channels in pairwise(widths):
+        deconv = nn.ConvTranspose2d(
+            in_channels, out_channels, 3, stride=2, padding=1, output_padding=1
+        )
+        layers += [deconv, nn.ReLU(inplace=True), nn.BatchNorm2d(out_channels)]
+    return layers
 
 
 def build(num_classes: int, direct_head: bool = False) -> nn.Module:

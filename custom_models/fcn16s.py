@@ -1,5 +1,7 @@
 """FCN-16s (Long, Shelhamer and Darrell 2015, arXiv 1411.4038)."""
 
+from typing import Literal
+
 from torch import Tensor, nn
 
 from custom_models.fcn32s import VGG16, begin, crop, score, upsampling
@@ -34,7 +36,9 @@ class FCN16s(nn.Module):
         return crop(self.upscore16(x), 27, image)
 
 
-def build(num_classes: int, learned: bool = False, pretrained: str | None = None) -> nn.Module:
+def build(
+    num_classes: int, learned: bool = False, pretrained: Literal["imagenet"] | None = None
+) -> nn.Module:
     """Build FCN-16s; `pretrained="imagenet"` downloads the weights of VGG-16."""
     net = FCN16s(num_classes, learned)
     begin(net.encoder, pretrained)

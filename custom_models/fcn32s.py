@@ -1,6 +1,8 @@
 """FCN-32s (Long, Shelhamer and Darrell 2015, arXiv 1411.4038), and what its finer kin share."""
 
+import math
 from collections.abc import Mapping
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -59,7 +61,8 @@ class VGG16(nn.Module):
         for key, value in state.items():
             layer, _, kind = key.rpartition(".")
             name = f"{layers.get(layer, layer)}.{kind}"
-            adapted[name] = value.reshape(shapes[name]) if name in shapes else value
+            shape = shapes.get(name, value.shape)
+            adapted[name] = value.reshape(shape) if value.numel() == math.prod(shape) else value
         return adapted
 
 
@@ -89,20 +92,14 @@ def crop(x: Tensor, offset: int, like: Tensor) -> Tensor:
     return x[..., offset : offset + height, offset : offset + width]
 
 
-def begin(encoder: VGG16, pretrained: str | None) -> None:
-    """Give the encoder ImageNet weights that torchvision downloads, else He's random ones.
-
-    Raises:
-        ValueError: for other names of weights.
-    """
+def begin(encoder: VGG16, pretrained: Literal["imagenet"] | None) -> None:
+    """Give the encoder ImageNet weights that torchvision downloads, else He's random ones."""
     if pretrained is None:
         kaiming(encoder)
-    elif pretrained == "imagenet":
+    else:
         weights = VGG16_Weights.IMAGENET1K_V1.get_state_dict(progress=False, check_hash=True)
         state = encoder.adapted(weights)
         encoder.load_state_dict({key: state[key] for key in encoder.state_dict()})
-    else:
-        raise ValueError(f"VGG-16 has weights 'imagenet', not {pretrained!r}")
 
 
 class FCN32s(nn.Module):
@@ -134,7 +131,9 @@ class FCN32s(nn.Module):
         return crop(self.upscore32(self.score_fc7(fc7)), 19, image)
 
 
-def build(num_classes: int, learned: bool = False, pretrained: str | None = None) -> nn.Module:
+def build(
+    num_classes: int, learned: bool = False, pretrained: Literal["imagenet"] | None = None
+) -> nn.Module:
     """Build FCN-32s; `pretrained="imagenet"` downloads the weights of VGG-16."""
     net = FCN32s(num_classes, learned)
     begin(net.encoder, pretrained)

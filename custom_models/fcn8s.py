@@ -1,5 +1,7 @@
 """FCN-8s (Long, Shelhamer and Darrell 2015, arXiv 1411.4038)."""
 
+from typing import Literal
+
 from torch import Tensor, nn
 
 from custom_models.fcn32s import VGG16, begin, crop, score, upsampling
@@ -50,7 +52,7 @@ def build(
     num_classes: int,
     at_once: bool = False,
     learned: bool = False,
-    pretrained: str | None = None,
+    pretrained: Literal["imagenet"] | None = None,
 ) -> nn.Module:
     """Build FCN-8s; `pretrained="imagenet"` downloads the weights of VGG-16."""
     net = FCN8s(num_classes, at_once, learned)

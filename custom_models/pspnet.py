@@ -1,5 +1,6 @@
 """PSPNet (Zhao, Shi, Qi, Wang and Jia 2017, arXiv 1612.01105) with ResNet-50."""
 
+import timm
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -64,6 +65,9 @@ class PSPNet(nn.Module):
             convolution (and weights that are easier to come by).
         aux_channels: of the auxiliary head; None for no such head.
         pretrained: "imagenet", or a tag of timm's weights; they are downloaded.
+
+    Raises:
+        ValueError: for another encoder.
     """
 
     input_multiple = 1
@@ -76,9 +80,13 @@ class PSPNet(nn.Module):
         pretrained: str | None = None,
     ) -> None:
         super().__init__()
+        if not timm.models.is_model_in_modules(encoder, ("resnet",)):
+            raise ValueError(f"{encoder} is no ResNet of timm")
         self.encoder = timm_encoder(encoder, pretrained, out_indices=(3, 4), output_stride=8)
         for stage, dilation in (("layer3", 2), ("layer4", 4)):
             for block in self.encoder[stage]:  # timm dilates a stage's first block by less
+                if not hasattr(block, "conv3"):
+                    raise ValueError(f"{encoder} has no bottlenecks; resnet50 has")
                 block.conv2.dilation = block.conv2.padding = (dilation, dilation)
         third, fourth = self.encoder.feature_info.channels()
         self.pyramid = PyramidPooling(fourth)

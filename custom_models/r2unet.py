@@ -1,5 +1,6 @@
 """R2U-Net (Alom, Hasan, Yakopcic, Taha and Asari 2018, arXiv 1802.06955)."""
 
+from collections.abc import Callable
 from itertools import pairwise
 
 import torch
@@ -33,12 +34,21 @@ class RRCNNBlock(nn.Module):
     """A 1x1 convolution to C channels, and two recurrent units added to what it gives.
 
     No activation follows the addition.
+
+    Args:
+        unit: makes a recurrent unit of some channels and t.
     """
 
-    def __init__(self, in_channels: int, out_channels: int, t: int) -> None:
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        t: int,
+        unit: Callable[[int, int], nn.Module] = RecurrentUnit,
+    ) -> None:
         super().__init__()
         self.project = nn.Conv2d(in_channels, out_channels, 1)
-        self.units = nn.Sequential(RecurrentUnit(out_channels, t), RecurrentUnit(out_channels, t))
+        self.units = nn.Sequential(unit(out_channels, t), unit(out_channels, t))
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (N, C, H, W) to (N, C', H, W)."""

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from custom_models.encoder import timm_encoder
+from custom_models.fcn import deconvolutions
 from custom_models.initialisation import xavier
 
 BASELINE = (512, 256, 128, 64, 32)  # widths of the FCN baseline's decoder
@@ -52,8 +53,11 @@ class ResNetFCN(nn.Module):
         [channels], [stride] = features.channels(), features.reduction()
         if stride != 32:
             raise ValueError(f"{encoder} ends at stride {stride}; this decoder is for stride 32")
-        self.decoder = _reducing(channels) if channels > BASELINE[0] else _baseline(channels)
-        width = REDUCED[-1] if channels > BASELINE[0] else BASELINE[-1]
+        if channels > BASELINE[0]:
+            layers, width = _reducing(channels), REDUCED[-1]
+        else:
+            layers, width = deconvolutions((channels, *BASELINE)), BASELINE[-1]
+        self.decoder = nn.Sequential(*layers)
         self.head = nn.Conv2d(width, num_classes, 1)
         xavier(self.decoder)
         xavier(self.head)
@@ -76,26 +80,15 @@ class ResNetFCN(nn.Module):
         return F.interpolate(logits, scale_factor=2.0, mode="bilinear", align_corners=False)
 
 
-def _reducing(channels: int) -> nn.Sequential:
+def _reducing(channels: int) -> list[nn.Module]:
+    """Return 1x1 convolutions to 512 channels, then transposed ones."""
     layers: list[nn.Module] = []
     for in_channels, out_channels in pairwise((channels, 1024, 512)):
         layers += [nn.Conv2d(in_channels, out_channels, 1), nn.ReLU(inplace=True)]
     for number, (in_channels, out_channels) in enumerate(pairwise((512, *REDUCED))):
-        layers += [_double(in_channels, out_channels), nn.ReLU(inplace=True)]
-        layers += [nn.BatchNorm2d(out_channels)] if number >= 2 else []
-    return nn.Sequential(*layers)
-
-
-def _baseline(channels: int) -> nn.Sequential:
-    layers: list[nn.Module] = []
-    for in_channels, out_channels in pairwise((channels, *BASELINE)):
-        layers += [_double(in_channels, out_channels), nn.ReLU(inplace=True)]
-        layers += [nn.BatchNorm2d(out_channels)]
-    return nn.Sequential(*layers)
-
-
-def _double(in_channels: int, out_channels: int) -> nn.ConvTranspose2d:
-    return nn.ConvTranspose2d(in_channels, out_channels, 3, stride=2, padding=1, output_padding=1)
+        deconv, relu, norm = deconvolutions((in_channels, out_channels))
+        layers += [deconv, relu, norm] if number >= 2 else [deconv, relu]
+    return layers
 
 
 def build(

@@ -7,7 +7,9 @@ from itertools import pairwise
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from custom_models.fcn import deconvolutions
 from custom_models.initialisation import xavier
+from custom_models.r2unet import RRCNNBlock
 
 WIDTHS = (32, 64, 128, 256, 512, 1024)
 
@@ -33,21 +35,6 @@ class RecurrentUnit(nn.Module):
         return x
 
 
-class RRCNNBlock(nn.Module):
-    """A 1x1 convolution to C channels, and two recurrent units added to what it gives."""
-
-    def __init__(self, in_channels: int, out_channels: int, t: int) -> None:
-        super().__init__()
-        self.project = nn.Conv2d(in_channels, out_channels, 1)
-        self.units = nn.Sequential(RecurrentUnit(out_channels, t), RecurrentUnit(out_channels, t))
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Map (N, C, H, W) to (N, C', H, W)."""
-        x = self.project(x)
-        out: Tensor = x + self.units(x)
-        return out
-
-
 class RRCNNFCN(nn.Module):
     """Six recurrent blocks, six transposed convolutions: 41,601,691 parameters at 27 classes.
 
@@ -65,13 +52,10 @@ class RRCNNFCN(nn.Module):
 
     def __init__(self, num_classes: int, t: int = 2) -> None:
         super().__init__()
-        self.encoder = nn.ModuleList([RRCNNBlock(a, b, t) for a, b in pairwise((3, *WIDTHS))])
-        up: list[nn.Module] = []
-        for in_channels, out_channels in pairwise((WIDTHS[-1], *WIDTHS[::-1])):
-            deconv = nn.ConvTranspose2d(
-                in_channels, out_channels, 3, stride=2, padding=1, output_padding=1
-            )
-            up += [deconv, nn.ReLU(inplace=True), nn.BatchNorm2d(out_channels)]
+        self.encoder = nn.ModuleList(
+            [RRCNNBlock(a, b, t, RecurrentUnit) for a, b in pairwise((3, *WIDTHS))]
+        )
+        up = deconvolutions((WIDTHS[-1], *WIDTHS[::-1]))
         self.decoder = nn.Sequential(*up, nn.MaxPool2d(2), nn.Conv2d(WIDTHS[0], num_classes, 1))
 
     def forward(self, image: Tensor) -> Tensor:

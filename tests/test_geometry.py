@@ -57,8 +57,16 @@ def test_coarse_logits_meet_the_middle_of_their_cells() -> None:
     reduced = geometry.reduced(target)
     assert reduced.tolist() == [[[0, 1], [10, 11], [255, 255]]]  # the third row's lies outside
     logits = torch.rand(1, 4, geometry.given(24), geometry.given(16))
-    assert geometry.cut(logits, 20, 16).shape[-2:] == reduced.shape[-2:]
+    assert geometry.cut(logits, 20, 16, coarse=True).shape[-2:] == reduced.shape[-2:]
     assert Geometry(8, 8).reduced(target) is target
+
+
+def test_coarse_logits_are_enlarged_before_they_are_cut() -> None:
+    ramp = torch.arange(13.0).expand(1, 1, 2, 13)
+    enlarged = Geometry(8, 8, stride=8).cut(ramp, 16, 100)
+    assert enlarged.shape == (1, 1, 16, 100)
+    # the middle of cell i is pixel 8 i + 3.5
+    torch.testing.assert_close(enlarged[0, 0, 0, 4:96], (torch.arange(4.0, 96) - 3.5) / 8)
 
 
 def test_what_networks_declare() -> None:

@@ -101,8 +101,8 @@ TABLE = {
     },
     "validate": {
         *("case", "class_weights", "data", "device", "errors", "lookup", "losses"),
-        *("models", "networks", "profiling", "recipe", "schema", "scoring", "suite"),
-        "suite_file",
+        *("models", "networks", "profiling", "recipe", "recompute", "schema", "scoring"),
+        *("geometry", "suite", "suite_file"),
     },
     "schedule": {"case", "engines", "errors", "runner", "suite", "task", "validate"},
     # reading
@@ -134,7 +134,8 @@ TABLE = {
         *("scores", "suite", "suite_file", "task", "weights"),
     },
     "profile_verbs": {
-        *("atomic", "case", "device", "errors", "profiles", "record", "screen", "validate"),
+        *("atomic", "case", "device", "errors", "networks", "profiles", "record", "screen"),
+        "validate",
     },
     "sheet": {"data", "pictures"},
     "data_verbs": {

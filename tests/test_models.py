@@ -159,6 +159,21 @@ def no_module(num_classes: int) -> int:
     return num_classes
 
 
+class NeedsValuesInTraining(NeedsValues):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return super().forward(x) if self.training else self.conv(x)
+
+
+def needs_values_in_training(num_classes: int) -> nn.Module:
+    return NeedsValuesInTraining(num_classes)
+
+
+def test_a_network_may_need_values_in_training_alone() -> None:
+    model_spec = spec(f"{__name__}:needs_values_in_training")
+    facts = complexity(model_spec, 3, (32, 32), Geometry(1, 32), micro_batch=2)
+    assert facts.num_params == 12
+
+
 def test_a_network_of_ones_own_may_need_values() -> None:
     model_spec = spec(f"{__name__}:needs_values")
     model, _ = build_model(model_spec, 4)
@@ -172,7 +187,7 @@ def test_a_network_of_ones_own_may_need_values() -> None:
         (f"{__name__}:wrong", {}, "runs at no size that was tried.*: It gives logits"),
         (f"{__name__}:no_module", {}, "gave int, not an nn.Module"),
         (f"{__name__}:gone", {}, "Unknown attribute 'gone'"),
-        ("custom/enet", {"width": 3}, "does not build: .*unexpected keyword argument 'width'"),
+        ("custom/enet", {"width": 3}, "Unknown option 'width'; there is none"),
         ("smp/unet", {"decoder_chanels": [8]}, "Unknown option .*Did you mean 'decoder_channels'"),
         ("smp/unet", {"encoder_weights": "imagenet"}, "encoder_weights is set by weights:"),
         ("smp/unet", {"encoder": "tu-resnet18.no_tag"}, "does not build: Invalid pretrained tag"),

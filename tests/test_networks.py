@@ -105,10 +105,20 @@ def test_timm_encoders_of_custom_networks_are_normalised_as_timm_says() -> None:
         ("torchvision/fcn_resnet50", {"aux": True}, "Unknown option 'aux'.*aux_loss"),
         ("torchvision/lraspp_mobilenet_v3_large", {"aux_loss": True}, "does not use aux"),
         ("custom/fcn8s", {"pretrained": "imagenet"}, "pretrained is set by weights:"),
-        ("custom/erfnet", {"head": "half"}, "head is one of full, eighth"),
+        (
+            "custom/erfnet",
+            {"head": "half"},
+            "head: Input should be 'full', 'eighth' or",
+        ),
         ("custom/resnet_fcn", {"encoder": "vit_tiny_patch16_224"}, "stride"),
         ("timm/resnet18", {"colour": 1}, "does not build"),
-        ("custom/deeplabv3_deconv", {"at_once": True}, "does not build"),
+        ("custom/deeplabv3_deconv", {"at_once": True}, "Unknown option 'at_once'"),
+        ("custom/fcn8s", {"att_once": True}, "Did you mean 'at_once'"),
+        ("custom/unet", {"bias": "no"}, "bias: Input should be a valid boolean, not 'no'"),
+        ("custom/r2unet", {"t": "two"}, "t: Input should be a valid integer, not 'two'"),
+        ("custom/pspnet", {"encoder": "convnext_tiny"}, "convnext_tiny is no ResNet of timm"),
+        ("custom/pspnet", {"encoder": "resnet18"}, "resnet18 has no bottlenecks"),
+        ("torchvision/fcn_resnet50", {"aux_loss": "no"}, "aux_loss is true or false, not 'no'"),
     ],
 )
 def test_what_is_refused(arch: str, options: dict[str, object], message: str) -> None:
@@ -150,12 +160,21 @@ def test_without_a_network_the_message_says_what_to_do(
 @pytest.mark.parametrize(
     ("arch", "weights", "message"),
     [
-        ("custom/fcn8s", "coco", "VGG-16 has weights 'imagenet', not 'coco'"),
-        ("custom/deeplabv3_deconv", "imagenet", "DeepLabv3 has weights 'coco', not 'imagenet'"),
-        ("torchvision/fcn_resnet50", "coco", "has encoder weights 'imagenet', not 'coco'"),
-        ("custom/enet", "imagenet", "unexpected keyword argument 'pretrained'"),
+        ("custom/fcn8s", "coco", "Unknown weights 'coco'.* Known: imagenet"),
+        ("custom/deeplabv3_deconv", "imagenet", "Unknown weights 'imagenet'.* Known: coco"),
+        ("torchvision/fcn_resnet50", "coco", "Unknown weights 'coco'.* Known: imagenet"),
+        ("custom/enet", "imagenet", "has no weights by name, such as 'imagenet'; give a file"),
     ],
 )
 def test_names_of_weights_that_are_not(arch: str, weights: str, message: str) -> None:
     with pytest.raises(UserError, match=message):
-        build_model(spec(arch, weights=weights), 5)
+        build_network(spec(arch, weights=weights), 5)  # as validation does: nothing is downloaded
+
+
+def test_a_file_of_another_network_does_not_fill_vgg(tmp_path: Path) -> None:
+    other = timm.create_model("mobilenetv3_small_050")
+    torch.save(other.state_dict(), tmp_path / "w.pth")
+    asked = {"arch": "custom/fcn32s", "weights": {"encoder": "w.pth"}}
+    model_spec = ModelSpec.model_validate(asked, context={"folder": tmp_path})
+    with pytest.raises(UserError, match=r"w.pth does not fill the encoder: \d+ keys missing"):
+        build_model(model_spec, 2)

@@ -7,11 +7,13 @@ from pathlib import Path
 import pytest
 import torch
 import torch.nn.functional as F
+import torchvision
 from conftest import TINY
 from torch import Tensor, nn
 
 from bench import schedule
 from bench.case import expand
+from bench.errors import UserError
 from bench.models import build_model
 from bench.record import CaseFolder, read_record
 from bench.suite import ModelSpec
@@ -67,6 +69,11 @@ overrides:
     assert record.complexity["num_unreached"] == 0
     assert record.training is not None
     assert record.training.loss is not None
+    spec = ModelSpec.model_validate({"arch": "custom/erfnet", "head": "eighth"})
+    model, _ = build_model(spec, 6)
+    image = torch.randint(0, 256, (1, 3, 20, 36), dtype=torch.uint8)
+    assert model.eval()(image).shape == (1, 6, 20, 36)
+    assert model.train()(image).shape == (1, 6, 3, 5)
     scored = json.loads(folders["encoder"].evaluation("val").read_text())
     assert scored["num_images"] == 6
     record = read_record(folders["whole"].path)
@@ -127,6 +134,31 @@ def two_heads(num_classes: int) -> nn.Module:
     return TwoHeads(num_classes)
 
 
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        (
+            lambda out, aux: {"main": out, "aux": aux},
+            'gives main, aux, but no "out"',
+        ),
+        (lambda out, aux: {"out": out, "aux": aux[..., ::2, ::2]}, r"logits \(4, 6, 16, 16\), not"),
+        (lambda out, aux: {"out": out, "aux": [aux]}, "list"),
+    ],
+)
+def test_heads_that_are_none(
+    run: Run, monkeypatch: pytest.MonkeyPatch, wrong: Callable[..., object], message: str
+) -> None:
+    right = TwoHeads.forward
+
+    def forward(self: TwoHeads, image: Tensor) -> object:
+        heads = right(self, image)
+        return wrong(**heads) if isinstance(heads, dict) else heads
+
+    monkeypatch.setattr(TwoHeads, "forward", forward)
+    with pytest.raises(UserError, match=message):
+        run(f"two: {{arch: '{__name__}:two_heads'}}")
+
+
 def test_auxiliary_heads_train_by_their_weight(run: Run) -> None:
     models = f"two: {{arch: '{__name__}:two_heads'}}"
     usual = run(models, out="usual")["two"]
@@ -140,11 +172,16 @@ def test_auxiliary_heads_train_by_their_weight(run: Run) -> None:
     assert not torch.equal(read_weights(usual.weights)["aux.weight"], begin["aux.weight"])
 
 
-def test_a_frozen_encoder_is_as_it_was(run: Run) -> None:
+def test_a_frozen_encoder_is_as_it_was(run: Run, tmp_path: Path) -> None:
+    torch.save(torchvision.models.resnet18().state_dict(), tmp_path / "w.pth")
     asked = {"arch": "custom/resnet_fcn", "encoder": "resnet18", "freeze_encoder": True}
+    with pytest.raises(UserError, match="its encoder is frozen and would stay at random"):
+        run(f"frozen: {json.dumps(asked)}")
+    asked["weights"] = {"encoder": "w.pth"}
     folder = run(f"frozen: {json.dumps(asked)}")["frozen"]
     torch.manual_seed(0)
-    model, _ = build_model(ModelSpec.model_validate(asked), 6)
+    spec = ModelSpec.model_validate(asked, context={"folder": tmp_path})
+    model, _ = build_model(spec, 6)
     before, after = model.net.state_dict(), read_weights(folder.weights)
     same = {key for key in before if torch.equal(before[key], after[key])}
     assert same == {key for key in before if key.startswith("encoder.")}
@@ -164,10 +201,22 @@ def test_what_fcn32s_learns_starts_fcn16s() -> None:
         assert all(torch.equal(one[key], other[key]) for key in one)
 
 
+class Wrapped(nn.Module):
+    """Has its encoder deeper inside."""
+
+    def __init__(self, net: TwoHeads) -> None:
+        super().__init__()
+        self.inside = net
+
+    @property
+    def encoder(self) -> nn.Module:
+        return self.inside.conv
+
+
 def with_pretrained(num_classes: int, pretrained: str | None = None) -> nn.Module:
     """Stand in for a network whose encoder's weights are downloaded."""
-    net = TwoHeads(num_classes)
-    net.encoder = net.conv
+    net = Wrapped(TwoHeads(num_classes))
+    net.input_multiple = 1
     if pretrained is not None:
         nn.init.constant_(net.encoder.weight, 0.125)
     return net
@@ -182,14 +231,14 @@ def test_init_leaves_downloaded_weights_alone(init: str) -> None:
     torch.manual_seed(1)
     model, _ = build_model(ModelSpec.model_validate(asked), 6)
     bound = {"xavier": (6 / 14) ** 0.5, "default": 8**-0.5}.get(init)
-    weight = model.net.head.weight
+    weight = model.net.inside.head.weight
     if bound is None:
         assert weight.abs().max() > 2 * (2 / 8) ** 0.5 or weight.std() == pytest.approx(
             0.5, rel=0.3
         )
     else:
         assert 0.8 * bound < weight.abs().max() <= bound
-    assert (model.net.head.bias == 0).all() == (init != "default")
+    assert (model.net.inside.head.bias == 0).all() == (init != "default")
 
 
 def test_init_overrides_the_architectures_own() -> None:

@@ -35,7 +35,9 @@ def test_every_fault_of_data_and_networks_at_once(
     assert len(lines) == 3
     assert "suite.yaml:4: datasets.camvid: Dataset 'camvid' has no folder" in lines[0]
     assert "suite.yaml:7: models.deep: smp/deeplabv3 does not build" in lines[1]
-    assert "suite.yaml:8: models.fast: custom/fcn does not build" in lines[2]
+    assert (
+        "suite.yaml:8: models.fast: custom/fcn: Unknown option 'q'. Known: direct_head." in lines[2]
+    )
 
 
 def test_missing_data_is_passed_over_where_it_is_not_needed(
