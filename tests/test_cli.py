@@ -248,7 +248,7 @@ def test_bad_suites(write_suite: Callable[..., Path], tmp_path: Path, text: str,
         (["profile", "gone.yaml"], "Cannot read gone.yaml"),
         (["profile", "suites/complexity.yaml", "--device", "gpu"], "No device 'gpu'"),
         (["selftest", "--device", "gpu"], "No device 'gpu'"),
-        (["list", "models", "--layers", "unett"], "Unknown model 'unett'"),
+        (["list", "models", "--layers", "unett"], "Did you mean 'custom/unet'"),
         (
             ["list", "models", "--layers", "unet", "--set", "x=1"],
             "custom/unet: Unknown option 'x'. Known: bias.",
