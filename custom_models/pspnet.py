@@ -67,7 +67,7 @@ class PSPNet(nn.Module):
         pretrained: "imagenet", or a tag of timm's weights; they are downloaded.
 
     Raises:
-        ValueError: for another encoder.
+        ValueError: for another encoder, or no channels.
     """
 
     input_multiple = 1
@@ -82,6 +82,8 @@ class PSPNet(nn.Module):
         super().__init__()
         if not timm.models.is_model_in_modules(encoder, ("resnet",)):
             raise ValueError(f"{encoder} is no ResNet of timm")
+        if aux_channels is not None and aux_channels < 1:
+            raise ValueError(f"aux_channels is 1 or more, or null, not {aux_channels}")
         self.encoder = timm_encoder(encoder, pretrained, out_indices=(3, 4), output_stride=8)
         for stage, dilation in (("layer3", 2), ("layer4", 4)):
             for block in self.encoder[stage]:  # timm dilates a stage's first block by less

@@ -14,10 +14,15 @@ class RecurrentUnit(nn.Module):
     """One convolution applied t + 1 times, each time to the input plus its last output.
 
     The weights are shared, BatchNorm's too: y = f(x), then y = f(x + y), t times.
+
+    Raises:
+        ValueError: for a negative t.
     """
 
     def __init__(self, channels: int, t: int) -> None:
         super().__init__()
+        if t < 0:
+            raise ValueError(f"t is 0 or more, not {t}")
         self.t = t
         self.conv = nn.Conv2d(channels, channels, 3, padding=1)
         self.norm = nn.BatchNorm2d(channels)

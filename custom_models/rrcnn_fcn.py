@@ -19,10 +19,15 @@ class RecurrentUnit(nn.Module):
 
     Unlike R2U-Net's, it keeps its first output and goes on from the newest: y = f(x), then
     x = f(x + y), t times.
+
+    Raises:
+        ValueError: for a negative t.
     """
 
     def __init__(self, channels: int, t: int) -> None:
         super().__init__()
+        if t < 0:
+            raise ValueError(f"t is 0 or more, not {t}")
         self.t = t
         self.conv = nn.Conv2d(channels, channels, 3, padding=1)
         self.norm = nn.BatchNorm2d(channels)
