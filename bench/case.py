@@ -12,10 +12,11 @@ from pydantic import BaseModel
 from bench.data import find, identity
 from bench.errors import Fault, Faults
 from bench.lookup import unknown
+from bench.model_spec import InitFrom, ModelSpec
 from bench.recipe import Recipe, change_recipe
 from bench.schema import Frozen
 from bench.source import source_hash
-from bench.suite import CaseRow, DatasetSpec, InitFrom, ModelSpec, Suite
+from bench.suite import CaseRow, DatasetSpec, Suite
 
 SCHEMA_VERSION = 1
 # Raised when the same case would train to other numbers. 2: masks resized by the nearest pixel's

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from bench.errors import UserError
 from bench.geometry import Geometry, declared
+from bench.model_spec import ModelSpec, Normalize
 from bench.networks import RUN_ERRORS, build_network, first_line, needs_values, tagged
-from bench.suite import ModelSpec, Normalize
 from bench.weights import load_encoder, load_model, read_weights
 from custom_models.initialisation import INITS
 
@@ -171,7 +171,8 @@ def _probe(net: nn.Module, spec: ModelSpec, num_classes: int, device: torch.devi
             return Geometry(multiple, next((n for n in minima if not problem(n, n)), height))
     raise UserError(
         f"{spec.arch} runs at no size that was tried, up to multiples of {MULTIPLES[-1]}: "
-        f"{problem(height, width)}"
+        f"{problem(height, width)} (A network of one fixed size may take it as an option, such as "
+        "timm's img_size.)"
     )
 
 

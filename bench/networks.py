@@ -15,7 +15,7 @@ from torchvision.models.segmentation.fcn import FCNHead
 
 from bench.errors import UserError
 from bench.lookup import pick, resolve, unknown
-from bench.suite import ModelSpec
+from bench.model_spec import ModelSpec
 from custom_models import ARCHITECTURES
 from custom_models.encoder import timm_encoder
 
@@ -253,5 +253,5 @@ def needs_values(error: BaseException) -> bool:
 
 def first_line(error: BaseException) -> str:
     """Return an error's text on one line, shortened."""
-    text = " ".join(str(error).split())
+    text = " ".join(str(error).split()) or type(error).__name__
     return text if len(text) < 300 else text[:300] + "…"

@@ -19,12 +19,12 @@ from bench.device import (
 )
 from bench.environment import environment
 from bench.geometry import Geometry
+from bench.model_spec import ModelSpec
 from bench.models import build_model, without_values
 from bench.optim import build_optimizer
 from bench.profiling import backward, complexity, forward_gmacs, state_bytes
 from bench.record import Latency, Profile, now
 from bench.schema import Side, Size
-from bench.suite import ModelSpec
 
 STAND_IN_SIZE = (512, 512)  # where the recipe gives none
 MOST_GMACS = 4.0  # of a timed pass on a CPU: a fraction of a second

@@ -13,11 +13,12 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from bench.errors import UserError
 from bench.geometry import Geometry
+from bench.model_spec import ModelSpec
 from bench.models import check_heads, check_logits, without_values
 from bench.networks import RUN_ERRORS, first_line, needs_values
 from bench.schema import Size
-from bench.suite import ModelSpec
 
+MORE_IMAGES = " (More than one may do: raise batch_size or lower accumulate.)"
 CLEAR_REFS = Path("/proc/self/clear_refs")
 
 
@@ -71,7 +72,7 @@ def complexity(
                 raise
             raise UserError(
                 f"{spec.arch} cannot train on {micro_batch} image(s) of {padded[0]}x{padded[1]} "
-                f"at once: {first_line(error)}"
+                f"at once: {first_line(error)}{MORE_IMAGES if micro_batch == 1 else ''}"
             ) from error
         return Complexity(
             num_params=sum(p.numel() for p in params),

@@ -37,13 +37,13 @@ from bench.environment import environment
 from bench.errors import UserError
 from bench.heartbeat import Heartbeat, Interrupted
 from bench.losses import build_loss, numbered
+from bench.model_spec import Normalize
 from bench.models import Segmenter, build_model
 from bench.networks import first_line
 from bench.profiling import complexity
 from bench.recompute import recompute_activations
 from bench.record import CaseFolder, Held, Record, clear, now, read_record
 from bench.scoring import Scorer, open_case_dataset, unscored
-from bench.suite import Normalize
 from bench.task import Options, Outcome, State, Status, Task
 from bench.training import train_case
 from bench.weights import load_model, load_part, read_weights, write_weights
@@ -258,8 +258,10 @@ def _build(case: Case, folder: CaseFolder, scorer: Scorer) -> tuple[Segmenter, d
     model, facts = build_model(case.model, scorer.labels.num_classes)
     if case.parent is not None:
         file = CaseFolder(folder.path.parent / case.parent.folder).weights
-        unused = load_part(model.net, read_weights(file), case.parent.part, case.parent.name)
-        facts |= {"init_from": case.parent.name, "init_from_unused": unused}
+        state, parent = read_weights(file), case.parent
+        unused, unfilled = load_part(model.net, state, parent.part, parent.name)
+        facts |= {"init_from": parent.name, "init_from_unused": unused}
+        facts |= {"init_from_unfilled": unfilled}
     log.info("model %s", facts)
     if case.recipe.memory == "checkpoint":
         recompute_activations(model.net)

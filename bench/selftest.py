@@ -18,10 +18,10 @@ from bench.counts import count_pixels, per_class
 from bench.device import seed_everything, set_precision
 from bench.errors import UserError
 from bench.losses import PixelLoss, mean
+from bench.model_spec import ModelSpec
 from bench.models import Segmenter, build_model
 from bench.networks import RUN_ERRORS, first_line
 from bench.runner import run_case
-from bench.suite import ModelSpec
 from bench.suite_file import load
 from bench.task import Options, Task
 from bench.weights import read_weights

@@ -101,8 +101,9 @@ def check(
             size = sized(
                 case.recipe.size, *STAND_IN_SIZE
             )  # to find the network's faults all the same
+        part = case.parent and case.parent.part
         facts = once(
-            ("network", case.model_name, case.dataset_name, size, case.recipe.micro_batch),
+            ("network", case.model_name, case.dataset_name, size, case.recipe.micro_batch, part),
             ("models", case.model_name),
             partial(_check_network, case, size),
         )
@@ -183,8 +184,14 @@ def _check_network(case: Case, size: tuple[int, int]) -> Complexity:
         encoder = getattr(net, "encoder", None)
         weights = list(encoder.parameters()) if isinstance(encoder, nn.Module) else []
         frozen = bool(weights) and not any(p.requires_grad for p in weights)
+        part = "all" if case.parent is None else case.parent.part
+        if part != "all" and not any(key.startswith(f"{part}.") for key in net.state_dict()):
+            known = ["all", *(name for name, _ in net.named_children())]
+            raise UserError(f"init_from: {unknown('part', part, known)}")
         return find_geometry(net, case.model, num_classes), frozen
 
+    if case.model.weights is not None and case.model.weights.file is not None:
+        build_model(case.model, num_classes)  # a file that does not fit is found now
     geometry, frozen = without_values(case.model, num_classes, look)
     if frozen and case.model.weights is None and case.parent is None:
         raise UserError(

@@ -41,7 +41,7 @@ def read_weights(file: Path) -> dict[str, Tensor]:
         SafetensorError,
         pickle.UnpicklingError,
     ) as error:
-        first = str(error).splitlines()[0] if str(error) else type(error).__name__
+        first = f"{type(error).__name__}: {error}".splitlines()[0]
         raise UserError(
             f"Cannot read weights from {file}: {first}. Only state dicts are loaded "
             "(.safetensors, or torch.save of a state_dict)."
@@ -122,11 +122,12 @@ def load_encoder(net: nn.Module, state: Mapping[str, Tensor], source: str) -> tu
 
 def load_part(
     net: nn.Module, state: Mapping[str, Tensor], part: str, source: str
-) -> tuple[str, ...]:
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Take what fits from a parent's weights: below `part`, or from anywhere for "all".
 
     Returns:
-        The parent's keys of that part which have no place here.
+        The parent's keys of that part which have no place here, and those here which stay as they
+        began.
 
     Raises:
         UserError: where nothing fits, or a named part is not filled altogether.
@@ -146,7 +147,8 @@ def load_part(
             f"init_from: the weights of {source} do not fill {part!r}: {_some('missing', missing)}"
         )
     net.load_state_dict(taken, strict=False)
-    return tuple(key for key in state if key.startswith(prefix) and key not in taken)
+    unused = tuple(key for key in state if key.startswith(prefix) and key not in taken)
+    return unused, tuple(key for key in own if key not in taken)
 
 
 def _check_shapes(own: Mapping[str, Any], state: Mapping[str, Any], source: str) -> None:

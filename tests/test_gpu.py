@@ -18,11 +18,11 @@ from bench.data.loading import Loading
 from bench.device import autocast, pick_precision, set_precision
 from bench.evaluate import predict
 from bench.evaluation import Evaluation
+from bench.model_spec import ModelSpec
 from bench.models import build_model
 from bench.profiles import profile_case
 from bench.recipe import Recipe
 from bench.record import read_record
-from bench.suite import ModelSpec
 from bench.suite_file import load
 from bench.task import Options
 from bench.validate import check

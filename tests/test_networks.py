@@ -10,10 +10,10 @@ from torch import nn
 
 from bench.catalog import torchvision_architectures
 from bench.errors import UserError
+from bench.model_spec import ModelSpec
 from bench.models import build_model, find_geometry, normalization
 from bench.networks import build_network
 from bench.profiling import complexity
-from bench.suite import ModelSpec
 
 
 def spec(arch: str, **options: object) -> ModelSpec:

@@ -14,9 +14,9 @@ from torch import Tensor, nn
 from bench import schedule
 from bench.case import expand
 from bench.errors import UserError
+from bench.model_spec import ModelSpec
 from bench.models import build_model
 from bench.record import CaseFolder, read_record
-from bench.suite import ModelSpec
 from bench.suite_file import load
 from bench.task import Options
 from bench.validate import check
@@ -78,7 +78,15 @@ overrides:
     assert scored["num_images"] == 6
     record = read_record(folders["whole"].path)
     assert record is not None
+    assert record.model["init_from_unfilled"] == []
     assert record.complexity["num_unreached"] == 129 * 6  # the head that only stage one trains
+
+
+def test_a_part_that_is_none_is_found_before_the_parent_trains(run: Run) -> None:
+    models = """encoder: {arch: custom/erfnet, head: eighth}
+  whole: {arch: custom/erfnet, init_from: {model: encoder, part: encode}}"""
+    with pytest.raises(UserError, match="Unknown part 'encode'. Did you mean 'encoder'"):
+        run(models)
 
 
 class Valid(nn.Module):
@@ -195,7 +203,10 @@ def test_what_fcn32s_learns_starts_fcn16s() -> None:
     torch.manual_seed(0)
     coarse, fine = fcn32s.build(2), fcn16s.build(2)
     nn.init.normal_(coarse.score_fc7.weight)
-    assert load_part(fine, coarse.state_dict(), "all", "fcn32s") == ("upscore32.weight",)
+    unused, unfilled = load_part(fine, coarse.state_dict(), "all", "fcn32s")
+    assert unused == ("upscore32.weight",)
+    layers = {key.partition(".")[0] for key in unfilled}
+    assert layers == {"upscore2", "score_pool4", "upscore16"}
     for part in ("encoder", "score_fc7"):
         one, other = (getattr(net, part).state_dict() for net in (coarse, fine))
         assert all(torch.equal(one[key], other[key]) for key in one)

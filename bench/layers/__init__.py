@@ -21,11 +21,11 @@ from bench.errors import UserError
 from bench.geometry import declared
 from bench.layers.rows import Reading, Row
 from bench.layers.trace import trace
+from bench.model_spec import ModelSpec
 from bench.models import without_values
 from bench.networks import RUN_ERRORS, first_line, needs_values
 from bench.report.formats import EMPTY, Cell, Header, Table
 from bench.schema import describe
-from bench.suite import ModelSpec
 from custom_models import ARCHITECTURES
 
 SIZE = 512  # pixels a side; a multiple of all strides
