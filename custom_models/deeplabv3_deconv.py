@@ -31,6 +31,9 @@ class DeepLabV3Deconv(nn.Module):
         num_classes: K.
         freeze_encoder: whether the encoder stays as it is; the auxiliary head always does.
         pretrained: "coco" for torchvision's weights, which are downloaded.
+
+    Raises:
+        ValueError: for other names of weights.
     """
 
     input_multiple = 1
@@ -42,6 +45,8 @@ class DeepLabV3Deconv(nn.Module):
         pretrained: Literal["coco"] | None = None,
     ) -> None:
         super().__init__()
+        if pretrained not in (None, "coco"):
+            raise ValueError(f"DeepLabv3 has weights 'coco', not {pretrained!r}")
         weights = DeepLabV3_ResNet101_Weights.DEFAULT if pretrained else None
         self.net: Any = deeplabv3_resnet101(
             weights=weights, weights_backbone=None, num_classes=NUM_COCO, aux_loss=True

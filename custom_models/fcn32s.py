@@ -93,7 +93,13 @@ def crop(x: Tensor, offset: int, like: Tensor) -> Tensor:
 
 
 def begin(encoder: VGG16, pretrained: Literal["imagenet"] | None) -> None:
-    """Give the encoder ImageNet weights that torchvision downloads, else He's random ones."""
+    """Give the encoder ImageNet weights that torchvision downloads, else He's random ones.
+
+    Raises:
+        ValueError: for other names of weights.
+    """
+    if pretrained not in (None, "imagenet"):
+        raise ValueError(f"VGG-16 has weights 'imagenet', not {pretrained!r}")
     if pretrained is None:
         kaiming(encoder)
     else:

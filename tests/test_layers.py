@@ -392,7 +392,7 @@ def test_users_network_with_shared_weights_that_needs_values() -> None:
     ("arch", "options", "message"),
     [
         ("custom/darrenet", {}, "Did you mean 'custom/darrennet'"),
-        ("custom/unet", {"biases": True}, "does not build"),
+        ("custom/unet", {"biases": True}, "Did you mean 'bias'"),
         ("smp/unet", {"encoder": "resnet35"}, "Unknown encoder 'resnet35'"),
         ("smp/unet", {"depth": 3}, "Unknown option 'depth'"),
         ("timm/vit_tiny_patch16_224", {}, "fails at 512x512: Input height"),
