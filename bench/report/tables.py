@@ -16,10 +16,17 @@ from bench.suite import Suite
 
 SUMMARY = ("miou", "pixel_accuracy", "num_params", "model_mb", "epoch_s")
 COMPLEXITY = ("epoch_s", "num_params", "model_mb", "checkpoint_mb", "gmacs", "images_per_s")
-PROFILE = (
-    *("num_params", "num_trainable", "num_unreached", "model_mb", "checkpoint_mb", "gmacs"),
-    *("latency_p50_ms", "latency_p95_ms", "inference_images_per_s"),
-)
+PROFILE = {  # headers short enough for a page
+    "num_params": Header("all", "Params (M)"),
+    "num_trainable": Header("trainable", "Params (M)"),
+    "num_unreached": Header("no grad.", "Params (M)"),
+    "model_mb": Header("model", "Size (MB)"),
+    "checkpoint_mb": Header("checkpoint", "Size (MB)"),
+    "gmacs": Header("MACs (G)"),
+    "latency_p50_ms": Header("p50", "Latency (ms)"),
+    "latency_p95_ms": Header("p95", "Latency (ms)"),
+    "inference_images_per_s": Header("img/s"),
+}
 METRICS = ("dice", "f1", "miou", "pixel_accuracy", "sensitivity", "loss")
 MOST_CLASS_COLUMNS = 8
 MOST_OF_A_REASON = 100
@@ -281,9 +288,7 @@ def _profiles(name: str, rows: pd.DataFrame) -> list[Table]:
     """Lay counts and latencies of networks that need no training side by side."""
     if not len(rows):
         return []
-    headers = [Header("Model"), Header("Classes")]
-    headers += [Header(COLUMNS[column].title) for column in PROFILE]
-    headers += [Header("Timed at")]
+    headers = [Header("Model"), Header("K"), *PROFILE.values(), Header("timed at")]
     body: list[list[Cell]] = [
         [
             str(row["label"]),
@@ -294,8 +299,9 @@ def _profiles(name: str, rows: pd.DataFrame) -> list[Table]:
         for _, row in rows.iterrows()
     ]
     sizes = ", ".join(dict.fromkeys(rows["macs_size"]))
-    notes = [
-        f"Latency of one image, from uint8 to logits, on {machine}, {precision}."
+    notes = ["K: classes. No grad.: parameters that training never reaches."]
+    notes += [
+        f"Latency and img/s of single images, from uint8 to logits, on {machine}, {precision}."
         for machine, precision in rows[["machine", "precision"]].drop_duplicates().to_numpy()
     ]
     caption = f"Complexity without training; MACs of one image of {sizes}"
@@ -307,6 +313,7 @@ def _reported(suite: Suite, frame: pd.DataFrame) -> list[Table]:
     if not suite.reported:
         return []
     rows: list[list[Cell]] = []
+    reasons: list[str] = []
     for item in suite.reported:
         column = COLUMNS[item.metric]
         ours = frame[[fnmatchcase(str(name), item.case) for name in frame["case"]]]
@@ -317,16 +324,20 @@ def _reported(suite: Suite, frame: pd.DataFrame) -> list[Table]:
             ours = ours[ours[item.metric].notna()].drop_duplicates("folder")
         value = float(ours[item.metric].astype(float).mean()) if len(ours) else math.nan
         figures = (item.value, value, value - item.value)
+        if item.not_comparable and item.not_comparable not in reasons:
+            reasons.append(item.not_comparable)
+        mark = str(reasons.index(item.not_comparable) + 1) if item.not_comparable else ""
         rows.append(
             [
                 ", ".join(dict.fromkeys(map(str, ours["label"]))) or item.case,
                 f"{item.split or ''} {column.title}".strip(),
                 *(Figure(figure * column.scale, column.digits) for figure in figures),
                 item.source,
-                item.not_comparable or "",
+                mark,
             ]
         )
-    titles = ("Model", "Figure", "Reported", "Ours", "Difference", "Source", "Not comparable")
+    titles = ("Model", "Figure", "Reported", "Ours", "Difference", "Source", "Note")
     headers = [Header(title) for title in titles]
+    notes = [f"{number}: {reason}." for number, reason in enumerate(reasons, 1)]
     caption = "Reported figures beside ours"
-    return [Table("reported", f"{suite.name}-reported", caption, headers, rows)]
+    return [Table("reported", f"{suite.name}-reported", caption, headers, rows, notes)]

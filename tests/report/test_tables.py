@@ -86,10 +86,12 @@ def test_a_suites_own_table_is_ordered_best_first(tables: dict[str, Table]) -> N
 
 
 def test_reported_beside_ours(tables: dict[str, Table]) -> None:
-    [row] = tables["paper-reported"].rows
+    table = tables["paper-reported"]
+    [row] = table.rows
     figures = [cell.value for cell in row if isinstance(cell, Figure)]
     assert figures == pytest.approx([50, 55, 5])
-    assert row[-2:] == ["Somebody 2016", "another split"]
+    assert row[-2:] == ["Somebody 2016", "1"]
+    assert table.notes == ["1: another split."]
 
 
 def test_every_table_compiles(tables: dict[str, Table], tmp_path: Path) -> None:
