@@ -1,5 +1,6 @@
 """Networks of every kind that a suite can name, and what is refused of them."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from bench.model_spec import ModelSpec
 from bench.models import build_model, find_geometry, normalization
 from bench.networks import build_network
 from bench.profiling import complexity
+from bench.weights import load_encoder
 
 
 def spec(arch: str, **options: object) -> ModelSpec:
@@ -178,3 +180,32 @@ def test_a_file_of_another_network_does_not_fill_vgg(tmp_path: Path) -> None:
     model_spec = ModelSpec.model_validate(asked, context={"folder": tmp_path})
     with pytest.raises(UserError, match=r"w.pth does not fill the encoder: \d+ keys missing"):
         build_model(model_spec, 2)
+
+
+@pytest.mark.parametrize(
+    ("arch", "options", "library"),
+    [
+        ("custom/pspnet", {"encoder": "resnet50"}, lambda: torchvision.models.resnet50()),
+        ("custom/pspnet", {}, lambda: timm.create_model("resnet50s")),
+        ("custom/resnet_fcn", {"encoder": "resnet34"}, lambda: torchvision.models.resnet34()),
+        (
+            "custom/deeplabv3_deconv",
+            {},
+            lambda: torchvision.models.segmentation.deeplabv3_resnet101(
+                weights=None, weights_backbone=None, aux_loss=True
+            ),
+        ),
+        ("torchvision/fcn_resnet50", {}, lambda: torchvision.models.resnet50()),
+        ("timm/mobilenetv3_small_050", {}, lambda: timm.create_model("mobilenetv3_small_050")),
+    ],
+)
+def test_encoders_take_the_files_of_the_libraries(
+    arch: str, options: dict[str, object], library: Callable[[], nn.Module]
+) -> None:
+    net, source = build(arch, **options), library()
+    with torch.no_grad():
+        for parameter in source.parameters():
+            parameter.fill_(0.5)
+    load_encoder(net, source.state_dict(), "w")
+    assert isinstance(net.encoder, nn.Module)
+    assert all((parameter == 0.5).all() for parameter in net.encoder.parameters())
