@@ -54,7 +54,7 @@ class Case(Frozen):
     @property
     def name(self) -> str:
         """The name that --filter matches."""
-        return f"{self.dataset_name}__{self.model_name}__{self.recipe_name}__s{self.seed}"
+        return _written((self.dataset_name, self.model_name, self.recipe_name, self.seed))
 
     @property
     def folder(self) -> str:
@@ -112,7 +112,7 @@ def expand(suite: Suite) -> list[Case]:
         for seed in row.seeds if row.seeds is not None else suite.seeds:
             names = (row.dataset, row.model, row.recipe, seed)
             if names in drafts:
-                faults.append(Fault(path, f"Case {'__'.join(map(str, names))} is given twice."))
+                faults.append(Fault(path, f"Case {_written(names)} is given twice."))
             elif not _excluded(suite, names):
                 drafts[names] = row, path
     if not drafts and not faults:
@@ -180,8 +180,16 @@ def _build(
             raise Faults([Fault(("keep",), "init_from needs the weights that keep: none drops.")])
         parent_names = _parent_names(names, init_from)
         if parent_names not in drafts:
-            known = ["__".join(map(str, other)) for other in drafts]
-            message = unknown("case", "__".join(map(str, parent_names)), known)
+            for kind, name, known in (
+                ("dataset", parent_names[0], list(suite.datasets)),
+                ("model", parent_names[1], list(suite.models)),
+                ("recipe", parent_names[2], list(suite.all_recipes)),
+            ):
+                if name not in known:
+                    message = unknown(kind, name, known)
+                    raise Faults([Fault((*path, "init_from"), f"init_from: {message}")])
+            cases_known = [_written(other) for other in drafts if other != names]
+            message = unknown("case", _written(parent_names), cases_known)
             raise Faults([Fault((*path, "init_from"), f"init_from: {message}")])
         if parent_names in (names, *children):
             raise Faults([Fault((*path, "init_from"), "init_from goes in a circle.")])
@@ -203,6 +211,12 @@ def _build(
         numerics_version=NUMERICS_VERSION,
     )
     return cases[names]
+
+
+def _written(names: Names) -> str:
+    """Write the name of a case as --filter matches it."""
+    dataset, model, recipe, seed = names
+    return f"{dataset}__{model}__{recipe}__s{seed}"
 
 
 def _parent_names(names: Names, init_from: InitFrom) -> Names:

@@ -66,6 +66,19 @@ def encoders() -> tuple[str, ...]:
 
 
 @cache
+def custom_options(name: str) -> dict[str, str]:
+    """List the options of a network of `custom_models` with their defaults, as Python has them.
+
+    What `weights:` sets is left out.
+    """
+    tree = ast.parse((package_folder("custom_models") / f"{name}.py").read_text())
+    [build] = (n for n in tree.body if isinstance(n, ast.FunctionDef) and n.name == "build")
+    names = [argument.arg for argument in build.args.args[1:]]
+    defaults = map(ast.unparse, build.args.defaults)
+    return {k: v for k, v in zip(names, defaults, strict=True) if k != "pretrained"}
+
+
+@cache
 def torchvision_architectures() -> tuple[str, ...]:
     """List the segmentation networks of torchvision: "deeplabv3_resnet50", …"""
     folder = package_folder("torchvision") / "models" / "segmentation"

@@ -49,6 +49,8 @@ def _suites() -> Iterable[str]:
 def _models() -> Iterable[str]:
     for name, architecture in ARCHITECTURES.items():
         about = f"{architecture.title}: {architecture.paper} ({architecture.year})"
+        options = [f"{key}={default}" for key, default in catalog.custom_options(name).items()]
+        about += f"; {', '.join(options)}" if options else ""
         yield f"{'custom/' + name:24}  {about}"
     yield from (f"smp/{name}" for name in catalog.smp_architectures())
     yield from (f"torchvision/{name}" for name in catalog.torchvision_architectures())

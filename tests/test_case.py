@@ -152,7 +152,11 @@ def test_init_from_orders_and_blocks_ids(write_suite: Callable[..., Path]) -> No
 
 @pytest.mark.parametrize(
     ("change", "message"),
-    [("model: enet", "in a circle"), ("model: unet", "Unknown case 'shapes__unet__default__0'")],
+    [
+        ("model: enet", "in a circle"),
+        ("model: unet", "init_from: Unknown model 'unet'"),
+        ("model: enet, seed: 3", "Unknown case 'shapes__enet__default__s3'"),
+    ],
 )
 def test_init_from_faults(write_suite: Callable[..., Path], change: str, message: str) -> None:
     text = TINY.replace("custom/enet}", f"custom/enet, init_from: {{{change}}}}}")

@@ -17,6 +17,9 @@ from bench.report.tables import build_tables
 from bench.suite_file import load as load_suite
 
 
+MOST_NAMES = 8  # of cases in a note
+
+
 @dataclass(frozen=True)
 class Report:
     """The tables of one suite's records, and what to know of them."""
@@ -82,7 +85,8 @@ def _report(folder: Path, resolved: Resolved) -> Report | None:
     notes = []
     waiting = [case.name for case in resolved.cases if case.id not in set(here["id"])]
     if waiting and len(here):
-        notes.append(f"{len(waiting)} of {len(ids)} cases have no record: {', '.join(waiting)}.")
+        some = ", ".join(waiting[:MOST_NAMES]) + (", …" if len(waiting) > MOST_NAMES else "")
+        notes.append(f"{len(waiting)} of {len(ids)} cases have no record: {some}.")
     others = frame.loc[~frame["id"].isin(ids), "id"].nunique()
     if others:
         notes.append(f"{others} other records lie in {folder}, of this suite as it was.")
