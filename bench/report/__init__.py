@@ -16,7 +16,6 @@ from bench.report.formats import FORMATS, Table, markdown
 from bench.report.tables import build_tables
 from bench.suite_file import load as load_suite
 
-
 MOST_NAMES = 8  # of cases in a note
 
 
