@@ -10,8 +10,8 @@ from custom_models.fcn32s import VGG16, begin, crop, score, upsampling
 class FCN16s(nn.Module):
     """FCN-32s with a second prediction, from pool4: 134,815,994 parameters at 21 classes.
 
-    The crops are the authors' fixed offsets, 5 for the score of pool4 and 27 for the image;
-    everything else is as in `fcn32s`, whose weights start it.
+    Takes images of any size. The crops are the authors' fixed offsets, 5 for the score of pool4
+    and 27 for the image; everything else is as in `fcn32s`, whose weights start it.
 
     Args:
         num_classes: K.

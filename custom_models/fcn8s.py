@@ -10,9 +10,9 @@ from custom_models.fcn32s import VGG16, begin, crop, score, upsampling
 class FCN8s(nn.Module):
     """Predictions from fc7, pool4 and pool3: 134,489,759 parameters at 21 classes.
 
-    The crops are the authors' fixed offsets: 5 for the score of pool4, 9 for that of pool3, 31
-    for the image. (The document fcn8s-voc crops the last one at the centre, which is 13 pixels off
-    at 512.) Everything else is as in `fcn32s`.
+    Takes images of any size. The crops are the authors' fixed offsets: 5 for the score of pool4, 9
+    for that of pool3, 31 for the image. (The document fcn8s-voc crops the last one at the centre,
+    which is 13 pixels off at 512.) Everything else is as in `fcn32s`.
 
     The staged network starts from FCN-16s. The one trained at once multiplies the features of
     pool4 by 0.01 and those of pool3 by 0.0001 before it scores them. The authors train the former

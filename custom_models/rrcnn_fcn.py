@@ -9,28 +9,16 @@ from torch import Tensor, nn
 
 from custom_models.fcn import deconvolutions
 from custom_models.initialisation import xavier
-from custom_models.r2unet import RRCNNBlock
+from custom_models.r2unet import RecurrentUnit, RRCNNBlock
 
 WIDTHS = (32, 64, 128, 256, 512, 1024)
 
 
-class RecurrentUnit(nn.Module):
-    """One convolution applied t + 1 times with shared weights.
+class KeepingUnit(RecurrentUnit):
+    """R2U-Net's recurrent unit, but it keeps its first output and goes on from the newest.
 
-    Unlike R2U-Net's, it keeps its first output and goes on from the newest: y = f(x), then
-    x = f(x + y), t times.
-
-    Raises:
-        ValueError: for a negative t.
+    y = f(x), then x = f(x + y), t times.
     """
-
-    def __init__(self, channels: int, t: int) -> None:
-        super().__init__()
-        if t < 0:
-            raise ValueError(f"t is 0 or more, not {t}")
-        self.t = t
-        self.conv = nn.Conv2d(channels, channels, 3, padding=1)
-        self.norm = nn.BatchNorm2d(channels)
 
     def forward(self, x: Tensor) -> Tensor:
         """Keep the shape (N, C, H, W)."""
@@ -58,7 +46,7 @@ class RRCNNFCN(nn.Module):
     def __init__(self, num_classes: int, t: int = 2) -> None:
         super().__init__()
         self.encoder = nn.ModuleList(
-            [RRCNNBlock(a, b, t, RecurrentUnit) for a, b in pairwise((3, *WIDTHS))]
+            [RRCNNBlock(a, b, t, KeepingUnit) for a, b in pairwise((3, *WIDTHS))]
         )
         up = deconvolutions((WIDTHS[-1], *WIDTHS[::-1]))
         self.decoder = nn.Sequential(*up, nn.MaxPool2d(2), nn.Conv2d(WIDTHS[0], num_classes, 1))

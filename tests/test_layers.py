@@ -289,9 +289,9 @@ def test_enet_has_three_kinds_of_bottleneck() -> None:
 
 @pytest.mark.parametrize("t", [2, 3])
 def test_recurrent_unit_shows_how_often_it_is_applied(t: int) -> None:
-    for arch in ("custom/r2unet", "custom/rrcnn_fcn"):
+    for arch, kind in (("custom/r2unet", "RecurrentUnit"), ("custom/rrcnn_fcn", "KeepingUnit")):
         made = tables(arch, t=t)
-        [unit] = (table for table in made if "RecurrentUnit, as" in table.caption)
+        [unit] = (table for table in made if f"{kind}, as" in table.caption)
         assert [row["Layer"] for row in rows(unit)] == [f"conv x{t + 1}", f"add x{t}"]
         assert rows(unit)[0]["Activation"] == "BN, ReLU"
         assert any("same weights" in note for note in unit.notes)

@@ -273,8 +273,9 @@ def docstrings(name: str) -> str:
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES.values(), ids=NAMES)
-def test_a_paper_is_named(architecture: Architecture) -> None:
+def test_paper_and_input_rule_are_named(architecture: Architecture) -> None:
     text = docstrings(architecture.name)
+    assert any(word in text for word in ("any size", "multiples of", "a multiple of"))
     assert any(word in text for word in ("arXiv", "doi", "report"))
     assert any(word in architecture.paper for word in ("arXiv", "10.", "report"))
     names = re.findall(r"(\w+)(?:, \w+)* and \w+,", architecture.paper)

@@ -75,7 +75,7 @@ def test_the_unit_of_rrcnn_fcn() -> None:
     results = []
     for t in (1, 2, 3):
         torch.manual_seed(1)
-        unit = randomised(rrcnn_fcn.RecurrentUnit(4, t))
+        unit = randomised(rrcnn_fcn.KeepingUnit(4, t))
         f = step(unit)
         y = f(x)
         x1 = f(x + y)
