@@ -112,6 +112,20 @@ class Down(nn.Module):
         return self.activation(shortcut + self.branch(x)), indices
 
 
+def unpool(x: Tensor, indices: Tensor) -> Tensor:
+    """Put values (N, C, H, W) back where a 2x2 max-pool took them from: (N, C, 2H, 2W).
+
+    All else is 0. torch's max_unpool2d has no deterministic form; a scatter is equal, for no two
+    pooled values come from one place.
+    """
+    if not torch.are_deterministic_algorithms_enabled():
+        return F.max_unpool2d(x, indices, [2, 2])
+    num, channels, height, width = x.shape
+    places = x.new_zeros(num, channels, 4 * height * width)
+    scattered = places.scatter(2, indices.flatten(2), x.flatten(2))
+    return scattered.view(num, channels, 2 * height, 2 * width)
+
+
 class Up(nn.Module):
     """Double the size: a transposed convolution beside an unpool to the places pooled from."""
 
@@ -136,7 +150,7 @@ class Up(nn.Module):
 
     def forward(self, x: Tensor, indices: Tensor) -> Tensor:
         """Map (N, C, H, W) to (N, C', 2H, 2W); `indices` (N, C', H, W) come from `Down`."""
-        shortcut = F.max_unpool2d(self.shortcut(x), indices, [2, 2])
+        shortcut = unpool(self.shortcut(x), indices)
         out: Tensor = self.activation(shortcut + self.branch(x))
         return out
 

@@ -1,7 +1,18 @@
+from collections.abc import Iterator
+
+import pytest
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 from custom_models import enet
+
+
+@pytest.fixture
+def deterministic() -> Iterator[None]:
+    torch.use_deterministic_algorithms(True)
+    yield
+    torch.use_deterministic_algorithms(False)
 
 
 def test_the_order_of_stages_two_and_three() -> None:
@@ -61,3 +72,30 @@ def test_the_shortcut_is_padded_with_channels_at_the_end() -> None:
     out, _ = down(x)
     torch.testing.assert_close(out[:, :4], nn.functional.max_pool2d(x, 2))
     assert (out[:, 4:] == 0).all()
+
+
+def test_the_deterministic_unpool_equals_torchs(deterministic: None) -> None:
+    generator = torch.Generator().manual_seed(0)
+    image = torch.randn(2, 5, 12, 8, generator=generator)
+    pooled, indices = F.max_pool2d(image, 2, return_indices=True)
+    values = torch.randn(pooled.shape, generator=generator)
+    upstream = torch.randn(image.shape, generator=generator)
+    found = values.clone().requires_grad_()
+    unpooled = enet.unpool(found, indices)
+    unpooled.backward(upstream)
+    with pytest.raises(RuntimeError, match="does not have a deterministic implementation"):
+        F.max_unpool2d(values, indices, [2, 2])
+    torch.use_deterministic_algorithms(False)
+    expected = values.clone().requires_grad_()
+    by_torch = F.max_unpool2d(expected, indices, [2, 2])
+    by_torch.backward(upstream)
+    assert torch.equal(unpooled, by_torch)
+    assert found.grad is not None
+    assert expected.grad is not None
+    assert torch.equal(found.grad, expected.grad)
+
+
+def test_enet_trains_deterministically(deterministic: None) -> None:
+    net = enet.build(5)
+    net(torch.randn(2, 3, 32, 32)).sum().backward()
+    assert all(p.grad is not None for p in net.parameters())
