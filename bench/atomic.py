@@ -10,11 +10,15 @@ from typing import Any
 from bench.errors import UserError
 
 
+class CannotWrite(UserError):
+    """A file could not be written: the disk is full, or its folder is gone."""
+
+
 def write_atomically(file: Path, write: Callable[[Path], None], sync: bool = True) -> None:
     """Let a file appear whole or not at all.
 
     Raises:
-        UserError: where it cannot be written, with the reason.
+        CannotWrite: with the reason; what was there before is still there.
     """
     beside = file.with_name(f".{file.name}.{os.getpid()}.tmp")
     try:
@@ -25,7 +29,7 @@ def write_atomically(file: Path, write: Callable[[Path], None], sync: bool = Tru
                 os.fsync(stream.fileno())
         os.replace(beside, file)
     except OSError as error:
-        raise UserError(f"Cannot write {file}: {error.strerror or error}.") from error
+        raise CannotWrite(f"Cannot write {file}: {error.strerror or error}.") from error
     finally:
         with suppress(OSError):
             beside.unlink(missing_ok=True)

@@ -49,6 +49,7 @@ class Case(Frozen):
     seed: int
     limit: int | float | None = None
     parent: Parent | None = None
+    select_split: str | None = None  # where scores on it decide which model is the result
     numerics_version: int = 1  # as it was when the case was made
 
     @property
@@ -82,6 +83,8 @@ class Case(Frozen):
             "limit": self.limit,
             "parent": self.parent and [self.parent.id, self.parent.part],
         }
+        if self.select_split is not None:
+            content["select_split"] = self.select_split
         text = json.dumps(content, sort_keys=True, separators=(",", ":"), allow_nan=False)
         return hashlib.sha256(text.encode()).hexdigest()
 
@@ -208,6 +211,7 @@ def _build(
         seed=names[3],
         limit=suite.limit,
         parent=parent,
+        select_split=suite.splits.select if recipe.selects else None,
         numerics_version=NUMERICS_VERSION,
     )
     return cases[names]

@@ -1,7 +1,9 @@
-"""What a killed run continues from."""
+"""What a killed run continues from: the last checkpoint, or the one before it."""
 
+import io
+import os
 import pickle
-from dataclasses import fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from zipfile import BadZipFile
@@ -10,28 +12,59 @@ import torch
 
 from bench.atomic import write_atomically
 from bench.device import Numerics, random_states, set_random_states
-from bench.errors import UserError
 from bench.networks import first_line
+from bench.record import CaseFolder
 from bench.train import TrainState
 
 History = list[dict[str, Any]]
-POSITION = ("step", "seconds", "data_wait_s", "peak_memory_mib")  # of TrainState
+
+
+@dataclass
+class Best:
+    """The epoch with the best score on the selection split so far, and its weights on the CPU."""
+
+    epoch: int
+    score: float
+    state: dict[str, torch.Tensor] | None  # None where the last model is the result
+
+
+@dataclass
+class Progress:
+    """What a training has to show so far, beside its state."""
+
+    history: History
+    best: Best | None = None
+    resumed: int = 0
+
+
+@dataclass(frozen=True)
+class Saved:
+    """A checkpoint as it was read."""
+
+    content: dict[str, Any]
+
+    @property
+    def numerics(self) -> Numerics:
+        """What it was made with."""
+        return Numerics(**self.content["numerics"])
 
 
 def save_checkpoint(
-    file: Path,
+    folder: CaseFolder,
     case_id: str,
     data: str,
     state: TrainState,
-    history: History,
+    progress: Progress,
     numerics: Numerics,
-    resumed: int,
     device: torch.device,
 ) -> None:
-    """Write all that the next step depends on.
+    """Write all that the next step depends on; the checkpoint before stays beside it.
 
     Args:
         data: fingerprint of the training split.
+
+    Raises:
+        CannotWrite: where the disk is full, say; the checkpoint before is still there.
     """
     content = {
         "case": case_id,
@@ -39,58 +72,62 @@ def save_checkpoint(
         "model": state.model.net.state_dict(),
         "optimizer": state.optimizer.state_dict(),
         "scaler": state.scaler.state_dict(),
-        "position": {name: getattr(state, name) for name in POSITION},
-        "total_loss": state.total_loss,
-        "history": history,
+        "step": state.step,
+        "losses": state.losses,
+        "seconds": state.clock.seconds,
+        "peak_memory_mib": state.peak_memory_mib,
+        "history": progress.history,
+        "best": vars(progress.best) if progress.best else None,
         "random": random_states(device),
         "numerics": numerics.as_dict(),
-        "resumed": resumed,
+        "resumed": progress.resumed,
     }
-    write_atomically(file, lambda beside: torch.save(content, beside))
+    serialised = io.BytesIO()  # torch's own writer does not say why it cannot write
+    torch.save(content, serialised)
+
+    def write(beside: Path) -> None:
+        beside.write_bytes(serialised.getbuffer())
+        if folder.checkpoint.exists():
+            os.replace(folder.checkpoint, folder.previous)
+
+    write_atomically(folder.checkpoint, write)
 
 
-def recorded_numerics(file: Path, case_id: str) -> Numerics | None:
-    """Return what a checkpoint of this case was made with; None where there is none.
-
-    Raises:
-        UserError: where the checkpoint cannot be read.
-    """
-    content = _read(file)
-    if content is None or content["case"] != case_id:
-        return None
-    return Numerics(**{field.name: content["numerics"][field.name] for field in fields(Numerics)})
-
-
-def load_checkpoint(
-    file: Path, case_id: str, data: str, state: TrainState, device: torch.device
-) -> tuple[History, int]:
-    """Put a checkpoint back into `state`; the random states are those of the saved moment.
+def read_checkpoint(folder: CaseFolder, case_id: str, data: str) -> tuple[Saved | None, str | None]:
+    """Read the last checkpoint of a case on this data, or the one before where that is broken.
 
     Returns:
-        The history so far and how often this case has been resumed, this time included; nothing
-        and 0 where there is no checkpoint of this case on this data.
+        The checkpoint, None where there is none: then the case begins anew, which changes no
+        number. And what is broken and what was done about it.
     """
-    content = _read(file)
-    if content is None or (content["case"], content["data"]) != (case_id, data):
-        return [], 0
+    broken = []
+    for file in (folder.checkpoint, folder.previous):
+        try:
+            content: dict[str, Any] = torch.load(file, map_location="cpu", weights_only=True)
+        except FileNotFoundError:
+            continue
+        except (OSError, RuntimeError, EOFError, BadZipFile, pickle.UnpicklingError) as error:
+            broken.append(f"{file.name} cannot be read ({first_line(error)})")
+            continue
+        if (content.get("case"), content.get("data")) != (case_id, data):
+            continue
+        note = f"{broken[0]}; went on from {file.name}, step {content['step']}" if broken else None
+        return Saved(content), note
+    return None, f"{' and '.join(broken)}; began anew" if broken else None
+
+
+def restore(saved: Saved, state: TrainState, device: torch.device) -> Progress:
+    """Put a checkpoint back into `state`; the random states are those of the saved moment."""
+    content = saved.content
     state.model.net.load_state_dict(content["model"])
     state.optimizer.load_state_dict(content["optimizer"])
     state.scaler.load_state_dict(content["scaler"])
-    state.total_loss.copy_(content["total_loss"])
-    for name in POSITION:
-        setattr(state, name, content["position"][name])
+    state.losses.copy_(content["losses"])
+    state.step = content["step"]
+    state.peak_memory_mib = content["peak_memory_mib"]
+    start = state.clock.seconds["start"]
+    state.clock.seconds |= content["seconds"]
+    state.clock.seconds["start"] += start
     set_random_states(content["random"], device)
-    return content["history"], content["resumed"] + 1
-
-
-def _read(file: Path) -> dict[str, Any] | None:
-    try:
-        content: dict[str, Any] = torch.load(file, map_location="cpu", weights_only=True)
-        return content
-    except FileNotFoundError:
-        return None
-    except (OSError, RuntimeError, EOFError, BadZipFile, pickle.UnpicklingError) as error:
-        raise UserError(
-            f"Cannot read the checkpoint {file}: {first_line(error)}. "
-            "Delete it to begin this case again."
-        ) from error
+    best = Best(**content["best"]) if content["best"] else None
+    return Progress(content["history"], best, content["resumed"] + 1)

@@ -64,16 +64,28 @@ def run(
     max_time: Annotated[
         str | None, typer.Option(help="stop after saving: 90 (seconds), 30m, 8h")
     ] = None,
+    timeout: Annotated[
+        str | None, typer.Option(help="end a case that runs for longer: 90, 30m, 8h")
+    ] = None,
+    workers: Annotated[
+        int, typer.Option(min=1, help="cases at once, a GPU or a share of the cores each")
+    ] = 1,
+    engine: Annotated[
+        Literal["process", "in-process"] | None,
+        typer.Option(help="a process for each case, or one for all; default: as the suite says"),
+    ] = None,
     loader_workers: LoaderWorkers = None,
     cache: CacheMode = None,
     json_lines: JsonLines = False,
 ) -> None:
     """Train and evaluate the cases of suites; finished ones are skipped.
 
+    Ctrl-C and SIGTERM stop after saving; the same command then goes on.
+
     Exit codes: 0 all good, 1 a case failed, 2 usage or bad suite, 3 nothing matched,
-    4 interrupted after saving, 5 running elsewhere.
+    4 interrupted after saving, 5 running elsewhere, 6 stopped by SIGTERM after saving.
     """
-    from bench.verbs import Where, run_suites
+    from bench.verbs import How, Where, run_suites
 
     _leave(
         run_suites(
@@ -84,7 +96,8 @@ def run(
             dry_run=dry_run,
             retry_failed=retry_failed,
             fail_fast=fail_fast,
-            max_time_s=_seconds(max_time),
+            max_time_s=_seconds("--max-time", max_time),
+            how=How(engine, workers, _seconds("--timeout", timeout)),
         )
     )
 
@@ -301,7 +314,7 @@ def _roots(given: list[str] | None) -> dict[str, Path]:
     return roots
 
 
-def _seconds(text: str | None) -> float | None:
+def _seconds(flag: str, text: str | None) -> float | None:
     if text is None:
         return None
     units = {"s": 1, "m": 60, "h": 3600}
@@ -309,7 +322,7 @@ def _seconds(text: str | None) -> float | None:
     try:
         return float(number) * units[unit]
     except ValueError as error:
-        raise UserError(f"--max-time takes 90, 90s, 30m or 8h, not {text!r}.") from error
+        raise UserError(f"{flag} takes 90, 90s, 30m or 8h, not {text!r}.") from error
 
 
 def main(args: Any = None) -> None:

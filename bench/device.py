@@ -1,8 +1,10 @@
 """Where and how a case runs: device, precision, threads, random states."""
 
+import gc
 import os
 import random
-from contextlib import AbstractContextManager
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
@@ -31,6 +33,7 @@ class Numerics:
     threads: int
     world_size: int = 1
     compiled: bool = False
+    deterministic: bool = False
 
     def as_dict(self) -> dict[str, Any]:
         """Return the fields for a record."""
@@ -100,7 +103,11 @@ def pick_precision(asked: str, device: torch.device) -> Precision:
 
 
 def choose_numerics(
-    recipe: Recipe, device: torch.device, augmentation: str, begun: Numerics | None
+    recipe: Recipe,
+    device: torch.device,
+    augmentation: str,
+    micro_batch: int,
+    begun: Numerics | None,
 ) -> Numerics:
     """Return what a case runs with; one that was begun keeps what it began with.
 
@@ -113,7 +120,8 @@ def choose_numerics(
         device=device.type,
         precision=pick_precision(recipe.precision, device),
         augmentation=augmentation if recipe.augment else "none",
-        micro_batch=recipe.micro_batch,
+        micro_batch=begun.micro_batch if begun else micro_batch,
+        deterministic=recipe.deterministic,
         threads=torch.get_num_threads(),
     )
     if begun is not None and begun != chosen:
@@ -136,6 +144,47 @@ def autocast(device: torch.device, precision: Precision) -> AbstractContextManag
     return torch.autocast(
         device.type, DTYPES.get(precision, torch.float32), enabled=precision in DTYPES
     )
+
+
+@contextmanager
+def algorithms(deterministic: bool) -> Iterator[None]:
+    """Hold torch to deterministic algorithms while the body runs, where that is asked for.
+
+    Raises:
+        UserError: naming an operation that has none.
+    """
+    if not deterministic:
+        yield
+        return
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when CUDA starts
+    torch.use_deterministic_algorithms(True)
+    try:
+        yield
+    except RuntimeError as error:
+        operation, known, _ = str(error).partition(" does not have a deterministic implementation")
+        if not known:
+            raise
+        raise UserError(
+            f"deterministic: {operation.rpartition(' ')[2]} has no deterministic form in torch; "
+            "leave `deterministic` out, or choose another network or loss."
+        ) from error
+    finally:
+        torch.use_deterministic_algorithms(False)
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Say whether the device, or the machine, had no more memory to give."""
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    signs = ("DefaultCPUAllocator", "ALLOC_FAILED", "out of memory")
+    return isinstance(error, RuntimeError) and any(sign in str(error) for sign in signs)
+
+
+def release_memory(device: torch.device) -> None:
+    """Give back what a failed attempt left behind."""
+    gc.collect()
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
 
 
 def synchronize(device: torch.device) -> None:

@@ -35,3 +35,4 @@ class Exit(IntEnum):
     NOTHING_MATCHED = 3
     INTERRUPTED = 4
     RUNNING_ELSEWHERE = 5
+    TERMINATED = 6

@@ -15,7 +15,7 @@ from bench.counts import count_pixels, per_class
 from bench.data.loader import Stack
 from bench.device import Precision, autocast
 from bench.evaluation import Evaluation
-from bench.losses import PixelLoss
+from bench.losses import Loss
 from bench.schema import Size
 
 
@@ -40,7 +40,7 @@ def evaluate(
     model: nn.Module,
     batches: Any,
     evaluation: Evaluation,
-    loss_fn: PixelLoss,
+    loss_fn: Loss,
     num_classes: int,
     device: torch.device,
     precision: Precision,
@@ -69,17 +69,17 @@ def evaluate(
             counts = count_pixels(logits.max(1).indices, target, num_classes)
             rows.append(per_class(counts))
             confusion += counts[:, :-1].sum(0)
-            totals.append(loss_fn.total(logits, target.long()))
-            weights.append(loss_fn.weight(target.long()))
+            totals.append(loss_fn.totals(logits, target.long()))
+            weights.append(loss_fn.weights(target.long()))
         ids += batch_ids
         beat()
-    total = float(torch.stack(totals).cpu().double().sum())
-    weight = float(torch.stack(weights).cpu().double().sum())
+    total = torch.stack(totals).cpu().double().sum(0)
+    weight = torch.stack(weights).cpu().double().sum(0)
     return Counts(
         ids=tuple(ids),
         per_image=torch.cat(rows).cpu().numpy().astype(np.uint32),
         confusion=confusion.cpu().numpy(),
-        loss=total / weight if weight > 0 else float("nan"),
+        loss=float((total / weight).sum()),
         seconds=time.perf_counter() - start,
     )
 

@@ -2,8 +2,10 @@
 
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
+from bench.atomic import CannotWrite
 from bench.record import CaseFolder
 
 BEAT_S = 1.0
@@ -26,11 +28,14 @@ class Heartbeat:
 
         Raises:
             Interrupted: where it was asked for.
+            CannotWrite: where the case's folder is gone.
         """
         self.progress |= progress
         if time.monotonic() - self.last > BEAT_S:
             self.last = time.monotonic()
-            self.folder.beat(**self.progress)
+            self.folder.require_lock()
+            with suppress(CannotWrite):  # a full disk is found where something matters
+                self.folder.beat(**self.progress)
         if self.should_stop():
             done, total = self.progress.get("step"), self.progress.get("num_steps")
             raise Interrupted(f"after step {done} of {total}" if total else "before its first step")

@@ -2,7 +2,8 @@
 
 from typing import Any
 
-from bench.recipe import SGD, Adam, AdamW, Constant, Cosine, CrossEntropy, Poly, Step
+from bench.loss_spec import CrossEntropy, Dice, Focal
+from bench.optimizer_spec import SGD, Adam, AdamW, Constant, Cosine, Poly, Step
 from bench.suite import Suite
 
 
@@ -14,10 +15,14 @@ def json_schema() -> dict[str, Any]:
     for key, specs in (
         ("optimizer", (Adam, AdamW, SGD)),
         ("schedule", (Constant, Poly, Cosine, Step)),
-        ("loss", (CrossEntropy,)),
+        ("loss", (CrossEntropy, Focal, Dice)),
     ):
         names = [str(spec.model_fields["name"].default) for spec in specs]
         recipe[key] = {"anyOf": [{"enum": names}, recipe[key]]}
+    term = parts["Sum"]["properties"]["terms"]["items"]
+    recipe["loss"]["anyOf"].append(
+        {"type": "array", "minItems": 1, "items": {"anyOf": [recipe["loss"]["anyOf"][0], term]}}
+    )
     transform = recipe["augment"]["items"]
     transform["additionalProperties"] = {"type": ["object", "null"]}
     one = {"anyOf": [{"type": "string"}, transform]}

@@ -13,7 +13,14 @@ from torch import Tensor, nn
 from bench.errors import UserError
 from bench.geometry import Geometry, declared
 from bench.model_spec import ModelSpec, Normalize
-from bench.networks import RUN_ERRORS, build_network, first_line, needs_values, tagged
+from bench.networks import (
+    RUN_ERRORS,
+    build_network,
+    find_encoder,
+    first_line,
+    needs_values,
+    tagged,
+)
 from bench.weights import load_encoder, load_model, read_weights
 from custom_models.initialisation import INITS
 
@@ -48,10 +55,28 @@ class Segmenter(nn.Module):
         super().__init__()
         self.net = net
         self.geometry = geometry
+        self.frozen: tuple[nn.Module, ...] = ()  # a tuple: no part of the state dict
         mean, std = (normalize.mean, normalize.std) if normalize else ((0.0,) * 3, (1.0,) * 3)
         shape = (1, 3, 1, 1)
         self.register_buffer("mean", 255 * torch.tensor(mean).view(shape), persistent=False)
         self.register_buffer("std", 255 * torch.tensor(std).view(shape), persistent=False)
+
+    def freeze_encoder(self) -> None:
+        """Keep the encoder as it is: its weights, and its BatchNorm statistics too.
+
+        Raises:
+            UserError: where the network has none.
+        """
+        encoder = find_encoder(self.net, "freeze_encoder")
+        encoder.requires_grad_(False)
+        self.frozen = (encoder,)
+
+    def train(self, mode: bool = True) -> "Segmenter":
+        """Switch to training, or not; what is frozen never trains."""
+        super().train(mode)
+        for part in self.frozen:
+            part.eval()
+        return self
 
     def forward(self, image: Tensor) -> Tensor | Heads:
         """Map uint8 images (N, 3, H, W) to logits (N, K, H, W).

@@ -234,6 +234,21 @@ BUILDERS: dict[str, Callable[[str], Builder]] = {
 }
 
 
+def find_encoder(net: nn.Module, asked_by: str) -> nn.Module:
+    """Return the encoder of a network.
+
+    Raises:
+        UserError: naming the key that asked, where it has none.
+    """
+    encoder = getattr(net, "encoder", None)
+    if not isinstance(encoder, nn.Module):
+        raise UserError(
+            f"{asked_by}: {type(net).__name__} has no part called encoder; leave the key out, or "
+            "give it under `overrides` to the models that have one."
+        )
+    return encoder
+
+
 def tagged(encoder: str, weights: str) -> str:
     """Name a timm encoder with the tag of its weights; "imagenet" is timm's default."""
     return encoder if weights == "imagenet" else f"{encoder}.{weights}"

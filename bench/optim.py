@@ -4,20 +4,43 @@ import math
 
 from torch import nn, optim
 
-from bench.recipe import Adam, AdamW, Constant, Cosine, Poly, Recipe, Step
+from bench.networks import find_encoder
+from bench.optimizer_spec import Adam, AdamW, Constant, Cosine, Poly, Step
+from bench.recipe import Recipe
 
 
-def build_optimizer(recipe: Recipe, model: nn.Module) -> optim.Optimizer:
-    """Return the recipe's optimizer over the trainable parameters."""
-    parameters = [p for p in model.parameters() if p.requires_grad]
+def build_optimizer(recipe: Recipe, net: nn.Module) -> optim.Optimizer:
+    """Return the recipe's optimizer over the trainable parameters.
+
+    Parameters of the encoder, and those without decay, have groups of their own where the recipe
+    treats them otherwise; a group's `lr_factor` is what its learning rate is multiplied by.
+
+    Raises:
+        UserError: where the recipe speaks of an encoder and the network has none.
+    """
+    encoder = set()
+    if recipe.encoder_lr != 1:
+        encoder = set(find_encoder(net, "encoder_lr").parameters())
     spec = recipe.optimizer
+    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
+    for parameter in net.parameters():
+        if not parameter.requires_grad:
+            continue
+        # Biases and the scales and shifts of norms are what has one axis.
+        decays = recipe.decay == "all" or parameter.ndim > 1
+        factor = recipe.encoder_lr if parameter in encoder else 1.0
+        groups.setdefault((factor, spec.weight_decay if decays else 0.0), []).append(parameter)
+    parameters = [
+        {"params": group, "lr_factor": factor, "weight_decay": decay}
+        for (factor, decay), group in groups.items()
+    ]
     match spec:
         case Adam():
-            return optim.Adam(parameters, spec.lr, spec.betas, weight_decay=spec.weight_decay)
+            return optim.Adam(parameters, spec.lr, spec.betas, amsgrad=spec.amsgrad)
         case AdamW():
-            return optim.AdamW(parameters, spec.lr, spec.betas, weight_decay=spec.weight_decay)
+            return optim.AdamW(parameters, spec.lr, spec.betas, amsgrad=spec.amsgrad)
         case _:
-            return optim.SGD(parameters, spec.lr, spec.momentum, weight_decay=spec.weight_decay)
+            return optim.SGD(parameters, spec.lr, spec.momentum)
 
 
 def learning_rate(recipe: Recipe, step: int, num_steps: int, steps_per_epoch: int) -> float:
@@ -45,6 +68,6 @@ def learning_rate(recipe: Recipe, step: int, num_steps: int, steps_per_epoch: in
 
 
 def set_learning_rate(optimizer: optim.Optimizer, lr: float) -> None:
-    """Give every group of parameters the learning rate."""
+    """Give every group of parameters the learning rate, times its factor."""
     for group in optimizer.param_groups:
-        group["lr"] = lr
+        group["lr"] = lr * group["lr_factor"]

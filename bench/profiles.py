@@ -21,6 +21,7 @@ from bench.environment import environment
 from bench.geometry import Geometry
 from bench.model_spec import ModelSpec
 from bench.models import build_model, without_values
+from bench.networks import find_encoder
 from bench.optim import build_optimizer
 from bench.profiling import backward, complexity, forward_gmacs, state_bytes
 from bench.record import Latency, Profile, now
@@ -46,7 +47,14 @@ def profile_case(case: Case, device: torch.device) -> Profile:
     size = STAND_IN_SIZE if recipe.size is None or isinstance(recipe.size, Side) else recipe.size
     torch.manual_seed(case.seed)
     model, _ = build_model(case.model.model_copy(update={"weights": None}), num_classes)
-    facts = complexity(case.model, num_classes, size, model.geometry, recipe.micro_batch)
+    facts = complexity(
+        case.model,
+        num_classes,
+        size,
+        model.geometry,
+        recipe.micro_batch,
+        recipe.freeze_encoder,
+    )
     timed = _timed_size(case.model, num_classes, model.geometry, size, device)
     precision = pick_precision(recipe.precision, device)
     set_precision(precision)
@@ -126,6 +134,8 @@ def _checkpoint_bytes(case: Case, num_classes: int, geometry: Geometry) -> int:
 
     def count(net: nn.Module, device: torch.device) -> int:
         side = geometry.padded(2 * SMALLEST)
+        if case.recipe.freeze_encoder:
+            find_encoder(net, "freeze_encoder").requires_grad_(False)
         backward(net.train(), (case.recipe.micro_batch, 3, side, side), device)
         optimizer = build_optimizer(case.recipe, net)
         optimizer.step()

@@ -15,7 +15,7 @@ from bench.errors import UserError
 from bench.geometry import Geometry
 from bench.model_spec import ModelSpec
 from bench.models import check_heads, check_logits, without_values
-from bench.networks import RUN_ERRORS, first_line, needs_values
+from bench.networks import RUN_ERRORS, find_encoder, first_line, needs_values
 from bench.schema import Size
 
 MORE_IMAGES = " (More than one may do: raise batch_size or lower accumulate.)"
@@ -40,18 +40,25 @@ class Complexity:
 
 
 def complexity(
-    spec: ModelSpec, num_classes: int, size: Size, geometry: Geometry, micro_batch: int
+    spec: ModelSpec,
+    num_classes: int,
+    size: Size,
+    geometry: Geometry,
+    micro_batch: int,
+    freeze_encoder: bool = False,
 ) -> Complexity:
     """Count a network without training it, and try one training step's shapes.
 
     Raises:
         UserError: where the network cannot train on micro-batches of this size (BatchNorm over
-            a 1x1 map of one image, say), or does not run at all.
+            a 1x1 map of one image, say), does not run at all, or has no encoder to freeze.
     """
     padded = geometry.padded(size[0]), geometry.padded(size[1])
     given = geometry.given(padded[0]), geometry.given(padded[1])
 
     def count(net: nn.Module, device: torch.device) -> Complexity:
+        if freeze_encoder:
+            find_encoder(net, "freeze_encoder").requires_grad_(False)
         params = list(net.parameters())
         trainable = [p for p in params if p.requires_grad]
         try:

@@ -15,6 +15,7 @@ from rich.progress import (
     DownloadColumn,
     MofNCompleteColumn,
     Progress,
+    TaskID,
     TextColumn,
     TimeRemainingColumn,
 )
@@ -27,23 +28,21 @@ POLL_S = 0.5
 
 @dataclass
 class Watched:
-    """What is shown: the case that runs, and how many are done."""
+    """What is shown: the cases that run, each with its folder and start, and how many are done."""
 
     num_cases: int
     done: int = 0
-    name: str = ""
-    folder: CaseFolder | None = None
-    case_start: float = field(default_factory=time.monotonic)
+    running: dict[str, tuple[CaseFolder, float]] = field(default_factory=dict)
     seconds: list[float] = field(default_factory=list)
 
     def begin(self, name: str, folder: CaseFolder) -> None:
         """Show another case."""
-        self.name, self.folder, self.case_start = name, folder, time.monotonic()
+        self.running = self.running | {name: (folder, time.monotonic())}
 
-    def end(self, seconds: float) -> None:
+    def end(self, name: str, seconds: float) -> None:
         """Count a case as done."""
         self.done += 1
-        self.name, self.folder = "", None
+        self.running = {key: value for key, value in self.running.items() if key != name}
         if seconds > 0:
             self.seconds.append(seconds)
 
@@ -70,31 +69,42 @@ def _bar(watched: Watched, console: Console, stop: threading.Event) -> None:
         TextColumn("{task.fields[figures]}"),
         console=console,
     )
-    bar = bars.add_task("", total=1.0, figures="")
+    shown: dict[str, TaskID] = {}
     with Live(bars, console=console, refresh_per_second=4, transient=True, redirect_stdout=False):
         while not stop.wait(POLL_S):
-            beat = _beat(watched)
-            share = _share(beat)
-            title = f"[{watched.done + 1}/{watched.num_cases}] {watched.name}"
-            figures = ", ".join([*_figures(beat), *_time_left(watched, share)])
-            bars.update(bar, description=escape(title), completed=share, figures=escape(figures))
+            running = watched.running
+            for name in [name for name in shown if name not in running]:
+                bars.remove_task(shown.pop(name))
+            for number, (name, (folder, start)) in enumerate(running.items(), watched.done + 1):
+                beat = _beat(folder)
+                share = _share(beat)
+                if name not in shown:
+                    shown[name] = bars.add_task("", total=1.0, figures="")
+                title = f"[{number}/{watched.num_cases}] {name}"
+                figures = ", ".join([*_figures(beat), *_time_left(watched, start, share)])
+                bars.update(
+                    shown[name],
+                    description=escape(title),
+                    completed=share,
+                    figures=escape(figures),
+                )
 
 
 def _lines(watched: Watched, console: Console, stop: threading.Event) -> None:
-    shown: tuple[str, int] = ("", 0)
+    shown: dict[str, int] = {}
     while not stop.wait(POLL_S):
-        beat = _beat(watched)
-        now = (watched.name, beat.get("epoch", 0))
-        if now != shown and now[1] > 1:
-            parts = [*_figures(beat), *_time_left(watched, _share(beat))]
-            line = f"  {watched.name}: {', '.join(parts)}"
-            console.print(line, markup=False, highlight=False, soft_wrap=True)
-        shown = now
+        for name, (folder, start) in watched.running.items():
+            beat = _beat(folder)
+            epoch = beat.get("epoch", 0)
+            if epoch > 1 and epoch != shown.get(name):
+                parts = [*_figures(beat), *_time_left(watched, start, _share(beat))]
+                line = f"  {name}: {', '.join(parts)}"
+                console.print(line, markup=False, highlight=False, soft_wrap=True)
+            shown[name] = epoch
 
 
-def _beat(watched: Watched) -> dict[str, Any]:
-    folder = watched.folder
-    beat = read_json(folder.alive) if folder is not None else None
+def _beat(folder: CaseFolder) -> dict[str, Any]:
+    beat = read_json(folder.alive)
     return beat if isinstance(beat, dict) else {}
 
 
@@ -115,15 +125,16 @@ def _figures(beat: dict[str, Any]) -> list[str]:
     return figures
 
 
-def _time_left(watched: Watched, share: float) -> list[str]:
+def _time_left(watched: Watched, start: float, share: float) -> list[str]:
     """Estimate the time left for the case and for the suite, by what was done so far."""
     if share <= 0:
         return []
-    spent = time.monotonic() - watched.case_start
+    spent = time.monotonic() - start
     case_s = spent * (1 - share) / share
-    after = watched.num_cases - watched.done - 1
+    at_once = max(1, len(watched.running))
+    after = watched.num_cases - watched.done - at_once
     typical = sum([*watched.seconds, spent + case_s]) / (len(watched.seconds) + 1)
-    return [f"{duration(case_s)} left", f"suite {duration(case_s + after * typical)}"]
+    return [f"{duration(case_s)} left", f"suite {duration(case_s + after * typical / at_once)}"]
 
 
 @contextmanager

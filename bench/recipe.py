@@ -16,100 +16,20 @@ from pydantic import (
 )
 
 from bench import yaml_file
+from bench.columns import SCORES
 from bench.errors import Fault, Faults, UserError
+from bench.lookup import unknown
+from bench.loss_spec import CrossEntropy, Dice, Focal, Sum
+from bench.optimizer_spec import SGD, Adam, AdamW, Constant, Cosine, Poly, Step, Warmup
 from bench.presets import PRESETS, Transform, spelled_out
-from bench.schema import Fraction, Frozen, Side, Size, describe
-
-WeightRule = Literal["inverse", "one_minus_frequency", "enet", "median_frequency"]
+from bench.schema import Frozen, Side, Size, describe
 
 
 def named(value: object) -> object:
-    """Read a plain name as a part with its defaults."""
+    """Read a plain name as a part with its defaults, and a list as the sum of what it lists."""
+    if isinstance(value, list | tuple):
+        return {"name": "sum", "terms": [named(item) for item in value]}
     return {"name": value} if isinstance(value, str) else value
-
-
-class Adam(Frozen):
-    """Kingma and Ba 2015, arXiv 1412.6980; weight decay is added to the gradient."""
-
-    name: Literal["adam"] = "adam"
-    lr: PositiveFloat = 1e-3
-    betas: tuple[Fraction, Fraction] = (0.9, 0.999)
-    weight_decay: NonNegativeFloat = 0.0
-
-
-class AdamW(Frozen):
-    """Loshchilov and Hutter 2019, arXiv 1711.05101: decoupled weight decay."""
-
-    name: Literal["adamw"] = "adamw"
-    lr: PositiveFloat = 1e-3
-    betas: tuple[Fraction, Fraction] = (0.9, 0.999)
-    weight_decay: NonNegativeFloat = 0.01
-
-
-class SGD(Frozen):
-    """Stochastic gradient descent with momentum."""
-
-    name: Literal["sgd"] = "sgd"
-    lr: PositiveFloat = 0.01
-    momentum: Fraction = 0.9
-    weight_decay: NonNegativeFloat = 0.0
-
-
-class Constant(Frozen):
-    """The learning rate stays."""
-
-    name: Literal["constant"] = "constant"
-
-
-class Poly(Frozen):
-    """lr (1 - step / steps) ^ power, each step."""
-
-    name: Literal["poly"] = "poly"
-    power: PositiveFloat = 0.9
-
-
-class Cosine(Frozen):
-    """Half a cosine from lr to eta_min, moved once an epoch (arXiv 1608.03983, one cycle)."""
-
-    name: Literal["cosine"] = "cosine"
-    eta_min: NonNegativeFloat = 0.0
-
-
-class Step(Frozen):
-    """lr times gamma every so many epochs."""
-
-    name: Literal["step"] = "step"
-    every: PositiveInt = Field(description="epochs")
-    gamma: PositiveFloat = 0.1
-
-
-class Warmup(Frozen):
-    """A linear rise from factor x lr to lr over the first steps, times the schedule."""
-
-    steps: PositiveInt
-    factor: Annotated[float, Field(ge=0, le=1)] = 0.1
-
-
-class CrossEntropy(Frozen):
-    """Pixel-wise cross-entropy; void pixels count for nothing."""
-
-    name: Literal["cross_entropy"] = "cross_entropy"
-    class_weights: WeightRule | tuple[NonNegativeFloat, ...] | None = Field(
-        None, description="one a class, or a rule over the pixels of the training split"
-    )
-    label_smoothing: Fraction = 0.0
-
-    @field_validator("class_weights", mode="before")
-    @classmethod
-    def _none_is_a_name(cls, value: Any) -> Any:
-        return None if value == "none" else value
-
-    @field_validator("class_weights")
-    @classmethod
-    def _weigh_something(cls, value: Any) -> Any:
-        if isinstance(value, tuple) and not any(value):
-            raise ValueError("At least one class needs a weight above 0.")
-        return value
 
 
 class Recipe(Frozen):
@@ -130,9 +50,24 @@ class Recipe(Frozen):
         "voc_standard, flip, affine and resized_crop",
     )
     optimizer: Annotated[Adam | AdamW | SGD, Field(discriminator="name")] = Adam()
+    decay: Literal["all", "weights"] = Field(
+        "all",
+        description="what weight_decay is of; weights: not of biases and norms",
+        json_schema_extra={"added": True},
+    )
+    encoder_lr: NonNegativeFloat = Field(
+        1.0,
+        description="times the learning rate, for the encoder",
+        json_schema_extra={"added": True},
+    )
+    freeze_encoder: bool = Field(
+        False,
+        description="the encoder stays as it is, its BatchNorm statistics too",
+        json_schema_extra={"added": True},
+    )
     schedule: Annotated[Constant | Poly | Cosine | Step, Field(discriminator="name")] = Constant()
     warmup: Warmup | None = None
-    loss: CrossEntropy = CrossEntropy()
+    loss: Annotated[CrossEntropy | Focal | Dice | Sum, Field(discriminator="name")] = CrossEntropy()
     aux_weight: NonNegativeFloat = Field(
         0.4,
         description="of the losses of a network's auxiliary heads, beside 1 of its logits'",
@@ -147,9 +82,39 @@ class Recipe(Frozen):
     precision: Literal["auto", "fp32", "tf32", "bf16", "fp16"] = Field(
         "auto", description="auto: bf16 where the GPU has it, fp32 on the CPU"
     )
+    deterministic: bool = Field(
+        False,
+        description="only algorithms that give the same on every run; refused where there is none",
+        json_schema_extra={"added": True},
+    )
+    on_oom: Literal["fail", "accumulate"] = Field(
+        "fail",
+        description="out of memory; accumulate: begin again with micro-batches of half the size",
+        json_schema_extra={"added": True},
+    )
     validate_every: PositiveInt = Field(1, description="epochs between scores on splits.select")
+    checkpoint: Literal["last", "best"] = Field(
+        "last",
+        description="the epoch whose model is scored; best: by select_by on splits.select",
+        json_schema_extra={"added": True},
+    )
+    select_by: str = Field(
+        "miou", description="the score of best and patience", json_schema_extra={"added": True}
+    )
+    patience: PositiveInt | None = Field(
+        None,
+        description="epochs without a better score on splits.select that end the training",
+        json_schema_extra={"added": True},
+    )
 
     _short = field_validator("optimizer", "schedule", "loss", mode="before")(named)
+
+    @field_validator("select_by")
+    @classmethod
+    def _known_score(cls, name: str) -> str:
+        if name not in SCORES:
+            raise ValueError(unknown("score", name, SCORES))
+        return name
 
     @field_validator("augment", mode="before")
     @classmethod
@@ -176,6 +141,8 @@ class Recipe(Frozen):
     def _check_lengths(self) -> "Recipe":
         if (self.epochs is None) == (self.steps is None):
             raise ValueError("A recipe has either epochs or steps.")
+        if self.freeze_encoder and self.encoder_lr != 1:
+            raise ValueError("freeze_encoder: a frozen encoder has no encoder_lr; leave one out.")
         if self.batch_size % self.accumulate:
             raise ValueError(
                 f"batch_size {self.batch_size} cannot be split into {self.accumulate} equal "
@@ -187,6 +154,11 @@ class Recipe(Frozen):
     def micro_batch(self) -> int:
         """Images that pass through the network at once."""
         return self.batch_size // self.accumulate
+
+    @property
+    def selects(self) -> bool:
+        """Whether scores on splits.select decide which model is the result."""
+        return self.checkpoint == "best" or self.patience is not None
 
 
 def _transforms(item: Any, check: Callable[[Any], None] | None) -> list[Transform]:

@@ -16,7 +16,7 @@ from typing import Any, Literal
 from filelock import FileLock, Timeout
 from pydantic import BaseModel, ValidationError
 
-from bench.atomic import read_json, write_json, write_text
+from bench.atomic import CannotWrite, read_json, write_json, write_text
 from bench.case import Case
 from bench.errors import UserError
 from bench.evaluation import Evaluation
@@ -24,6 +24,7 @@ from bench.suite import Suite
 
 APART = ("published", "baselines")  # below results/: reported only where they are named
 MOST_OF_A_NAME = 80
+LOG_TAIL_LINES, LOG_TAIL_BYTES = 20, 1 << 16
 Status = Literal["ok", "failed", "blocked"]
 
 
@@ -32,23 +33,53 @@ class Held(Exception):
 
 
 class Training(BaseModel):
-    """How the training went; seconds are of training alone, synchronised."""
+    """How the training went.
+
+    total_s, first_epoch_s, epoch_s: of training alone, synchronised; data_wait_share is the part
+        of it that waited for images.
+    start_s: from the beginning of the case to its first step, over all resumptions.
+    validation_s: of one scoring between epochs.
+    chosen_epoch: whose model is the result.
+    num_sharing: cases that shared the machine, this one included.
+    """
 
     epochs: int
     steps: int
     num_train: int
+    start_s: float | None = None
     first_epoch_s: float | None = None
     epoch_s: float | None = None
     images_per_s: float | None = None
     data_wait_share: float | None = None
+    validation_s: float | None = None
     total_s: float
     resumed: int = 0
     peak_memory_mib: float | None = None
     loss: float | None = None
+    chosen_epoch: int | None = None
+    stopped_early: bool = False
+    num_sharing: int = 1
+
+
+class Failure(BaseModel):
+    """What is known of a case that failed, beside its reason.
+
+    signal: that ended its process.
+    peak_memory_mib: of the process, on the machine, not its GPU.
+    log_tail: the last lines of its log.
+    """
+
+    signal: str | None = None
+    exit_code: int | None = None
+    peak_memory_mib: float | None = None
+    log_tail: tuple[str, ...] = ()
 
 
 class Record(BaseModel):
-    """One case: what was asked, what ran, on what, and what came of it."""
+    """One case: what was asked, what ran, on what, and what came of it.
+
+    notes: what happened on the way that a reader should know.
+    """
 
     version: int = 1
     id: str
@@ -64,6 +95,8 @@ class Record(BaseModel):
     fingerprints: dict[str, str] = {}
     loading: dict[str, Any] = {}
     training: Training | None = None
+    notes: tuple[str, ...] = ()
+    failure: Failure | None = None
 
 
 class Latency(BaseModel):
@@ -145,6 +178,11 @@ class CaseFolder:
         return self.path / "alive.json"
 
     @property
+    def lock(self) -> Path:
+        """Held by the process that runs the case."""
+        return self.path / "lock"
+
+    @property
     def history(self) -> Path:
         """A row an epoch."""
         return self.path / "history.csv"
@@ -153,6 +191,16 @@ class CaseFolder:
     def checkpoint(self) -> Path:
         """What a killed run continues from."""
         return self.path / "last.pt"
+
+    @property
+    def previous(self) -> Path:
+        """The checkpoint before that, for the case that the last cannot be read."""
+        return self.path / "previous.pt"
+
+    @property
+    def has_checkpoint(self) -> bool:
+        """Whether a killed run can continue."""
+        return self.checkpoint.exists() or self.previous.exists()
 
     @property
     def weights(self) -> Path:
@@ -186,7 +234,7 @@ class CaseFolder:
         """
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            lock = FileLock(self.path / "lock", timeout=0)
+            lock = FileLock(self.lock, timeout=0)
             lock.acquire()
         except Timeout:
             raise Held(self.holder()) from None
@@ -201,10 +249,32 @@ class CaseFolder:
             self.alive.unlink(missing_ok=True)
             lock.release()
 
+    def require_lock(self) -> None:
+        """Make sure that the lock still lies where another process would look for it.
+
+        Raises:
+            CannotWrite: where it does not: the folder was moved or removed.
+        """
+        if not self.lock.exists():
+            raise CannotWrite(
+                f"{self.path} disappeared while its case ran; what it had is lost, and bench run "
+                "begins it again."
+            )
+
     def holder(self) -> str:
         """Say who last gave a sign of life here."""
         beat = read_json(self.alive) or {}
         return f"process {beat.get('pid', '?')} on {beat.get('host', '?')}"
+
+    def log_tail(self) -> tuple[str, ...]:
+        """Return the last lines of the log."""
+        try:
+            with self.log.open("rb") as stream:
+                stream.seek(max(0, self.log.stat().st_size - LOG_TAIL_BYTES))
+                lines = stream.read().decode(errors="replace").splitlines()
+        except OSError:
+            return ()
+        return tuple(lines[-LOG_TAIL_LINES:])
 
     def beat(self, **progress: Any) -> None:
         """Write a sign of life."""
@@ -242,7 +312,13 @@ def read_evaluations(folder: Path) -> list[EvaluationRecord]:
 
 def clear(folder: CaseFolder) -> None:
     """Empty a case's folder but for its log and lock; only by who holds it."""
-    for file in (folder.record, folder.checkpoint, folder.weights, folder.history):
+    for file in (
+        folder.record,
+        folder.checkpoint,
+        folder.previous,
+        folder.weights,
+        folder.history,
+    ):
         file.unlink(missing_ok=True)
     for part in (folder.path / "eval", folder.pictures):
         shutil.rmtree(part, ignore_errors=True)

@@ -2,11 +2,12 @@
 
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
 from bench.case import Case, in_order
-from bench.engines import in_process
+from bench.engines import Engine, in_process
 from bench.errors import UserError
 from bench.runner import look_up
 from bench.suite import Suite
@@ -14,7 +15,7 @@ from bench.task import Options, Outcome, State, Task
 from bench.validate import Checked
 
 STATE_SIZE = 3  # weights and two moments
-NUM_CHECKPOINTS = 2  # the one being written beside the last
+NUM_CHECKPOINTS = 3  # the one being written, the last and the one before
 
 
 @dataclass(frozen=True)
@@ -57,6 +58,7 @@ def plan(
 def run(
     planned: Iterable[Planned],
     options: Options,
+    engine: Engine = in_process.run,
     fail_fast: bool = False,
     announce: Callable[[Task], None] = lambda task: None,
 ) -> Iterator[Outcome]:
@@ -65,21 +67,27 @@ def run(
     Args:
         announce: told of each case before it starts.
     """
-    for item in planned:
-        if item.state == "done":
-            continue
-        announce(item.task)
-        for outcome in in_process.run([item.task], options):
+    left = [item.task for item in planned if item.state != "done"]
+    with closing(engine(left, options, announce)) as outcomes:
+        for outcome in outcomes:
             yield outcome
-            if outcome.status == "interrupted" or (fail_fast and outcome.status == "failed"):
+            if fail_fast and outcome.status == "failed":
                 return
 
 
-def disk_needed(suite: Suite, planned: Iterable[Planned], checked: Mapping[str, Checked]) -> int:
+def disk_needed(
+    suite: Suite,
+    planned: Iterable[Planned],
+    checked: Mapping[str, Checked],
+    num_workers: int = 1,
+) -> int:
     """Estimate the bytes that the unfinished cases will need at most."""
+    planned = list(planned)
     models = [checked[p.case.id].facts.model_bytes for p in planned if p.state != "done"]
     kept = {"none": 0, "weights": 1, "all": 1 + STATE_SIZE}[suite.keep]
-    return kept * sum(models) + STATE_SIZE * NUM_CHECKPOINTS * max(models, default=0)
+    best = any(p.case.recipe.checkpoint == "best" for p in planned)
+    size = STATE_SIZE + best  # the best weights lie in the checkpoint too
+    return kept * sum(models) + num_workers * size * NUM_CHECKPOINTS * max(models, default=0)
 
 
 def check_disk(out: Path, needed: int) -> None:

@@ -11,16 +11,18 @@ import torch
 from bench import scores
 from bench.atomic import write_atomically, write_text
 from bench.case import Case
+from bench.columns import COLUMNS
 from bench.data import Dataset, Labels, Sample, open_dataset
 from bench.data.decoding import keep_decoded
 from bench.data.images import EvalImages, eval_size, limited
 from bench.data.loader import eval_loader
 from bench.data.loading import Loading
-from bench.device import Numerics
+from bench.device import Numerics, is_out_of_memory, release_memory
 from bench.errors import UserError
 from bench.evaluate import Counts, evaluate, predict
 from bench.evaluation import Evaluation
-from bench.losses import PixelLoss
+from bench.losses import Loss
+from bench.networks import first_line
 from bench.pictures import save, strip
 from bench.record import CaseFolder, EvaluationRecord, read_evaluations
 from bench.schema import Cache, size_text
@@ -42,7 +44,7 @@ class Scorer:
     dataset: Dataset
     labels: Labels
     train_samples: Sequence[Sample]
-    loss_fn: PixelLoss
+    loss_fn: Loss
     device: torch.device
     numerics: Numerics
     cache: Cache
@@ -62,7 +64,30 @@ class Scorer:
             times_read: how often this evaluation is counted in all.
         """
         images = self.images(evaluation, times_read, beat)
-        loader = eval_loader(images, self.case.recipe.micro_batch, self.loading)
+        batch_size = self.numerics.micro_batch
+        while True:
+            try:
+                return self._count(model, images, evaluation, batch_size, beat)
+            except (RuntimeError, MemoryError) as error:
+                if self.case.recipe.on_oom == "fail" or not is_out_of_memory(error):
+                    raise
+                if batch_size == 1:
+                    raise UserError(
+                        f"One image of {evaluation.split} does not fit into memory: "
+                        f"{first_line(error)}"
+                    ) from error
+            batch_size //= 2  # each image is scored by itself, so that this changes no score
+            release_memory(self.device)
+
+    def _count(
+        self,
+        model: torch.nn.Module,
+        images: EvalImages,
+        evaluation: Evaluation,
+        batch_size: int,
+        beat: Callable[[], None],
+    ) -> Counts:
+        loader = eval_loader(images, batch_size, self.loading)
         with loader.guarded():
             return evaluate(
                 model,
@@ -154,9 +179,20 @@ class Scorer:
             "size": size_text(size),
             "method": evaluation.description,
             "score_at": evaluation.score_at,
-            "checkpoint": "last",
+            "checkpoint": self._checkpoint_rule(evaluation),
             "miou": scores.MIOU_CONVENTION,
         }
+
+    def _checkpoint_rule(self, evaluation: Evaluation) -> str:
+        """Say which model is scored, and where that was chosen on the very split that is scored."""
+        recipe, select = self.case.recipe, self.case.select_split
+        if not recipe.selects:
+            return "last"
+        by = f"{COLUMNS[recipe.select_by].header} on {select}"
+        rule = f"best {by}" if recipe.checkpoint == "best" else "last"
+        if recipe.patience is not None:
+            rule += f", stopped after {recipe.patience} epochs without a better {by}"
+        return f"{rule} (chosen on the split scored)" if select == evaluation.split else rule
 
 
 def unscored(folder: Path, evaluations: Mapping[str, Evaluation]) -> list[str]:

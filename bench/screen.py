@@ -77,6 +77,8 @@ class Screen:
             figures = [f"{e.name} mIoU {_percent(e.scores['miou'])}" for e in scored]
             self.say(f"{head}ok, {', '.join(figures)}, {duration(outcome.seconds)}")
             self._say_loading(task)
+        for note in outcome.notes:
+            self.say(f"  {note}")
         if self.json_lines:
             self.json_outcome(suite, outcome, task)
 
@@ -105,6 +107,7 @@ class Screen:
             status=outcome.status,
             reason=outcome.reason,
             seconds=outcome.seconds,
+            notes=outcome.notes,
             folder=str(task.folder),
             scores=scores,
         )

@@ -17,7 +17,8 @@ from bench.case import expand
 from bench.counts import count_pixels, per_class
 from bench.device import seed_everything, set_precision
 from bench.errors import UserError
-from bench.losses import PixelLoss, mean
+from bench.loss_spec import CrossEntropy
+from bench.losses import build_loss, mean
 from bench.model_spec import ModelSpec
 from bench.models import Segmenter, build_model
 from bench.networks import RUN_ERRORS, first_line
@@ -109,7 +110,7 @@ def _batch(num: int) -> tuple[Tensor, Tensor]:
 
 def _losses(model: Segmenter, image: Tensor, target: Tensor) -> list[Tensor]:
     """Train on one batch with the same dropout in each step, so that losses can be compared."""
-    loss_fn = PixelLoss(None, label_smoothing=0.0, aux_weight=0.4)
+    loss_fn = build_loss(CrossEntropy(), NUM_CLASSES, image.device, aux_weight=0.4)
     parameters = [p for p in model.parameters() if p.requires_grad]
     optimizer = torch.optim.Adam(parameters, LR, fused=True)  # no large temporaries
     target = model.geometry.reduced(target)
@@ -117,7 +118,7 @@ def _losses(model: Segmenter, image: Tensor, target: Tensor) -> list[Tensor]:
     losses = []
     for _ in range(NUM_STEPS):
         seed_everything(1)
-        loss = mean(loss_fn.total(model(image), target), loss_fn.weight(target))
+        loss = mean(loss_fn.totals(model(image), target), loss_fn.weights(target))
         loss.backward()
         optimizer.step()
         optimizer.zero_grad(set_to_none=False)  # the memory is used again
@@ -188,9 +189,9 @@ def _known_scores(device: torch.device) -> str:
     for name, value in known.items():
         if abs(found[name] - value) > 1e-12:
             raise Wrong(f"{name} is {found[name]}, not {value}")
-    loss = PixelLoss(None, label_smoothing=0.0, aux_weight=0.0)
+    loss = build_loss(CrossEntropy(), 3, device, aux_weight=0.0)
     logits = F.one_hot(pred, 3).permute(0, 3, 1, 2).float()
-    total = loss.total(logits, target.long())
+    total = loss.totals(logits, target.long()).sum()
     by_hand = 7 * torch.tensor(2 + torch.e).log() - 5
     if abs(float(total.cpu() - by_hand)) > 1e-4:
         raise Wrong(f"cross-entropy is {float(total)}, not {float(by_hand)}")

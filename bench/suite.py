@@ -206,6 +206,10 @@ class Suite(Frozen):
     keep: Literal["weights", "all", "none"] = Field(
         "weights", description="what stays of a finished case's checkpoint"
     )
+    engine: Literal["process", "in-process"] = Field(
+        "process",
+        description="process: a process for each case; in-process: all in one, for small cases",
+    )
     cache: Cache = Field(
         "auto", description="where decoded images are kept between epochs; changes no number"
     )

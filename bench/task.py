@@ -23,6 +23,7 @@ class Options:
     cache: Cache | None = None
     retry_failed: bool = False
     should_stop: Callable[[], bool] = lambda: False
+    num_sharing: int = 1  # cases that run on this machine at once
 
 
 @dataclass(frozen=True)
@@ -49,3 +50,4 @@ class Outcome:
     status: Status
     reason: str | None = None
     seconds: float = 0.0
+    notes: tuple[str, ...] = ()

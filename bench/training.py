@@ -1,4 +1,4 @@
-"""The training of one case: epochs, history, checkpoints."""
+"""The training of one case: epochs, history, checkpoints, the choice of the result."""
 
 import csv
 import io
@@ -14,9 +14,11 @@ import torch
 
 from bench import scores
 from bench.atomic import write_text
-from bench.checkpoint import History, load_checkpoint, save_checkpoint
+from bench.checkpoint import Best, History, Progress, Saved, restore, save_checkpoint
+from bench.clock import Clock
+from bench.columns import COLUMNS
 from bench.data.images import TrainImages
-from bench.data.loader import train_loader
+from bench.data.loader import EpochSampler, train_loader
 from bench.errors import UserError
 from bench.evaluation import Evaluation
 from bench.heartbeat import Heartbeat, Interrupted
@@ -26,9 +28,10 @@ from bench.profiling import peak_memory_mib, reset_peak_memory, state_bytes
 from bench.recipe import Recipe
 from bench.record import CaseFolder, Training
 from bench.scoring import Scorer
-from bench.train import TrainState, train_epoch
+from bench.train import NotFinite, TrainState, train_epoch
 
 CHECKPOINT_EVERY_S = 60.0
+MOST_FILES = 4  # of a batch that a message names
 log = logging.getLogger("bench.case")
 
 
@@ -47,30 +50,36 @@ def train_case(
     folder: CaseFolder,
     select: str,
     heartbeat: Heartbeat,
+    clock: Clock,
+    saved: Saved | None,
 ) -> Trained:
-    """Train a model as its case says, from its checkpoint where there is one.
+    """Train a model as its case says, from a checkpoint where there is one.
+
+    The model ends with the weights that the recipe's checkpoint rule chooses.
 
     Args:
         select: the split that is scored while training.
 
     Raises:
         Interrupted: after saving, where the heartbeat was asked to stop.
+        UserError: where a loss is not finite.
     """
     case, recipe, device = scorer.case, scorer.case.recipe, scorer.device
     if recipe.epochs == 0:
-        nothing = Training(epochs=0, steps=0, num_train=len(images), total_s=0)
+        nothing = Training(
+            epochs=0, steps=0, num_train=len(images), total_s=0, start_s=clock.seconds["start"]
+        )
         return Trained(nothing, state_bytes(model.net.state_dict()))
     loader, sampler = train_loader(images, recipe.batch_size, case.seed, scorer.loading)
-    state = _begin(model, scorer, len(images))
-    data = scorer.dataset.fingerprint(case.train_split)
-    history, resumed = load_checkpoint(folder.checkpoint, case.id, data, state, device)
-    if resumed:
+    state = _begin(model, scorer, len(images), clock)
+    progress = Progress(history=[])
+    if saved is not None:
+        progress = restore(saved, state, device)
         log.info("resumed at step %d of %d", state.step, state.num_steps)
+    history, data = progress.history, scorer.dataset.fingerprint(case.train_split)
 
     def save() -> None:
-        save_checkpoint(
-            folder.checkpoint, case.id, data, state, history, scorer.numerics, resumed, device
-        )
+        save_checkpoint(folder, case.id, data, state, progress, scorer.numerics, device)
 
     def beat() -> None:
         heartbeat(step=state.step)
@@ -78,80 +87,135 @@ def train_case(
     num_epochs = math.ceil(state.num_steps / state.steps_per_epoch)
     heartbeat.progress |= {"num_epochs": num_epochs, "num_steps": state.num_steps}
     num_scored = math.ceil(num_epochs / recipe.validate_every)
-    saved, warming_up = time.monotonic(), True
+    saved_at, warming_up = time.monotonic(), True
     try:
-        while len(history) < num_epochs:
+        while not _is_done(progress, recipe, num_epochs):
             epoch = len(history)
             heartbeat.progress |= {**_shown(history), "step": state.step}
             first = epoch * state.steps_per_epoch
             sampler.epoch, sampler.start = epoch, state.step - first
             if state.step < min(first + state.steps_per_epoch, state.num_steps):
                 reset_peak_memory(device)
-                precision = scorer.numerics.precision
                 with loader.guarded():
-                    train_epoch(state, loader, recipe, scorer.loss_fn, device, precision, beat)
+                    train_epoch(
+                        state, loader, recipe, scorer.loss_fn, device, scorer.numerics, beat
+                    )
                 state.peak_memory_mib = max(state.peak_memory_mib, peak_memory_mib(device) or 0.0)
             row = _row(state, epoch, recipe) | {"warm_up": warming_up}
             if (epoch + 1) % recipe.validate_every == 0 or epoch + 1 == num_epochs:
-                counts = scorer.count(model, Evaluation(split=select), beat, num_scored)
+                clock.seconds["validation"] = 0.0  # an interrupted one is done again
+                with clock.timing("validation"):
+                    counts = scorer.count(model, Evaluation(split=select), beat, num_scored)
                 found = scores.finite(scores.scores(counts.per_image) | {"loss": counts.loss})
                 row |= {f"select_{name}": value for name, value in found.items()}
+                row["validation_s"] = clock.seconds["validation"]
+                _note_best(progress, model, recipe, epoch + 1, found[recipe.select_by])
             history.append(row)
             log.info("epoch %s", row)
             state.begin_epoch()
             warming_up = False
             _write_history(folder, history)
-            if time.monotonic() - saved > CHECKPOINT_EVERY_S or len(history) == num_epochs:
+            done = _is_done(progress, recipe, num_epochs)
+            if time.monotonic() - saved_at > CHECKPOINT_EVERY_S or done:
                 save()
-                saved = time.monotonic()
+                saved_at = time.monotonic()
+    except NotFinite as error:
+        raise _not_finite(error, state, sampler, images, recipe) from error
     except Interrupted:
         save()
         raise
     optimizer = state.optimizer.state_dict()["state"].values()
-    return Trained(
-        _training(history, state, len(images), resumed),
-        state_bytes(model.net.state_dict()) + sum(map(state_bytes, optimizer)),
-    )
+    num_bytes = state_bytes(model.net.state_dict()) + sum(map(state_bytes, optimizer))
+    _choose(progress, model, recipe, select)
+    return Trained(_training(progress, state, len(images), num_epochs, recipe), num_bytes)
 
 
-def _begin(model: Segmenter, scorer: Scorer, num_train: int) -> TrainState:
+def _begin(model: Segmenter, scorer: Scorer, num_train: int, clock: Clock) -> TrainState:
     """Return a training before its first step."""
     recipe, device = scorer.case.recipe, scorer.device
     per_epoch = num_train // recipe.batch_size
     return TrainState(
         model=model,
-        optimizer=build_optimizer(recipe, model),
+        optimizer=build_optimizer(recipe, model.net),
         scaler=torch.amp.GradScaler(device.type, enabled=scorer.numerics.precision == "fp16"),
         num_steps=recipe.steps or (recipe.epochs or 0) * per_epoch,
         steps_per_epoch=per_epoch,
-        total_loss=torch.zeros((), device=device),
+        losses=torch.zeros(per_epoch, device=device),
+        clock=clock,
     )
 
 
-def _row(state: TrainState, epoch: int, recipe: Recipe) -> dict[str, Any]:
-    """Return the history's row of an epoch just trained.
+def _is_done(progress: Progress, recipe: Recipe, num_epochs: int) -> bool:
+    """Say whether the last epoch is done, or patience is over."""
+    if len(progress.history) >= num_epochs:
+        return True
+    if recipe.patience is None or progress.best is None:
+        return False
+    last_scored = max(int(row["epoch"]) for row in progress.history if "validation_s" in row)
+    return last_scored - progress.best.epoch >= recipe.patience
 
-    Raises:
-        UserError: where the loss is not finite.
-    """
+
+def _note_best(
+    progress: Progress, model: Segmenter, recipe: Recipe, epoch: int, score: float | None
+) -> None:
+    """Keep the epoch with the best score, and its weights where they are to be the result."""
+    if not recipe.selects or score is None:
+        return
+    sign = -1 if COLUMNS[recipe.select_by].better == "lower" else 1
+    if progress.best is not None and sign * score <= sign * progress.best.score:
+        return
+    weights = None
+    if recipe.checkpoint == "best":
+        weights = {k: v.detach().cpu().clone() for k, v in model.net.state_dict().items()}
+    progress.best = Best(epoch, score, weights)
+
+
+def _choose(progress: Progress, model: Segmenter, recipe: Recipe, select: str) -> None:
+    """Put the best epoch's weights into the model, where the recipe asks for them."""
+    if recipe.checkpoint == "last":
+        return
+    if progress.best is None:
+        raise UserError(f"checkpoint: best: {recipe.select_by} on {select} never had a value.")
+    assert progress.best.state is not None
+    model.net.load_state_dict(progress.best.state)
+
+
+def _row(state: TrainState, epoch: int, recipe: Recipe) -> dict[str, Any]:
+    """Return the history's row of an epoch just trained."""
     steps = state.step - epoch * state.steps_per_epoch
-    loss = float(state.total_loss) / steps
-    if not math.isfinite(loss):
-        raise UserError(
-            f"The training loss is {loss} in epoch {epoch + 1}; lower the learning rate "
-            f"({recipe.optimizer.lr}), clip gradients (clip_grad) or train in fp32."
-        )
+    seconds = state.clock.seconds
     return {
         "epoch": epoch + 1,
         "step": state.step,
         "steps": steps,
         "lr": learning_rate(recipe, state.step - 1, state.num_steps, state.steps_per_epoch),
-        "loss": loss,
-        "seconds": state.seconds,
-        "data_wait_s": state.data_wait_s,
-        "images_per_s": steps * recipe.batch_size / state.seconds,
+        "loss": float(state.losses[:steps].mean()),
+        "seconds": seconds["training"],
+        "data_wait_s": seconds["data_wait"],
+        "images_per_s": steps * recipe.batch_size / seconds["training"],
         "peak_memory_mib": state.peak_memory_mib or None,
     }
+
+
+def _not_finite(
+    error: NotFinite,
+    state: TrainState,
+    sampler: EpochSampler,
+    images: TrainImages,
+    recipe: Recipe,
+) -> UserError:
+    """Say where training broke: epoch, step, learning rate and the files of that batch."""
+    epoch, number = divmod(error.step, state.steps_per_epoch)
+    batch = [images.samples[index] for _, index in sampler.batches(epoch)[number]]
+    files = [str(sample.image or sample.id) for sample in batch]
+    shown = ", ".join(files[:MOST_FILES]) + (", …" if len(files) > MOST_FILES else "")
+    lr = learning_rate(recipe, error.step, state.num_steps, state.steps_per_epoch)
+    log.error("the batch of step %d: %s", error.step + 1, ", ".join(files))
+    return UserError(
+        f"The training loss is {error.loss} in epoch {epoch + 1}, step {error.step + 1} of "
+        f"{state.num_steps}, at learning rate {lr:g}, on {shown}. Look at these files, lower the "
+        "learning rate, clip gradients (clip_grad) or train in fp32."
+    )
 
 
 def _shown(history: History) -> Mapping[str, Any]:
@@ -166,24 +230,34 @@ def _shown(history: History) -> Mapping[str, Any]:
     }
 
 
-def _training(history: History, state: TrainState, num_train: int, resumed: int) -> Training:
+def _training(
+    progress: Progress, state: TrainState, num_train: int, num_epochs: int, recipe: Recipe
+) -> Training:
     """Sum up; an epoch's time is the median of the whole epochs that were no warm-up."""
+    history = progress.history
     timed = [r for r in history if not r["warm_up"] and r["steps"] == state.steps_per_epoch]
     epoch_s = statistics.median(row["seconds"] for row in timed) if timed else None
     waits = [row["data_wait_s"] / row["seconds"] for row in timed]
     peaks = [row["peak_memory_mib"] for row in history if row["peak_memory_mib"] is not None]
+    best = progress.best if recipe.checkpoint == "best" else None
     return Training(
         epochs=len(history),
         steps=state.step,
         num_train=num_train,
+        start_s=state.clock.seconds["start"],
         first_epoch_s=history[0]["seconds"],
         epoch_s=epoch_s,
         images_per_s=statistics.median(r["images_per_s"] for r in timed) if timed else None,
         data_wait_share=statistics.median(waits) if waits else None,
+        validation_s=statistics.median(
+            row["validation_s"] for row in history if "validation_s" in row
+        ),
         total_s=sum(row["seconds"] for row in history),
-        resumed=resumed,
+        resumed=progress.resumed,
         peak_memory_mib=max(peaks, default=None),
         loss=history[-1]["loss"],
+        chosen_epoch=len(history) if best is None else best.epoch,
+        stopped_early=len(history) < num_epochs,
     )
 
 

@@ -15,13 +15,14 @@ from bench.class_weights import ClassCounts
 from bench.data import FileFault
 from bench.data.images import EvalImages, Item, TrainImages, limited
 from bench.data.transforms import build_transform
-from bench.device import autocast, pick_device, pick_precision
+from bench.device import algorithms, autocast, pick_device, pick_precision
 from bench.errors import Fault, UserError
 from bench.geometry import Geometry
 from bench.lookup import unknown
-from bench.losses import PixelLoss, build_loss, mean, numbered
+from bench.losses import Loss, build_loss, mean, numbered
 from bench.models import build_model, find_geometry, without_values
 from bench.networks import first_line
+from bench.optim import build_optimizer
 from bench.profiling import Complexity, complexity
 from bench.recipe import Recipe
 from bench.recompute import recompute_activations
@@ -102,8 +103,10 @@ def check(
                 case.recipe.size, *STAND_IN_SIZE
             )  # to find the network's faults all the same
         part = case.parent and case.parent.part
+        recipe = case.recipe
+        of_network = recipe.micro_batch, recipe.freeze_encoder, recipe.encoder_lr
         facts = once(
-            ("network", case.model_name, case.dataset_name, size, case.recipe.micro_batch, part),
+            ("network", case.model_name, case.dataset_name, size, part, *of_network),
             ("models", case.model_name),
             partial(_check_network, case, size),
         )
@@ -128,7 +131,7 @@ def _check_recipe(case: Case, device: torch.device) -> bool:
     return True
 
 
-def _uncounted_loss(recipe: Recipe, num_classes: int, device: torch.device) -> PixelLoss:
+def _uncounted_loss(recipe: Recipe, num_classes: int, device: torch.device) -> Loss:
     """Return the loss with even weights in the place of those that pixels must be counted for."""
     ones = np.ones(num_classes, np.int64)
     loss = numbered(recipe.loss, lambda: ClassCounts(ones, ones, ones))
@@ -183,11 +186,14 @@ def _check_network(case: Case, size: tuple[int, int]) -> Complexity:
     def look(net: nn.Module, _: torch.device) -> tuple[Geometry, bool]:
         encoder = getattr(net, "encoder", None)
         weights = list(encoder.parameters()) if isinstance(encoder, nn.Module) else []
-        frozen = bool(weights) and not any(p.requires_grad for p in weights)
+        frozen = case.recipe.freeze_encoder or (
+            bool(weights) and not any(p.requires_grad for p in weights)
+        )
         part = "all" if case.parent is None else case.parent.part
         if part != "all" and not any(key.startswith(f"{part}.") for key in net.state_dict()):
             known = ["all", *(name for name, _ in net.named_children())]
             raise UserError(f"init_from: {unknown('part', part, known)}")
+        build_optimizer(case.recipe, net)
         return find_geometry(net, case.model, num_classes), frozen
 
     if case.model.weights is not None and case.model.weights.file is not None:
@@ -198,7 +204,10 @@ def _check_network(case: Case, size: tuple[int, int]) -> Complexity:
             f"{case.model.arch}: its encoder is frozen and would stay at random; give weights:, or "
             "freeze_encoder: false."
         )
-    return complexity(case.model, num_classes, size, geometry, case.recipe.micro_batch)
+    recipe = case.recipe
+    return complexity(
+        case.model, num_classes, size, geometry, recipe.micro_batch, recipe.freeze_encoder
+    )
 
 
 def check_deep(
@@ -233,12 +242,15 @@ def _one_step(suite: Suite, case: Case, roots: Mapping[str, Path], device: torch
     image = torch.stack([item[0] for item in items]).to(device)
     num_classes = case.dataset.labels.num_classes
     model, _ = build_model(case.model, num_classes)
+    if case.recipe.freeze_encoder:
+        model.freeze_encoder()
     if case.recipe.memory == "checkpoint":
         recompute_activations(model.net)
     target = model.geometry.reduced(torch.stack([item[1] for item in items])).to(device).long()
     loss_fn = _uncounted_loss(case.recipe, num_classes, device)
-    with autocast(device, pick_precision(case.recipe.precision, device)):
-        logits = model.to(device)(image)
-    loss = mean(loss_fn.total(logits, target), loss_fn.weight(target))
-    loss.backward()
+    with algorithms(case.recipe.deterministic):
+        with autocast(device, pick_precision(case.recipe.precision, device)):
+            logits = model.to(device).train()(image)
+        loss = mean(loss_fn.totals(logits, target), loss_fn.weights(target))
+        loss.backward()
     return float(loss.detach())

@@ -2,17 +2,19 @@
 
 import json
 import signal
-import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
+from typing import Literal
 
 from bench import schedule
 from bench.case import Case, expand, matching
 from bench.data import open_dataset
 from bench.device import pick_device
+from bench.engines import Engine, in_process, processes
 from bench.errors import Exit, Faults, UserError
 from bench.progress import watching
 from bench.record import (
@@ -45,6 +47,36 @@ class Where:
 
 
 @dataclass(frozen=True)
+class How:
+    """What flags say of the engine.
+
+    engine: of every suite; None: as each suite says.
+    num_workers: cases at once.
+    timeout_s: of a case.
+    """
+
+    engine: Literal["process", "in-process"] | None = None
+    num_workers: int = 1
+    timeout_s: float | None = None
+
+    def engine_of(self, suite: Suite) -> str:
+        """Return the engine that runs a suite."""
+        return self.engine or suite.engine
+
+    def require_fit(self, suite: Suite) -> None:
+        """Refuse what an engine cannot do.
+
+        Raises:
+            UserError: where one process is to do the work of several.
+        """
+        if self.engine_of(suite) == "in-process" and (self.num_workers > 1 or self.timeout_s):
+            raise UserError(
+                f"{suite.name}: --workers and --timeout need a process for each case; give "
+                "--engine process."
+            )
+
+
+@dataclass(frozen=True)
 class Loaded:
     """A valid suite with all its cases, and those of them that were asked for, looked up."""
 
@@ -64,17 +96,23 @@ def run_suites(
     retry_failed: bool = False,
     fail_fast: bool = False,
     max_time_s: float | None = None,
+    how: How = How(),
 ) -> Exit:
     """Check every suite, then run what is left of them."""
     screen = Screen(where.json_lines)
-    pick_device(where.device)
+    slots = processes.divide(how.num_workers, pick_device(where.device))
     loaded = [_load(path, settings, pattern, where) for path in paths]
     if len({one.folder for one in loaded}) < len(loaded):
         raise UserError("Two of these suites have one name, and would share a folder.")
     loaded = [one for one in loaded if one.planned]
     if not loaded:
         return _nothing_matched(screen, pattern)
-    needed = sum(schedule.disk_needed(x.resolved.suite, x.planned, x.checked) for x in loaded)
+    for one in loaded:
+        how.require_fit(one.resolved.suite)
+    needed = sum(
+        schedule.disk_needed(x.resolved.suite, x.planned, x.checked, how.num_workers)
+        for x in loaded
+    )
     if dry_run:
         for one in loaded:
             screen.plan(one.resolved.suite, one.folder, one.planned, one.checked)
@@ -83,21 +121,22 @@ def run_suites(
     schedule.check_disk(where.out, needed)
     deadline = None if max_time_s is None else time.monotonic() + max_time_s
     outcomes: list[Outcome] = []
-    with _stopping(screen, deadline) as should_stop:
+    with _stopping(screen, deadline) as stop:
         options = Options(
             where.device,
             where.roots,
             where.loader_workers,
             where.cache,
             retry_failed,
-            should_stop,
+            stop.is_due,
         )
         for one in loaded:
-            outcomes += (new := _run(one, options, fail_fast, screen))
+            outcomes += (new := _run(one, options, how, slots, fail_fast, screen))
             statuses = {outcome.status for outcome in new}
             if "interrupted" in statuses or (fail_fast and "failed" in statuses):
                 break
-    return _exit(outcomes)
+    code = _exit(outcomes)
+    return Exit.TERMINATED if stop.terminated and code == Exit.INTERRUPTED else code
 
 
 def _load(path: Path, settings: Sequence[str], pattern: str | None, where: Where) -> Loaded:
@@ -121,7 +160,14 @@ def _expand(file: SuiteFile) -> list[Case]:
         raise file.error(error.faults) from error
 
 
-def _run(one: Loaded, options: Options, fail_fast: bool, screen: Screen) -> list[Outcome]:
+def _run(
+    one: Loaded,
+    options: Options,
+    how: How,
+    slots: Sequence[processes.Slot],
+    fail_fast: bool,
+    screen: Screen,
+) -> list[Outcome]:
     """Run one suite, print what becomes of each case, and its table."""
     suite, start = one.resolved.suite, time.monotonic()
     done = [item for item in one.planned if item.state == "done"]
@@ -132,36 +178,59 @@ def _run(one: Loaded, options: Options, fail_fast: bool, screen: Screen) -> list
         screen.json_outcome(suite, Outcome(item.case, "ok"), item.task)
     write_resolved(one.folder, one.resolved)
     tasks = {item.case.name: item.task for item in one.planned}
+    options = replace(options, num_sharing=max(1, min(how.num_workers, left)))
+    engine: Engine = in_process.run
+    if how.engine_of(suite) == "process":
+        engine = partial(processes.run, slots=slots, timeout_s=how.timeout_s)
     outcomes = []
     with watching(left, screen.console) as watched:
 
         def announce(task: Task) -> None:
             watched.begin(task.case.name, CaseFolder(task.folder))
 
-        for outcome in schedule.run(one.planned, options, fail_fast, announce):
+        for outcome in schedule.run(one.planned, options, engine, fail_fast, announce):
             outcomes.append(outcome)
-            watched.end(outcome.seconds)
+            watched.end(outcome.case.name, outcome.seconds)
             screen.outcome(suite, outcome, tasks[outcome.case.name], len(outcomes), left)
     screen.tables(one.planned, time.monotonic() - start)
     return outcomes
 
 
+@dataclass
+class Stop:
+    """Whether a run is to stop, and why."""
+
+    deadline: float | None
+    asked: bool = False
+    terminated: bool = False  # by SIGTERM, which clusters send
+
+    def is_due(self) -> bool:
+        """Say whether to stop after saving."""
+        return self.asked or (self.deadline is not None and time.monotonic() > self.deadline)
+
+
 @contextmanager
-def _stopping(screen: Screen, deadline: float | None) -> Iterator[Callable[[], bool]]:
-    """Let the first Ctrl-C stop after saving and the second at once."""
-    stop = threading.Event()
+def _stopping(screen: Screen, deadline: float | None) -> Iterator[Stop]:
+    """Let SIGTERM and the first Ctrl-C stop after saving, and the second Ctrl-C at once."""
+    stop = Stop(deadline)
 
     def on_interrupt(number: int, frame: object) -> None:
-        if stop.is_set():
+        if stop.asked:
             raise KeyboardInterrupt
-        stop.set()
+        stop.asked = True
         screen.say("Stopping after this step is saved; Ctrl-C again stops at once.")
 
-    before = signal.signal(signal.SIGINT, on_interrupt)
+    def on_terminate(number: int, frame: object) -> None:
+        stop.asked = stop.terminated = True
+        screen.say("Stopping after this step is saved, as SIGTERM asks.")
+
+    handlers = {signal.SIGINT: on_interrupt, signal.SIGTERM: on_terminate}
+    before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
     try:
-        yield lambda: stop.is_set() or (deadline is not None and time.monotonic() > deadline)
+        yield stop
     finally:
-        signal.signal(signal.SIGINT, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _exit(outcomes: Sequence[Outcome]) -> Exit:

@@ -13,6 +13,7 @@ os.environ["NO_ALBUMENTATIONS_UPDATE"] = "1"
 
 TINY = """
 name: tiny
+engine: in-process
 datasets:
   shapes: {size: [32, 32], num_train: 16, num_val: 6}
 models:

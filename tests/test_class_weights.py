@@ -13,8 +13,8 @@ from bench.data import Dataset, Sample, open_dataset
 from bench.data.camvid import CamVid
 from bench.data.class_counts import class_counts
 from bench.errors import UserError
+from bench.loss_spec import CrossEntropy
 from bench.losses import build_loss, numbered
-from bench.recipe import CrossEntropy
 
 COUNTS = ClassCounts(
     pixels=np.array([60, 30, 10, 0]),

@@ -7,8 +7,8 @@ from torch import nn
 
 from bench.evaluate import Counts, evaluate, predict, window_starts
 from bench.evaluation import Evaluation
+from bench.loss_spec import CrossEntropy
 from bench.losses import build_loss
-from bench.recipe import CrossEntropy
 
 CPU = torch.device("cpu")
 WHOLE = Evaluation(split="val")

@@ -3,8 +3,8 @@ import torch
 import torch.nn.functional as F
 
 from bench.errors import UserError
+from bench.loss_spec import CrossEntropy
 from bench.losses import build_loss, mean
-from bench.recipe import CrossEntropy
 
 CPU = torch.device("cpu")
 
@@ -26,7 +26,7 @@ def test_one_batch_is_torchs_mean(weights: tuple[float, ...] | None, smoothing: 
     loss_fn = build_loss(
         CrossEntropy(class_weights=weights, label_smoothing=smoothing), 4, CPU, 0.4
     )
-    ours = mean(loss_fn.total(logits, target), loss_fn.weight(target))
+    ours = mean(loss_fn.totals(logits, target), loss_fn.weights(target))
     reference = F.cross_entropy(
         logits,
         target,
@@ -42,13 +42,13 @@ def test_one_batch_is_torchs_mean(weights: tuple[float, ...] | None, smoothing: 
 def test_micro_batches_add_up(weights: tuple[float, ...] | None, num_micro: int) -> None:
     loss_fn = build_loss(CrossEntropy(class_weights=weights), 4, CPU, 0.4)
     logits, target = pair()
-    mean(loss_fn.total(logits, target), loss_fn.weight(target)).backward()
+    mean(loss_fn.totals(logits, target), loss_fn.weights(target)).backward()
     whole = logits.grad
     split, target = pair()
-    weight = loss_fn.weight(target)
+    weight = loss_fn.weights(target)
     size = 8 // num_micro
     for part, truth in zip(split.split(size), target.split(size), strict=True):
-        mean(loss_fn.total(part, truth), weight).backward(retain_graph=True)
+        mean(loss_fn.totals(part, truth), weight).backward(retain_graph=True)
     torch.testing.assert_close(split.grad, whole)
 
 
@@ -56,7 +56,7 @@ def test_all_void_is_zero_with_a_gradient() -> None:
     logits, target = pair()
     loss_fn = build_loss(CrossEntropy(), 4, CPU, 0.4)
     target[:] = 255
-    loss = mean(loss_fn.total(logits, target), loss_fn.weight(target))
+    loss = mean(loss_fn.totals(logits, target), loss_fn.weights(target))
     loss.backward()
     assert loss.item() == 0
     assert logits.grad is not None
@@ -73,7 +73,7 @@ def test_auxiliary_heads_add_by_their_weight() -> None:
     aux, _ = pair(seed=1)
     loss_fn = build_loss(CrossEntropy(), 4, CPU, 0.4)
     heads = {"out": logits, "aux": aux}
-    ours = mean(loss_fn.total(heads, target), loss_fn.weight(target))
+    ours = mean(loss_fn.totals(heads, target), loss_fn.weights(target))
     one, other = (F.cross_entropy(x, target, ignore_index=255) for x in (logits, aux))
     assert ours.item() == pytest.approx((one + 0.4 * other).item(), rel=1e-6)
-    assert loss_fn.total({"out": logits}, target) == loss_fn.total(logits, target)
+    assert loss_fn.totals({"out": logits}, target) == loss_fn.totals(logits, target)

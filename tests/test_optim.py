@@ -3,7 +3,8 @@ import torch
 from torch import nn
 
 from bench.optim import build_optimizer, learning_rate, set_learning_rate
-from bench.recipe import SGD, Adam, AdamW, Constant, Cosine, Poly, Recipe, Step, Warmup
+from bench.optimizer_spec import SGD, Adam, AdamW, Constant, Cosine, Poly, Step, Warmup
+from bench.recipe import Recipe
 
 
 def rates(recipe: Recipe, num_steps: int = 12, per_epoch: int = 4) -> list[float]:

@@ -27,7 +27,7 @@ def test_what_a_running_case_shows(tmp_path: Path, terminal: bool) -> None:
             beat = {"num_epochs": 4, "num_steps": 40, "loss": 0.5, "miou": 0.25}
             folder.beat(epoch=epoch, step=10 * epoch, images_per_s=7.0, **beat)
             time.sleep(1.2)
-        watched.end(2.0)
+        watched.end("data__model__recipe__s0", 2.0)
     text = shown.getvalue()
     for part in ("data__model__recipe__s0", "epoch 2/4", "loss 0.5000", "25.00 %", "7.0 img/s"):
         assert part in text

@@ -208,7 +208,8 @@ def rows_of(folder: CaseFolder) -> list[dict[str, str]]:
 
 
 def _timeless(folder: CaseFolder) -> object:
-    clocks = ("seconds", "data_wait_s", "images_per_s", "peak_memory_mib", "warm_up")
+    clocks = {"seconds", "data_wait_s", "images_per_s", "peak_memory_mib", "validation_s"}
+    clocks |= {"warm_up"}
     history = [{k: v for k, v in row.items() if k not in clocks} for row in rows_of(folder)]
     return history, [(e.name, e.scores, e.class_iou) for e in read_evaluations(folder.path)]
 
@@ -217,21 +218,33 @@ def test_a_case_resumed_otherwise_stops(
     run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run(should_stop=Stops(3))
-    monkeypatch.setattr("bench.runner.BACKEND", "another library")
+    monkeypatch.setattr("bench.attempt.BACKEND", "another library")
     [outcome] = run()
     assert outcome.status == "failed"
     assert "begun with another augmentation" in str(outcome.reason)
     assert read_record(only_folder(tmp_path).path) is None
 
 
-def test_a_checkpoint_that_cannot_be_read_is_named(run: Run, tmp_path: Path) -> None:
-    run(should_stop=Stops(3))
-    checkpoint = only_folder(tmp_path).checkpoint
-    checkpoint.write_bytes(checkpoint.read_bytes()[:1000])
-    [outcome] = run()
-    assert outcome.status == "failed"
-    assert "Cannot read the checkpoint" in str(outcome.reason)
-    assert "Delete it" in str(outcome.reason)
+@pytest.mark.parametrize("num_broken", [1, 2])
+def test_a_checkpoint_cut_in_half(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, num_broken: int
+) -> None:
+    monkeypatch.setattr("bench.training.CHECKPOINT_EVERY_S", 0.0)
+    run(out="whole")
+    run(out="cut", should_stop=Stops(9))
+    folder = only_folder(tmp_path, "cut")
+    for file in (folder.checkpoint, folder.previous)[:num_broken]:
+        file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+    [outcome] = run(out="cut")
+    [note] = outcome.notes
+    assert note.startswith("last.pt cannot be read (")
+    assert note.endswith(("went on from previous.pt, step 4", "began anew")[num_broken - 1])
+    record = read_record(folder.path)
+    assert record is not None
+    assert record.notes == (note,)
+    one, two = (read_weights(only_folder(tmp_path, out).weights) for out in ("whole", "cut"))
+    assert all(torch.equal(one[key], two[key]) for key in one)
+    assert not folder.has_checkpoint
 
 
 BROKEN = TINY.replace("enet: {arch: custom/enet}", f"bad: {{arch: '{__name__}:broken'}}")

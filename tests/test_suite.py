@@ -10,7 +10,8 @@ from bench import yaml_file
 from bench.data.transforms import build_transform
 from bench.errors import Fault, UserError
 from bench.json_schema import json_schema
-from bench.recipe import CrossEntropy, Poly
+from bench.loss_spec import CrossEntropy
+from bench.optimizer_spec import Poly
 from bench.suite_file import load
 
 SUITES = sorted((ROOT / "suites").rglob("*.yaml"))

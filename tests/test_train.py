@@ -7,9 +7,12 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from bench.clock import Clock
+from bench.device import Numerics
 from bench.geometry import Geometry
+from bench.loss_spec import CrossEntropy
 from bench.losses import build_loss
-from bench.recipe import CrossEntropy, Recipe
+from bench.recipe import Recipe
 from bench.train import TrainState, train_epoch
 
 CPU = torch.device("cpu")
@@ -63,11 +66,18 @@ def train(
         scaler=torch.amp.GradScaler("cpu", enabled=False),
         num_steps=num_steps,
         steps_per_epoch=3,
-        total_loss=torch.zeros(()),
+        losses=torch.zeros(3),
+        clock=Clock(),
     )
+    for group in state.optimizer.param_groups:
+        group["lr_factor"] = 1.0
     loss_fn = build_loss(CrossEntropy(), 4, CPU, 0.4)
-    train_epoch(state, data or batches(), recipe, loss_fn, CPU, "fp32", lambda: None)
+    train_epoch(state, data or batches(), recipe, loss_fn, CPU, numerics(recipe), lambda: None)
     return state
+
+
+def numerics(recipe: Recipe) -> Numerics:
+    return Numerics("cpu", "fp32", "none", recipe.micro_batch, threads=1)
 
 
 def by_hand(clip: float | None = None) -> tuple[nn.Module, float]:
@@ -96,9 +106,9 @@ def test_against_the_textbook() -> None:
     state = train()
     model, total = by_hand()
     assert_equal(state.model, model)
-    assert state.total_loss.item() == pytest.approx(total, rel=1e-5)
+    assert state.losses.sum().item() == pytest.approx(total, rel=1e-5)
     assert state.step == 3
-    assert state.seconds > 0
+    assert state.clock.seconds["training"] > 0
 
 
 @pytest.mark.parametrize("accumulate", [2, 4, 8])
@@ -121,19 +131,21 @@ def test_what_the_beat_raises_leaves_the_state_whole() -> None:
         model,
         torch.optim.SGD(model.parameters(), 0.1),
         torch.amp.GradScaler("cpu", enabled=False),
-        3,
-        3,
-        torch.zeros(()),
+        num_steps=3,
+        steps_per_epoch=3,
+        losses=torch.zeros(3),
+        clock=Clock(),
     )
+    state.optimizer.param_groups[0]["lr_factor"] = 1.0
 
     def stop() -> None:
         raise KeyboardInterrupt
 
     loss_fn = build_loss(CrossEntropy(), 4, CPU, 0.4)
     with pytest.raises(KeyboardInterrupt):
-        train_epoch(state, batches(), recipe, loss_fn, CPU, "fp32", stop)
+        train_epoch(state, batches(), recipe, loss_fn, CPU, numerics(recipe), stop)
     assert state.step == 1
-    assert state.seconds > 0
+    assert state.clock.seconds["training"] > 0
 
 
 class CoarseHeads(OnFloats):

@@ -35,10 +35,15 @@ class EpochSampler(Sampler[list[Key]]):
         return self.num_images // self.batch_size - self.start
 
     def __iter__(self) -> Iterator[list[Key]]:
-        order = np.random.default_rng((self.seed, self.epoch)).permutation(self.num_images)
-        for i in range(self.start, self.num_images // self.batch_size):
-            batch = order[i * self.batch_size : (i + 1) * self.batch_size]
-            yield [(self.epoch, int(index)) for index in batch]
+        return iter(self.batches(self.epoch)[self.start :])
+
+    def batches(self, epoch: int) -> list[list[Key]]:
+        """List the keys of every batch of an epoch."""
+        order = np.random.default_rng((self.seed, epoch)).permutation(self.num_images)
+        whole = order[: self.num_images // self.batch_size * self.batch_size]
+        return [
+            [(epoch, int(index)) for index in batch] for batch in whole.reshape(-1, self.batch_size)
+        ]
 
 
 def train_loader(

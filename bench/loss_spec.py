@@ -1,0 +1,79 @@
+"""Losses as a recipe names them."""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, NonNegativeFloat, PositiveFloat, field_validator
+
+from bench.schema import Fraction, Frozen
+
+WeightRule = Literal["inverse", "one_minus_frequency", "enet", "median_frequency"]
+
+
+class Term(Frozen):
+    """What every loss has."""
+
+    weight: PositiveFloat = Field(
+        1.0, description="in a sum of losses", json_schema_extra={"added": True}
+    )
+
+
+class Weighted(Term):
+    """A loss of pixels, whose classes can have weights."""
+
+    class_weights: WeightRule | tuple[NonNegativeFloat, ...] | None = Field(
+        None, description="one a class, or a rule over the pixels of the training split"
+    )
+
+    @field_validator("class_weights", mode="before")
+    @classmethod
+    def _none_is_a_name(cls, value: Any) -> Any:
+        return None if value == "none" else value
+
+    @field_validator("class_weights")
+    @classmethod
+    def _weigh_something(cls, value: Any) -> Any:
+        if isinstance(value, tuple) and not any(value):
+            raise ValueError("At least one class needs a weight above 0.")
+        return value
+
+
+class CrossEntropy(Weighted):
+    """Pixel-wise cross-entropy; void pixels count for nothing."""
+
+    name: Literal["cross_entropy"] = "cross_entropy"
+    label_smoothing: Fraction = 0.0
+
+
+class Focal(Weighted):
+    """Lin et al. 2017, arXiv 1708.02002: cross-entropy times (1 - p of the true class)^gamma."""
+
+    name: Literal["focal"] = "focal"
+    gamma: NonNegativeFloat = 2.0
+
+
+class Dice(Term):
+    """One minus soft Dice, of each class in an image's truth, then of each image.
+
+    Milletari, Navab and Ahmadi 2016, arXiv 1606.04797, without their squares. Images are averaged,
+    not poured together, so that a batch in parts has the loss of the whole.
+    """
+
+    name: Literal["dice"] = "dice"
+
+
+OneLoss = CrossEntropy | Focal | Dice
+
+
+class Sum(Frozen):
+    """Several losses, each times its weight; a plain list is short for it."""
+
+    name: Literal["sum"] = "sum"
+    terms: tuple[Annotated[OneLoss, Field(discriminator="name")], ...] = Field(min_length=1)
+
+
+LossSpec = OneLoss | Sum
+
+
+def terms(spec: LossSpec) -> tuple[OneLoss, ...]:
+    """List the losses that a recipe adds up."""
+    return spec.terms if isinstance(spec, Sum) else (spec,)
