@@ -122,6 +122,8 @@ def _rows(folder: Path) -> Iterable[dict[str, Any]]:
 
 def _case_row(record: Record, folder: Path) -> dict[str, Any]:
     case, training, numerics = record.case, record.training, record.numerics
+    # Times of cases that shared a machine say nothing of the network.
+    timed = training if training is not None and training.num_sharing == 1 else None
     return {
         "suite": folder.parent.name,
         "folder": str(folder),
@@ -139,8 +141,13 @@ def _case_row(record: Record, folder: Path) -> dict[str, Any]:
         "numerics": json.dumps(numerics, sort_keys=True),
         "trained_in": numerics.get("precision"),
         **_facts(record.complexity),
-        "epoch_s": training.epoch_s if training else None,
-        "images_per_s": training.images_per_s if training else None,
+        "epoch_s": timed.epoch_s if timed else None,
+        "images_per_s": timed.images_per_s if timed else None,
+        "num_sharing": training.num_sharing if training else None,
+        "data_wait_share": timed.data_wait_share if timed else None,
+        "asked_micro_batch": case.recipe.micro_batch,
+        "micro_batch": numerics.get("micro_batch"),
+        "batch_size": case.recipe.batch_size,
         "peak_memory_mib": training.peak_memory_mib if training else None,
         "num_train": training.num_train if training else None,
         "epochs": training.epochs if training else None,

@@ -137,7 +137,9 @@ def run(
     finally:
         for case in running:
             case.ask_to_stop()
-            case.process.wait()
+        for case in running:
+            with case.process:  # waits for its end
+                pass
 
 
 def _next(waiting: Sequence[Task], running: Sequence[Running]) -> Task | None:

@@ -1,0 +1,403 @@
+"""What the harness adds to training and scoring, against loops without it; on the CPU.
+
+    python -m pytest benchmarks -s
+
+`test_loop_against_by_hand`: an epoch of the harness against the same loop written by hand, on the
+same batches in memory. `test_real_images_against_memory`: an epoch from decoded images of CamVid,
+flipped and cropped, against one on a batch in memory. `test_share_of_prediction_and_counting`: the
+part of an evaluation between logits and counts. `test_epoch_time_against_wall_clock`: the times
+that the harness reports of sleeping loaders and networks. `test_known_tricks`: what the ways of
+predicting and counting that the harness has save against the obvious ones.
+
+What is compared runs in turn, A B A B, so that what else the machine does touches both alike. A
+figure is the median of the ratios of neighbours, with the bootstrap's 95 % interval of it.
+"""
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+import segmentation_models_pytorch as smp
+import torch
+import torch.nn.functional as F
+from paired import in_turn, median, ratio, show
+from pytest_benchmark.fixture import BenchmarkFixture
+from torch import Tensor, nn
+
+import bench.evaluate
+from bench.case import expand
+from bench.clock import Clock
+from bench.counts import count_pixels
+from bench.data import open_dataset
+from bench.data.decoding import keep_decoded
+from bench.data.images import TrainImages
+from bench.data.loader import train_loader
+from bench.data.loading import Loading
+from bench.device import Numerics
+from bench.evaluation import Evaluation
+from bench.geometry import Geometry
+from bench.heartbeat import Heartbeat
+from bench.losses import Loss, build_loss
+from bench.models import IMAGENET, Segmenter
+from bench.optim import build_optimizer
+from bench.recipe import Recipe
+from bench.record import CaseFolder, read_record
+from bench.runner import run_case
+from bench.suite_file import load
+from bench.task import Options, Task
+from bench.train import TrainState, train_epoch
+
+CAMVID = Path(__file__).parent.parent.parent / "shared" / "data" / "camvid"
+CPU = torch.device("cpu")
+HEIGHT, WIDTH = 352, 480
+NUM_CLASSES = 11
+LR, MOMENTUM, POWER = 0.01, 0.9, 0.9
+SLEEP_S = 0.05
+Batches = list[tuple[Tensor, Tensor, list[str]]]
+Epoch = Callable[[], object]
+Beat = Callable[..., None]
+
+
+class Stub(nn.Module):
+    """As little network as a loop can have, so that the loop shows: 3-8-11 channels, stride 4."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = nn.Sequential(
+            nn.Conv2d(3, 8, 3, stride=2, padding=1),
+            nn.ReLU(),
+            nn.Conv2d(8, NUM_CLASSES, 3, stride=2, padding=1),
+            nn.Upsample(scale_factor=4),
+        )
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Map (N, 3, H, W) to logits (N, K, H, W)."""
+        return self.net(image)
+
+
+class Sleepy(nn.Module):
+    """Sleeps where it trains, and notes when it was called; a user's own network."""
+
+    input_multiple = 1
+    calls: list[tuple[bool, float]] = []  # noqa: RUF012  # (training, time), of every instance
+
+    def __init__(self, num_classes: int) -> None:
+        super().__init__()
+        self.net = nn.Conv2d(3, num_classes, 1)
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Map (N, 3, H, W) to logits (N, K, H, W)."""
+        self.calls.append((self.training, time.perf_counter()))
+        if self.training:
+            time.sleep(SLEEP_S)
+        return self.net(image)
+
+
+def unet() -> nn.Module:
+    return smp.Unet("resnet18", encoder_weights=None, classes=NUM_CLASSES)
+
+
+def in_memory(num: int, batch_size: int, size: tuple[int, int] = (HEIGHT, WIDTH)) -> Batches:
+    """Make batches of noise, whose targets are squares of 16 x 16 pixels, some of them void."""
+    generator = torch.Generator().manual_seed(0)
+    made = []
+    for _ in range(num):
+        shape = (batch_size, 3, *size)
+        images = torch.randint(0, 256, shape, generator=generator, dtype=torch.uint8)
+        shape = (batch_size, 1, size[0] // 16, size[1] // 16)
+        squares = torch.randint(0, NUM_CLASSES + 1, shape, generator=generator)
+        targets = F.interpolate(squares.float(), size)[:, 0]
+        targets[targets == NUM_CLASSES] = 255
+        made.append((images, targets.to(torch.uint8), [str(i) for i in range(batch_size)]))
+    return made
+
+
+def seeded(build: Callable[[], nn.Module]) -> nn.Module:
+    torch.manual_seed(0)
+    return build()
+
+
+def recipe_of(batch_size: int, augment: Sequence[object] = ()) -> Recipe:
+    return Recipe.model_validate(
+        {
+            "epochs": 1,
+            "batch_size": batch_size,
+            "augment": augment,
+            "optimizer": {"name": "sgd", "lr": LR, "momentum": MOMENTUM},
+            "schedule": {"name": "poly", "power": POWER},
+        }
+    )
+
+
+def cross_entropy(recipe: Recipe, num_classes: int = NUM_CLASSES) -> Loss:
+    return build_loss(recipe.loss, num_classes, CPU, recipe.aux_weight)
+
+
+def begun(net: nn.Module, recipe: Recipe, num_epochs: int, steps: int) -> TrainState:
+    model = Segmenter(net, IMAGENET, Geometry(32, 32))
+    return TrainState(
+        model=model,
+        optimizer=build_optimizer(recipe, model.net),
+        scaler=torch.amp.GradScaler("cpu", enabled=False),
+        num_steps=num_epochs * steps,
+        steps_per_epoch=steps,
+        losses=torch.zeros(steps),
+        clock=Clock(),
+    )
+
+
+def harness(state: TrainState, batches: object, recipe: Recipe, heartbeat: Beat) -> Epoch:
+    """Return what trains one epoch as a case does and gives its mean loss."""
+    loss_fn = cross_entropy(recipe)
+    numerics = Numerics("cpu", "fp32", "none", recipe.micro_batch, torch.get_num_threads())
+
+    def beat() -> None:
+        heartbeat(step=state.step)
+
+    def epoch() -> float:
+        state.begin_epoch()
+        train_epoch(state, batches, recipe, loss_fn, CPU, numerics, beat)
+        return state.losses.mean().item()
+
+    return epoch
+
+
+def by_hand(net: nn.Module, batches: Batches, num_epochs: int) -> Epoch:
+    """Return the same loop without the harness."""
+    mean = 255 * torch.tensor(IMAGENET.mean).view(1, 3, 1, 1)
+    std = 255 * torch.tensor(IMAGENET.std).view(1, 3, 1, 1)
+    optimizer = torch.optim.SGD(net.parameters(), LR, momentum=MOMENTUM)
+    num_steps, step = num_epochs * len(batches), 0
+
+    def epoch() -> float:
+        nonlocal step
+        net.train()
+        total = torch.zeros(())
+        for images, targets, _ in batches:
+            optimizer.param_groups[0]["lr"] = LR * (1 - step / num_steps) ** POWER
+            image = images.float().sub_(mean).div_(std)
+            loss = F.cross_entropy(net(image), targets.long(), ignore_index=255)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            total += loss.detach()
+            step += 1
+        return total.item() / len(batches)
+
+    return epoch
+
+
+@pytest.fixture
+def heartbeat(tmp_path: Path) -> Iterator[Heartbeat]:
+    """Sign life into a folder that is held, as that of a running case."""
+    folder = CaseFolder(tmp_path / "case")
+    with folder.hold("benchmark"):
+        yield Heartbeat(folder, lambda: False)
+
+
+@pytest.mark.parametrize(
+    ("build", "batch_size", "steps", "rounds", "limit"),
+    [
+        pytest.param(unet, 2, 1, 15, 1.05, id="unet"),
+        pytest.param(Stub, 8, 4, 15, 1.10, id="stub"),
+    ],
+)
+def test_loop_against_by_hand(
+    build: Callable[[], nn.Module],
+    batch_size: int,
+    steps: int,
+    rounds: int,
+    limit: float,
+    heartbeat: Heartbeat,
+    benchmark: BenchmarkFixture,
+) -> None:
+    batches, recipe = in_memory(steps, batch_size), recipe_of(batch_size)
+    num_epochs = rounds + 2  # the first compares losses, the second warms up
+    state = begun(seeded(build), recipe, num_epochs, steps)
+    ours = harness(state, batches, recipe, heartbeat)
+    theirs = by_hand(seeded(build), batches, num_epochs)
+    assert ours() == pytest.approx(theirs(), rel=1e-3)  # it is the same work
+    seconds = in_turn(benchmark, {"harness": ours, "by hand": theirs}, rounds)
+    found = ratio(seconds["harness"], seconds["by hand"])
+    show(benchmark, ratio=found)
+    assert found.value <= limit
+
+
+def test_real_images_against_memory(
+    heartbeat: Heartbeat,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    benchmark: BenchmarkFixture,
+) -> None:
+    if not CAMVID.is_dir():
+        pytest.skip("needs the real images of ../shared, which are not here")
+    monkeypatch.setenv("BENCH_CACHE", str(tmp_path / "cache"))
+    batch_size, num_images, rounds = 8, 120, 7
+    crop = {"RandomCrop": {"height": HEIGHT, "width": WIDTH}}
+    recipe = recipe_of(batch_size, [{"HorizontalFlip": {"p": 0.5}}, crop])
+    dataset = open_dataset("camvid", "camvid", None, {"partial": True}, {"camvid": CAMVID})
+    images = TrainImages(dataset, dataset.samples("train")[:num_images], recipe, seed=0)
+    keep_decoded(images, "disk", "train", 2)
+    loader, sampler = train_loader(images, batch_size, 0, Loading())
+    steps = len(sampler)
+    repeated = [next(iter(loader))] * steps
+    real_state = begun(seeded(Stub), recipe, rounds + 1, steps)
+    from_files = harness(real_state, loader, recipe, heartbeat)
+    from_memory = harness(
+        begun(seeded(Stub), recipe, rounds + 1, steps), repeated, recipe, heartbeat
+    )
+
+    def next_epoch() -> None:
+        sampler.epoch = real_state.step // steps
+        from_files()
+
+    seconds = in_turn(benchmark, {"real": next_epoch, "memory": from_memory}, rounds)
+    found = ratio(seconds["real"], seconds["memory"])
+    waited = real_state.clock.seconds["data_wait"] / real_state.clock.seconds["training"]
+    show(benchmark, ratio=found, data_wait_share=round(waited, 4))
+    assert found.value <= 1.15
+
+
+def test_share_of_prediction_and_counting(
+    heartbeat: Heartbeat, monkeypatch: pytest.MonkeyPatch, benchmark: BenchmarkFixture
+) -> None:
+    """Time what lies between the logits and the loss: prediction, counts, confusion."""
+    batches, rounds = in_memory(num=2, batch_size=2), 9
+    model = Segmenter(seeded(unet), IMAGENET, Geometry(32, 32))
+    loss_fn = cross_entropy(recipe_of(2))
+    predict, given, counting, shares = bench.evaluate.predict, [], [], []
+
+    def noted_predict(*args: object) -> Tensor:
+        logits = predict(*args)
+        given.append(time.perf_counter())
+        return logits
+
+    class NotedLoss:
+        weights = staticmethod(loss_fn.weights)
+
+        def totals(self, logits: Tensor, target: Tensor) -> Tensor:
+            counting.append(time.perf_counter() - given[-1])
+            return loss_fn.totals(logits, target)
+
+    monkeypatch.setattr(bench.evaluate, "predict", noted_predict)
+
+    def score() -> None:
+        counting.clear()
+        arguments = (Evaluation(split="val"), NotedLoss(), NUM_CLASSES, CPU, "fp32", heartbeat)
+        counts = bench.evaluate.evaluate(model, batches, *arguments)
+        assert len(counting) == len(batches)
+        shares.append(sum(counting) / counts.seconds)
+
+    in_turn(benchmark, {"evaluation": score}, rounds)
+    found = median(shares[1:])
+    show(benchmark, share=found, counting_ms_a_batch=round(1000 * np.median(counting), 2))
+    assert found.value <= 0.06
+
+
+def test_epoch_time_against_wall_clock(heartbeat: Heartbeat, benchmark: BenchmarkFixture) -> None:
+    """Compare an epoch of sleeps in loader and network with the time around it."""
+    steps, rounds = 10, 3
+    recipe = recipe_of(2)
+    [batch] = in_memory(1, 2, (32, 32))
+
+    class Sleeping:
+        def __iter__(self) -> Iterator[object]:
+            for _ in range(steps):
+                time.sleep(SLEEP_S)
+                yield batch
+
+    state = begun(seeded(lambda: Sleepy(NUM_CLASSES)), recipe, rounds + 1, steps)
+    reported, waited = [], []
+    train = harness(state, Sleeping(), recipe, heartbeat)
+
+    def epoch() -> None:
+        train()
+        reported.append(state.clock.seconds["training"])
+        waited.append(state.clock.seconds["data_wait"])
+
+    seconds = in_turn(benchmark, {"wall clock": epoch}, rounds)
+    found = ratio(reported[1:], seconds["wall clock"])
+    slept = ratio(waited[1:], [steps * SLEEP_S] * rounds)
+    show(benchmark, reported_by_wall_clock=found, data_wait_by_sleep=slept)
+    assert found.value == pytest.approx(1, abs=0.01)
+    assert slept.value == pytest.approx(1, abs=0.01)
+
+
+SLEEPY = """
+name: sleepy
+datasets:
+  shapes: {size: [32, 32], num_train: 40, num_val: 4}
+models:
+  sleepy: {arch: "test_training:Sleepy"}
+recipe: {epochs: 4, batch_size: 2}
+"""
+
+
+def test_recorded_epoch_time_against_wall_clock(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, benchmark: BenchmarkFixture
+) -> None:
+    """Compare the epoch time of a whole case's record with what its sleeping network saw.
+
+    An epoch goes from its first call of the network to the first call of the scoring after it.
+    """
+    monkeypatch.setenv("BENCH_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(Sleepy, "calls", [])
+    file = tmp_path / "sleepy.yaml"
+    file.write_text(SLEEPY)
+    suite = load(file).suite
+    [case] = expand(suite)
+    task = Task(case, tmp_path / "run", suite.scored, suite.splits.select, "none", suite.cache)
+    options = Options(device="cpu", loader_workers=0)
+    outcome = benchmark.pedantic(run_case, (task, options), rounds=1)
+    record = read_record(task.folder)
+    assert outcome.status == "ok", outcome.reason
+    assert record is not None
+    assert record.training is not None
+    walls = wall_clock(Sleepy.calls)
+    assert len(walls) == 4
+    found = ratio([record.training.epoch_s], [float(np.median(walls[1:]))])
+    show(benchmark, recorded_s=record.training.epoch_s, recorded_by_wall_clock=found.value)
+    assert found.value == pytest.approx(1, abs=0.01)
+
+
+def wall_clock(calls: Sequence[tuple[bool, float]]) -> list[float]:
+    """Return the seconds from the first training call of each epoch to the scoring after it."""
+    begins = [now for i, (training, now) in enumerate(calls) if training and not was(calls, i)]
+    ends = [now for i, (training, now) in enumerate(calls) if not training and was(calls, i)]
+    return [end - begin for begin, end in zip(begins, ends, strict=True)]
+
+
+def was(calls: Sequence[tuple[bool, float]], i: int) -> bool:
+    """Say whether the call before was one of training."""
+    return i > 0 and calls[i - 1][0]
+
+
+def test_known_tricks(benchmark: BenchmarkFixture) -> None:
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.randn(8, NUM_CLASSES, HEIGHT, WIDTH, generator=generator)
+    [(_, target, _)] = in_memory(1, 8)
+    pred = logits.max(1).indices
+
+    def gathered() -> Tensor:
+        valid = target < NUM_CLASSES
+        cell = target[valid].long() * NUM_CLASSES + pred[valid]
+        return torch.bincount(cell, minlength=NUM_CLASSES**2)
+
+    def extra_row() -> Tensor:
+        return count_pixels(pred, target, NUM_CLASSES)
+
+    assert extra_row()[:, :-1].sum(0).flatten().equal(gathered())
+    arms: Mapping[str, Callable[[], object]] = {
+        "argmax": lambda: logits.argmax(1),
+        "max": lambda: logits.max(1).indices,
+        "gathered": gathered,
+        "extra row": extra_row,
+    }
+    seconds = in_turn(benchmark, arms, rounds=25)
+    predicting = ratio(seconds["argmax"], seconds["max"])
+    counting = ratio(seconds["gathered"], seconds["extra row"])
+    show(benchmark, argmax_by_max=predicting, gathered_by_extra_row=counting)
+    assert predicting.value >= 1
+    assert counting.value >= 1
