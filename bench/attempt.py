@@ -21,6 +21,7 @@ from bench.data.loading import Loading
 from bench.data.transforms import BACKEND
 from bench.device import (
     Numerics,
+    algorithms,
     choose_numerics,
     describe_device,
     is_out_of_memory,
@@ -99,10 +100,11 @@ def _attempt(
         images = _training_images(scorer, heartbeat)
         scorer = replace(scorer, loading=_loading(images, scorer, options))
         log.info("images: %s, %.1f/s", scorer.loading.description, scorer.loading.rate)
-    trained = train_case(model, images, scorer, folder, task.select, heartbeat, clock, saved)
-    for name, evaluation in task.evaluations.items():
-        scorer.score(model, name, evaluation, folder, heartbeat)
-    scorer.draw(model, next(iter(task.evaluations.values())), folder)
+    with algorithms(case.recipe.deterministic):
+        trained = train_case(model, images, scorer, folder, task.select, heartbeat, clock, saved)
+        for name, evaluation in task.evaluations.items():
+            scorer.score(model, name, evaluation, folder, heartbeat)
+        scorer.draw(model, next(iter(task.evaluations.values())), folder)
     if task.keep != "none":
         state = model.net.state_dict()
         write_atomically(folder.weights, lambda beside: write_weights(state, beside))

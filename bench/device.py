@@ -160,7 +160,7 @@ def algorithms(deterministic: bool) -> Iterator[None]:
     torch.use_deterministic_algorithms(True)
     try:
         yield
-    except RuntimeError as error:
+    except (RuntimeError, UserError) as error:
         operation, known, _ = str(error).partition(" does not have a deterministic implementation")
         if not known:
             raise

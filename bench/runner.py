@@ -109,8 +109,9 @@ def evaluate_case(task: Task, options: Options) -> Outcome:
         load_model(model.net, read_weights(folder.weights), str(folder.weights))
         model.to(device)
         heartbeat = Heartbeat(folder, options.should_stop)
-        for name in missing:
-            scorer.score(model, name, task.evaluations[name], folder, heartbeat)
+        with algorithms(task.case.recipe.deterministic):
+            for name in missing:
+                scorer.score(model, name, task.evaluations[name], folder, heartbeat)
         return "ok", None
 
     return _under_lock(task, options, work)
@@ -147,8 +148,7 @@ def _train_and_score(task: Task, options: Options, folder: CaseFolder) -> Ending
     threads = torch.get_num_threads()
     write_json(folder.case, task.case.model_dump(mode="json"))
     try:
-        with algorithms(task.case.recipe.deterministic):
-            record = run_to_record(task, options, folder, started)
+        record = run_to_record(task, options, folder, started)
     except (Interrupted, Refused, CannotWrite):
         raise
     except Exception as error:  # the one place: whatever a case does, its failure is a record

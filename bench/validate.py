@@ -104,7 +104,12 @@ def check(
             )  # to find the network's faults all the same
         part = case.parent and case.parent.part
         recipe = case.recipe
-        of_network = recipe.micro_batch, recipe.freeze_encoder, recipe.encoder_lr
+        of_network = (
+            recipe.micro_batch,
+            recipe.freeze_encoder,
+            recipe.encoder_lr,
+            recipe.deterministic,
+        )
         facts = once(
             ("network", case.model_name, case.dataset_name, size, part, *of_network),
             ("models", case.model_name),
@@ -205,9 +210,10 @@ def _check_network(case: Case, size: tuple[int, int]) -> Complexity:
             "freeze_encoder: false."
         )
     recipe = case.recipe
-    return complexity(
-        case.model, num_classes, size, geometry, recipe.micro_batch, recipe.freeze_encoder
-    )
+    with algorithms(recipe.deterministic):  # some of what has none is found here already
+        return complexity(
+            case.model, num_classes, size, geometry, recipe.micro_batch, recipe.freeze_encoder
+        )
 
 
 def check_deep(

@@ -13,11 +13,11 @@ What is compared runs in turn, A B A B, so that what else the machine does touch
 figure is the median of the ratios of neighbours, with the bootstrap's 95 % interval of it.
 """
 
+import statistics
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
-import numpy as np
 import pytest
 import segmentation_models_pytorch as smp
 import torch
@@ -201,7 +201,7 @@ def heartbeat(tmp_path: Path) -> Iterator[Heartbeat]:
     ("build", "batch_size", "steps", "rounds", "limit"),
     [
         pytest.param(unet, 2, 1, 15, 1.05, id="unet"),
-        pytest.param(Stub, 8, 4, 15, 1.10, id="stub"),
+        pytest.param(Stub, 8, 2, 40, 1.10, id="stub"),
     ],
 )
 def test_loop_against_by_hand(
@@ -234,7 +234,7 @@ def test_real_images_against_memory(
     if not CAMVID.is_dir():
         pytest.skip("needs the real images of ../shared, which are not here")
     monkeypatch.setenv("BENCH_CACHE", str(tmp_path / "cache"))
-    batch_size, num_images, rounds = 8, 120, 7
+    batch_size, num_images, rounds = 8, 120, 9
     crop = {"RandomCrop": {"height": HEIGHT, "width": WIDTH}}
     recipe = recipe_of(batch_size, [{"HorizontalFlip": {"p": 0.5}}, crop])
     dataset = open_dataset("camvid", "camvid", None, {"partial": True}, {"camvid": CAMVID})
@@ -292,7 +292,7 @@ def test_share_of_prediction_and_counting(
 
     in_turn(benchmark, {"evaluation": score}, rounds)
     found = median(shares[1:])
-    show(benchmark, share=found, counting_ms_a_batch=round(1000 * np.median(counting), 2))
+    show(benchmark, share=found, counting_ms_a_batch=round(1000 * statistics.median(counting), 2))
     assert found.value <= 0.06
 
 
@@ -304,12 +304,15 @@ def test_epoch_time_against_wall_clock(heartbeat: Heartbeat, benchmark: Benchmar
 
     class Sleeping:
         def __iter__(self) -> Iterator[object]:
+            slept.append(0.0)
             for _ in range(steps):
-                time.sleep(SLEEP_S)
+                start = time.perf_counter()
+                time.sleep(SLEEP_S)  # at least: a busy machine wakes late
+                slept[-1] += time.perf_counter() - start
                 yield batch
 
     state = begun(seeded(lambda: Sleepy(NUM_CLASSES)), recipe, rounds + 1, steps)
-    reported, waited = [], []
+    reported, waited, slept = [], [], []
     train = harness(state, Sleeping(), recipe, heartbeat)
 
     def epoch() -> None:
@@ -319,10 +322,10 @@ def test_epoch_time_against_wall_clock(heartbeat: Heartbeat, benchmark: Benchmar
 
     seconds = in_turn(benchmark, {"wall clock": epoch}, rounds)
     found = ratio(reported[1:], seconds["wall clock"])
-    slept = ratio(waited[1:], [steps * SLEEP_S] * rounds)
-    show(benchmark, reported_by_wall_clock=found, data_wait_by_sleep=slept)
+    waits = ratio(waited, slept)
+    show(benchmark, reported_by_wall_clock=found, data_wait_by_sleep=waits)
     assert found.value == pytest.approx(1, abs=0.01)
-    assert slept.value == pytest.approx(1, abs=0.01)
+    assert waits.value == pytest.approx(1, abs=0.01)
 
 
 SLEEPY = """
@@ -357,7 +360,7 @@ def test_recorded_epoch_time_against_wall_clock(
     assert record.training is not None
     walls = wall_clock(Sleepy.calls)
     assert len(walls) == 4
-    found = ratio([record.training.epoch_s], [float(np.median(walls[1:]))])
+    found = ratio([record.training.epoch_s], [statistics.median(walls[1:])])
     show(benchmark, recorded_s=record.training.epoch_s, recorded_by_wall_clock=found.value)
     assert found.value == pytest.approx(1, abs=0.01)
 
@@ -366,7 +369,8 @@ def wall_clock(calls: Sequence[tuple[bool, float]]) -> list[float]:
     """Return the seconds from the first training call of each epoch to the scoring after it."""
     begins = [now for i, (training, now) in enumerate(calls) if training and not was(calls, i)]
     ends = [now for i, (training, now) in enumerate(calls) if not training and was(calls, i)]
-    return [end - begin for begin, end in zip(begins, ends, strict=True)]
+    # The case's complexity calls the network once more: a beginning without an end.
+    return [end - begin for begin, end in zip(begins, ends, strict=False)]
 
 
 def was(calls: Sequence[tuple[bool, float]], i: int) -> bool:

@@ -45,3 +45,23 @@ segv, kill, leave, hang, slow, greedy, good = (
     partial(Planted, what=what)
     for what in ("segv", "kill", "leave", "hang", "slow", "greedy", "good")
 )
+
+
+class NotANumber(Planted):
+    """Gives logits that are none in one pass."""
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        logits = super().forward(image)
+        return logits * float("nan") if self.training and self.num_passes == 6 else logits
+
+
+class Unpooling(Planted):
+    """Uses an operation without a deterministic form."""
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        pooled, indices = nn.functional.max_pool2d(self.conv(image), 2, return_indices=True)
+        return nn.functional.max_unpool2d(pooled, indices, [2, 2])
+
+
+nan = partial(NotANumber, what="nan")
+unpool = partial(Unpooling, what="unpool")

@@ -11,7 +11,7 @@ from conftest import TINY
 from pydantic import ValidationError
 
 from bench import yaml_file
-from bench.case import expand
+from bench.case import canonical, expand
 from bench.class_weights import ClassCounts, class_weights
 from bench.errors import UserError
 from bench.json_schema import json_schema
@@ -153,6 +153,12 @@ def test_other_losses_other_cases(write_suite: Write) -> None:
     texts += ["[cross_entropy, {name: dice, weight: 0.5}]", "[cross_entropy, dice]"]
     texts += ["{name: cross_entropy, weight: 2}"]
     assert len({case_id(write_suite(suite(text))) for text in texts}) == len(texts)
+
+
+def test_a_plain_loss_is_hashed_as_before_it_had_a_weight() -> None:
+    plain = {"name": "cross_entropy", "class_weights": None, "label_smoothing": 0.0}
+    assert canonical(Recipe(epochs=1))["loss"] == plain
+    assert canonical(CrossEntropy(weight=2)) == plain | {"weight": 2}
 
 
 def test_the_default_is_cross_entropy(write_suite: Write) -> None:

@@ -6,6 +6,7 @@ from pydantic import ValidationError
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from bench.case import canonical
 from bench.errors import UserError
 from bench.model_spec import ModelSpec
 from bench.models import Segmenter, build_model, without_values
@@ -101,6 +102,17 @@ class Small(nn.Module):
 def test_amsgrad_reaches_torch(name: str, amsgrad: bool) -> None:
     optimizer = build_optimizer(recipe(optimizer={"name": name, "amsgrad": amsgrad}), Small())
     assert [group["amsgrad"] for group in optimizer.param_groups] == [amsgrad]
+
+
+def test_what_was_added_changes_no_hash_at_its_default() -> None:
+    added = {"decay": "all", "encoder_lr": 1, "freeze_encoder": False}
+    assert not added.keys() & canonical(recipe(**added)).keys()
+    assert canonical(recipe(decay="weights"))["decay"] == "weights"
+    assert canonical(recipe(encoder_lr=0.1))["encoder_lr"] == 0.1
+    assert canonical(recipe(freeze_encoder=True))["freeze_encoder"] is True
+    for spec in (Adam, AdamW):
+        assert "amsgrad" not in canonical(spec())
+        assert canonical(spec(amsgrad=True))["amsgrad"] is True
 
 
 @pytest.mark.parametrize("name", ["adam", "adamw", "sgd"])
