@@ -100,6 +100,11 @@ def canonical(value: BaseModel) -> dict[str, Any]:
         part = getattr(value, name)
         if name in dumped and isinstance(part, BaseModel):
             dumped[name] = canonical(part)
+        if name in dumped and isinstance(part, tuple):
+            dumped[name] = [
+                canonical(item) if isinstance(item, BaseModel) else plain
+                for item, plain in zip(part, dumped[name], strict=True)
+            ]
     return dumped
 
 

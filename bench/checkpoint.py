@@ -16,6 +16,7 @@ from bench.networks import first_line
 from bench.record import CaseFolder
 from bench.train import TrainState
 
+VERSION = 2  # of what a checkpoint holds; another's is not read
 History = list[dict[str, Any]]
 
 
@@ -67,6 +68,7 @@ def save_checkpoint(
         CannotWrite: where the disk is full, say; the checkpoint before is still there.
     """
     content = {
+        "version": VERSION,
         "case": case_id,
         "data": data,
         "model": state.model.net.state_dict(),
@@ -110,6 +112,9 @@ def read_checkpoint(folder: CaseFolder, case_id: str, data: str) -> tuple[Saved 
             broken.append(f"{file.name} cannot be read ({first_line(error)})")
             continue
         if (content.get("case"), content.get("data")) != (case_id, data):
+            continue
+        if content.get("version") != VERSION:
+            broken.append(f"{file.name} is of another version of bench")
             continue
         note = f"{broken[0]}; went on from {file.name}, step {content['step']}" if broken else None
         return Saved(content), note

@@ -19,10 +19,10 @@ def json_schema() -> dict[str, Any]:
     ):
         names = [str(spec.model_fields["name"].default) for spec in specs]
         recipe[key] = {"anyOf": [{"enum": names}, recipe[key]]}
-    term = parts["Sum"]["properties"]["terms"]["items"]
-    recipe["loss"]["anyOf"].append(
-        {"type": "array", "minItems": 1, "items": {"anyOf": [recipe["loss"]["anyOf"][0], term]}}
-    )
+    terms = parts["Sum"]["properties"]["terms"]
+    names_of_terms = recipe["loss"]["anyOf"][0]
+    terms |= {"minItems": 1, "items": {"anyOf": [names_of_terms, terms["items"]]}}
+    recipe["loss"]["anyOf"].append({key: terms[key] for key in ("type", "minItems", "items")})
     transform = recipe["augment"]["items"]
     transform["additionalProperties"] = {"type": ["object", "null"]}
     one = {"anyOf": [{"type": "string"}, transform]}

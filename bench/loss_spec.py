@@ -68,7 +68,21 @@ class Sum(Frozen):
     """Several losses, each times its weight; a plain list is short for it."""
 
     name: Literal["sum"] = "sum"
-    terms: tuple[Annotated[OneLoss, Field(discriminator="name")], ...] = Field(min_length=1)
+    terms: tuple[Annotated[OneLoss, Field(discriminator="name")], ...]
+
+    @field_validator("terms", mode="before")
+    @classmethod
+    def _read_names(cls, value: Any) -> Any:
+        if not isinstance(value, list | tuple):
+            return value
+        return [{"name": item} if isinstance(item, str) else item for item in value]
+
+    @field_validator("terms")
+    @classmethod
+    def _add_something(cls, value: Any) -> Any:
+        if not value:
+            raise ValueError("A sum has at least one loss.")
+        return value
 
 
 LossSpec = OneLoss | Sum

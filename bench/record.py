@@ -310,6 +310,13 @@ def read_evaluations(folder: Path) -> list[EvaluationRecord]:
     return found
 
 
+def drop_checkpoints(folder: CaseFolder, keep_last: bool) -> None:
+    """Remove what a finished case does not need any more."""
+    folder.previous.unlink(missing_ok=True)
+    if not keep_last:
+        folder.checkpoint.unlink(missing_ok=True)
+
+
 def clear(folder: CaseFolder) -> None:
     """Empty a case's folder but for its log and lock; only by who holds it."""
     for file in (

@@ -29,7 +29,16 @@ from bench.heartbeat import Heartbeat, Interrupted
 from bench.model_spec import Normalize
 from bench.models import build_model
 from bench.networks import first_line
-from bench.record import CaseFolder, Failure, Held, Record, clear, now, read_record
+from bench.record import (
+    CaseFolder,
+    Failure,
+    Held,
+    Record,
+    clear,
+    drop_checkpoints,
+    now,
+    read_record,
+)
 from bench.scoring import unscored
 from bench.task import Options, Outcome, State, Status, Task
 from bench.weights import load_model, read_weights
@@ -160,9 +169,7 @@ def _train_and_score(task: Task, options: Options, folder: CaseFolder) -> Ending
         torch.set_num_threads(threads)
     folder.require_lock()
     write_text(folder.record, record.model_dump_json(indent=1) + "\n")
-    folder.previous.unlink(missing_ok=True)
-    if task.keep != "all":
-        folder.checkpoint.unlink(missing_ok=True)
+    drop_checkpoints(folder, keep_last=task.keep == "all")
     return "ok", None
 
 

@@ -1,7 +1,7 @@
 """From valid cases to finished ones: what is done, what is left, in which order."""
 
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +9,7 @@ from pathlib import Path
 from bench.case import Case, in_order
 from bench.engines import Engine, in_process
 from bench.errors import UserError
+from bench.record import CaseFolder, drop_checkpoints
 from bench.runner import look_up
 from bench.suite import Suite
 from bench.task import Options, Outcome, State, Task
@@ -56,7 +57,7 @@ def plan(
 
 
 def run(
-    planned: Iterable[Planned],
+    planned: Sequence[Planned],
     options: Options,
     engine: Engine = in_process.run,
     fail_fast: bool = False,
@@ -67,6 +68,9 @@ def run(
     Args:
         announce: told of each case before it starts.
     """
+    for item in planned:
+        if item.state == "done":  # its process may have been killed before it cleaned up
+            drop_checkpoints(CaseFolder(item.task.folder), item.task.keep == "all")
     left = [item.task for item in planned if item.state != "done"]
     with closing(engine(left, options, announce)) as outcomes:
         for outcome in outcomes:

@@ -20,6 +20,7 @@ Size = tuple[PositiveInt, PositiveInt]  # (H, W) in pixels
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 
 
+ITEMS = {"terms": "loss"}  # what the items of a list are called
 Cache = Literal["auto", "ram", "disk", "none"]
 
 
@@ -89,7 +90,9 @@ def describe(error: ValidationError, model: type[BaseModel]) -> list[Fault]:
                 message = f"The key {str(loc[-1])!r} is required."
             case "union_tag_invalid":
                 known = re.findall(r"'(\w+)'", item["ctx"]["expected_tags"])
-                message = unknown(str(loc[-1]), str(item["ctx"]["tag"]), known)
+                key = next(str(part) for part in reversed(loc) if isinstance(part, str))
+                kind = ITEMS.get(key, key)
+                message = unknown(kind, str(item["ctx"]["tag"]), known)
                 loc = (*loc, "name")
             case "union_tag_not_found":
                 message = "Give its name: {name: …}."

@@ -130,7 +130,7 @@ TABLE = {
         "scoring",
         *("geometry", "suite", "suite_file"),
     },
-    "schedule": {"case", "engines", "errors", "runner", "suite", "task", "validate"},
+    "schedule": {"case", "engines", "errors", "record", "runner", "suite", "task", "validate"},
     # reading
     "frame": {"columns", "errors", "record"},
     "report.__init__": {

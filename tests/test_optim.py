@@ -142,16 +142,6 @@ def test_a_default_recipe_trains_as_torch_does(spec: Adam | AdamW | SGD) -> None
         assert torch.equal(one, other)
 
 
-@pytest.mark.xfail(raises=KeyError, strict=True, reason="its groups have no lr_factor")
-def test_a_state_saved_before_groups_had_factors_fits() -> None:
-    net = Small()
-    before = torch.optim.SGD(net.parameters(), lr=0.1).state_dict()
-    optimizer = build_optimizer(recipe(), net)
-    optimizer.load_state_dict(before)
-    set_learning_rate(optimizer, 0.5)
-    assert optimizer.param_groups[0]["lr"] == 0.5
-
-
 def test_decay_of_weights_alone() -> None:
     net = Small()
     spec = AdamW(weight_decay=0.1)

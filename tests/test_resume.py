@@ -1,37 +1,84 @@
 """A run killed by SIGKILL continues and ends with the numbers of an uninterrupted one."""
 
+import csv
 import os
 import random
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 from conftest import ROOT, TINY
 
+from bench.atomic import read_json
 from bench.record import CaseFolder, read_evaluations, read_record
 from bench.weights import read_weights
 
 SUITE = TINY.replace("epochs: 2", "epochs: 4").replace("num_train: 16", "num_train: 32")
 # Checkpoints come at every epoch, so that a kill finds one.
 RUN = """
-import sys
+import os, signal, sys
 from bench import training
 training.CHECKPOINT_EVERY_S = 0.0
+{plant}
 from bench.__main__ import main
 main(sys.argv[1:])
 """
+# Each ends its process by SIGKILL the given time that a function is called, before or within it.
+KILL = """
+import importlib
+def plant(module, name, times):
+    module = importlib.import_module(module)
+    function = getattr(module, name)
+    def deadly(*args, **kwargs):
+        nonlocal times
+        times -= 1
+        if times == 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return function(*args, **kwargs)
+    setattr(module, name, deadly)
+"""
+CUT = """
+def half(self, data):
+    with self.open("wb") as stream:
+        stream.write(bytes(data)[: len(data) // 2])
+    if "last.pt" in self.name and (self.parent / "last.pt").exists():
+        os.kill(os.getpid(), signal.SIGKILL)
+    return whole(self, data)
+from pathlib import Path
+whole, Path.write_bytes = Path.write_bytes, half
+"""
+BETWEEN = """
+def deadly(source, target):
+    replace(source, target)
+    if str(target).endswith("previous.pt"):
+        os.kill(os.getpid(), signal.SIGKILL)
+replace, os.replace = os.replace, deadly
+"""
+PHASES = {
+    "start": KILL + "plant('bench.attempt', 'build_model', 1)",
+    "mid-epoch": KILL + "plant('bench.train', 'set_learning_rate', 8 + 5)",
+    "validation": KILL + "plant('bench.evaluate', 'count_pixels', 3)",
+    "write": CUT,
+    "between two files of a write": BETWEEN,
+    "scoring": KILL + "plant('bench.scoring', 'EvaluationRecord', 2)",
+    "record": KILL + "plant('bench.attempt', 'complexity', 1)",
+    "after the record": KILL + "plant('bench.runner', 'drop_checkpoints', 1)",
+}
 
 
-def start(suite: Path, out: Path) -> "subprocess.Popen[bytes]":
-    command = [sys.executable, "-c", RUN, "run", str(suite), "--out", str(out), "--device", "cpu"]
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+def start(suite: Path, out: Path, *flags: str, plant: str = "") -> "subprocess.Popen[bytes]":
+    flags = ("run", str(suite), "--out", str(out), "--device", "cpu", *flags)
     return subprocess.Popen(
-        command, cwd=ROOT, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.STDOUT
+        [sys.executable, "-c", RUN.format(plant=plant), *flags],
+        cwd=ROOT,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.STDOUT,
+        start_new_session=True,
     )
 
 
@@ -40,40 +87,80 @@ def only_folder(out: Path) -> CaseFolder:
     return CaseFolder(folder)
 
 
-@pytest.mark.parametrize(
-    "num_kills", [3, pytest.param(30, marks=pytest.mark.slow)], ids=["few", "many"]
-)
-def test_killed_runs_end_alike(
-    write_suite: Callable[..., Path], tmp_path: Path, num_kills: int
-) -> None:
-    suite = write_suite(SUITE)
+def results(folder: CaseFolder) -> object:
+    """Return all that must be equal after a kill; times need not."""
+    clocks = {"seconds", "data_wait_s", "images_per_s", "peak_memory_mib", "validation_s"}
+    clocks |= {"warm_up"}
+    rows = csv.DictReader(folder.history.read_text().splitlines())
+    history = [{key: value for key, value in row.items() if key not in clocks} for row in rows]
+    return history, [(e.name, e.scores, e.class_iou) for e in read_evaluations(folder.path)]
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, CaseFolder, float]:
+    """The suite's file, the folder of its case as it ends without a kill, and how long it took."""
+    folder = tmp_path_factory.mktemp("whole")
+    suite = folder / "suite.yaml"
+    suite.write_text(SUITE)
     begun = time.monotonic()
-    process = start(suite, tmp_path / "whole")
-    assert process.wait(timeout=300) == 0
-    length = time.monotonic() - begun
-    whole = only_folder(tmp_path / "whole")
-    expected = read_weights(whole.weights)
+    assert start(suite, folder).wait(timeout=300) == 0
+    return suite, only_folder(folder), time.monotonic() - begun
+
+
+def end_cases(out: Path, at_once: bool) -> None:
+    """Kill the processes of cases too, or let them notice that their driver is gone."""
+    while beats := [read_json(file) for file in out.rglob("alive.json")]:
+        pids = [beat["pid"] for beat in beats if beat is not None]
+        if at_once:
+            for pid in pids:
+                os.kill(pid, signal.SIGKILL)
+        while any(Path(f"/proc/{pid}").exists() for pid in pids):
+            time.sleep(0.02)
+        if at_once:
+            return
+
+
+def assert_alike(one: CaseFolder, other: CaseFolder) -> None:
+    a, b = read_weights(one.weights), read_weights(other.weights)
+    assert all(torch.equal(a[key], b[key]) for key in a)
+    assert results(one) == results(other)
+    assert not other.has_checkpoint
+
+
+@pytest.mark.parametrize("phase", PHASES)
+def test_killed_in_every_phase(
+    whole: tuple[Path, CaseFolder, float], tmp_path: Path, phase: str
+) -> None:
+    suite, expected, _ = whole
+    assert start(suite, tmp_path, plant=PHASES[phase]).wait(timeout=300) == -signal.SIGKILL
+    assert start(suite, tmp_path).wait(timeout=300) == 0
+    assert_alike(expected, only_folder(tmp_path))
+
+
+@pytest.mark.parametrize("engine", ["process", "in-process"])
+@pytest.mark.parametrize(
+    "num_kills", [2, pytest.param(50, marks=pytest.mark.slow)], ids=["few", "many"]
+)
+def test_killed_at_random(
+    whole: tuple[Path, CaseFolder, float], tmp_path: Path, num_kills: int, engine: str
+) -> None:
+    suite, expected, length = whole
     rng = random.Random(0)
     resumed = 0
     for kill in range(num_kills):
         out = tmp_path / f"killed{kill}"
-        process = start(suite, out)
-        time.sleep(length * rng.uniform(0.4, 0.95))
-        process.send_signal(signal.SIGKILL)
+        process = start(suite, out, "--engine", engine)
+        time.sleep(length * rng.uniform(0.4, 1.0 if engine == "in-process" else 1.5))
+        process.kill()
         process.wait()
-        process = start(suite, out)
+        if engine == "process":
+            end_cases(out, at_once=rng.random() < 0.5)
+        process = start(suite, out, "--engine", engine)
         assert process.wait(timeout=300) == 0
         case = only_folder(out)
-        found = read_weights(case.weights)
-        assert all(torch.equal(expected[key], found[key]) for key in expected)
-        one, two = (
-            [(e.name, e.scores, e.class_iou) for e in read_evaluations(folder.path)]
-            for folder in (whole, case)
-        )
-        assert one == two
+        assert_alike(expected, case)
         record = read_record(case.path)
         assert record is not None
         assert record.training is not None
         resumed += record.training.resumed
-        assert len(case.history.read_text().splitlines()) == 5
     assert num_kills < 10 or resumed > 0

@@ -163,7 +163,7 @@ def test_steps_replace_epochs_in_a_change(write_suite: Callable[..., Path]) -> N
 def test_place_of_later_faults(write_suite: Callable[..., Path]) -> None:
     file = load(write_suite())
     error = file.error([Fault(("models", "enet"), "does not build")])
-    assert str(error).endswith("suite.yaml:6: models.enet: does not build")
+    assert str(error).endswith("suite.yaml:7: models.enet: does not build")
 
 
 def test_weights_are_found_and_hashed(
