@@ -47,6 +47,7 @@ COLUMNS = SCORES | {
     "gmacs": Column("MACs", "case", 2, unit="G", better="lower"),
     "epoch_s": Column("Time/epoch", "case", 2, unit="s", better="lower"),
     "images_per_s": Column("Speed", "case", 1, unit="img/s", better="higher"),
+    "data_wait_share": Column("Data wait", "case", 1, 100, "%", "lower"),
     "latency_p50_ms": Column("Latency p50", "case", 1, unit="ms", better="lower"),
     "latency_p95_ms": Column("Latency p95", "case", 1, unit="ms", better="lower"),
     "inference_images_per_s": Column("Inference", "case", 1, unit="img/s", better="higher"),

@@ -35,7 +35,7 @@ PROTOCOL_KEYS = (
 )
 
 
-OF_A_MACHINE = ("epoch_s", "images_per_s", "peak_memory_mib")
+OF_A_MACHINE = ("epoch_s", "images_per_s", "data_wait_share", "peak_memory_mib")
 
 
 def load(*folders: str | Path) -> pd.DataFrame:

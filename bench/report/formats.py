@@ -35,17 +35,19 @@ LATEX_SPECIAL = {
     "–": "--",
     "±": r"$\pm$",
     "×": r"$\times$",
+    "†": r"\textdagger{}",
 }
 MARKDOWN_SPECIAL = "\\`*_{}[]<>#|~$&"
 
 
 @dataclass(frozen=True)
 class Figure:
-    """A number as a cell: its value in the column's unit, and its spread over seeds."""
+    """A number as a cell: its value in the column's unit, its spread over seeds, a mark."""
 
     value: float
     digits: int
     spread: float = math.nan
+    mark: str = ""
 
     def text(self, plus_minus: str) -> str:
         """Write the number, and its spread where there is one."""
@@ -54,9 +56,8 @@ class Figure:
         mean = f"{self.value:.{self.digits}f}"
         if self.value and not float(mean):
             mean = f"{self.value:.1g}"  # small, not nothing
-        return (
-            mean if math.isnan(self.spread) else f"{mean}{plus_minus}{self.spread:.{self.digits}f}"
-        )
+        spread = "" if math.isnan(self.spread) else f"{plus_minus}{self.spread:.{self.digits}f}"
+        return f"{mean}{spread}{self.mark}"
 
 
 Cell = str | Figure
@@ -131,7 +132,7 @@ def _latex_row(cells: list[str]) -> str:
 
 
 def _latex_figure(figure: Figure) -> str:
-    return figure.text(r" $\pm$ ").replace(EMPTY, "---")
+    return figure.text(r" $\pm$ ").replace(EMPTY, "---").replace("†", LATEX_SPECIAL["†"])
 
 
 def _latex_groups(headers: list[Header]) -> list[str]:

@@ -27,6 +27,8 @@ PROFILE = {  # headers short enough for a page
     "latency_p95_ms": Header("p95", "Latency (ms)"),
     "inference_images_per_s": Header("img/s"),
 }
+OF_TIME = {"epoch_s", "images_per_s"}
+DATA_BOUND, DATA_BOUND_MARK = 0.05, "†"  # the share of an epoch that may wait for images
 METRICS = ("dice", "f1", "miou", "pixel_accuracy", "sensitivity", "loss")
 MOST_CLASS_COLUMNS = 8
 MOST_OF_A_REASON = 100
@@ -98,9 +100,10 @@ def _caption(protocol: dict[str, Any]) -> str:
     limit = f", limited to {protocol['limit']}" if protocol["limit"] is not None else ""
     at = "the masks' own resolution" if protocol["score_at"] == "stored" else "the input's size"
     method = "" if protocol["method"] == "whole" else f"{protocol['method']}, "
+    rule = "" if protocol["checkpoint"] == "last" else f", checkpoint: {protocol['checkpoint']}"
     return (
         f"{protocol['dataset']}, {protocol['split']}{limit}, input {protocol['size']}, "
-        f"{method}scored at {at}"
+        f"{method}scored at {at}{rule}"
     )
 
 
@@ -209,7 +212,10 @@ def _plain_table(
         for row_name, (_, row) in zip(_names(rows), rows.iterrows(), strict=True)
     ]
     body += _failed_rows(failed, len(headers))
-    return Table(kind, name, caption, headers, body, _conditions(rows))
+    notes = _conditions(rows)
+    if not OF_TIME.isdisjoint(columns):
+        notes += _times(rows)
+    return Table(kind, name, caption, headers, body, notes)
 
 
 def _figure(row: "pd.Series[Any]", key: str, column: str) -> Figure:
@@ -221,6 +227,9 @@ def _figure(row: "pd.Series[Any]", key: str, column: str) -> Figure:
         math.nan if value is None else float(value) * shown.scale,
         shown.digits,
         float(spread) * shown.scale if several and spread is not None else math.nan,
+        DATA_BOUND_MARK
+        if column in OF_TIME and row.get("data_wait_share", 0.0) > DATA_BOUND
+        else "",
     )
 
 
@@ -264,11 +273,37 @@ def _conditions(rows: pd.DataFrame) -> list[str]:
     seeds = sorted(set(rows["num_seeds"]))
     if seeds[-1] > 1:
         notes.append(f"Mean ± standard deviation over {' or '.join(map(str, seeds))} seeds.")
-    if (rows["epoch_s"].isna() & (rows["epochs"] > 0)).any():
-        notes.append("No time per epoch where only one was trained: the first is a warm-up.")
+    halved = rows[rows["micro_batch"] < rows["asked_micro_batch"]]
+    for label, at_once, batch in halved[["label", "micro_batch", "batch_size"]].to_numpy():
+        notes.append(
+            f"{label}: for lack of memory {at_once:.0f} images of a batch of {batch:.0f} were computed at "
+            "once; BatchNorm saw no more."
+        )
     if (rows["epochs"] == 0).any():
         who = ", ".join(dict.fromkeys(rows["label"][rows["epochs"] == 0]))
         notes.append(f"Not trained here, scored with the weights given: {who}.")
+    return notes
+
+
+def _times(rows: pd.DataFrame) -> list[str]:
+    """Say which times are missing, and which are not the network's."""
+    notes = []
+    shared, untimed = rows["num_sharing"] > 1, rows["epoch_s"].isna() & (rows["epochs"] > 0)
+    if shared.any():
+        who = ", ".join(dict.fromkeys(rows["label"][shared]))
+        notes.append(f"No times of cases that shared the machine with others: {who}.")
+    if (untimed & ~shared).any():
+        notes.append("No time per epoch where only one was trained: the first is a warm-up.")
+    bound = rows[rows["data_wait_share"] > DATA_BOUND]
+    if len(bound):
+        who = ", ".join(
+            f"{label} {100 * share:.0f} %"
+            for label, share in zip(bound["label"], bound["data_wait_share"], strict=True)
+        )
+        notes.append(
+            f"{DATA_BOUND_MARK} Data-bound: training waited for images more than "
+            f"{100 * DATA_BOUND:.0f} % of the time ({who}), which is not the network's."
+        )
     return notes
 
 

@@ -1,6 +1,8 @@
 import json
 import math
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from fixtures import make_results, pdf_text, require_pdflatex
@@ -141,3 +143,59 @@ def test_writing(tmp_path: Path) -> None:
     assert len(files) == 12
     with pytest.raises(UserError, match="Unknown format 'pfd'"):
         write(made, ["pfd"], None)
+
+
+def changed(folder: Path, model: str, change: Callable[[dict[str, Any]], None]) -> None:
+    """Change the records of a model."""
+    for file in folder.glob(f"*__{model}__*/record.json"):
+        content = json.loads(file.read_text())
+        change(content)
+        file.write_text(json.dumps(content))
+
+
+def summary(tmp_path: Path) -> Table:
+    [made] = report([tmp_path / "paper"], tmp_path)
+    [table] = [table for table in made.tables if table.name == "paper-summary"]
+    return table
+
+
+def test_a_data_bound_time_is_marked(tmp_path: Path) -> None:
+    changed(make_results(tmp_path), "B", lambda r: r["training"].update(data_wait_share=0.123))
+    table = summary(tmp_path)
+    marks = [row[5].mark for row in table.rows[:2] if isinstance(row[5], Figure)]
+    assert marks == ["", "†"]
+    [note] = [note for note in table.notes if "Data-bound" in note]
+    assert note.startswith("† Data-bound: training waited for images more than 5 % of the time (")
+    assert "12 %)" in note
+    assert "†" in text(report([tmp_path / "paper"], tmp_path)[0], [table])
+    require_pdflatex()
+    assert "\\textdagger{}" in latex(table)
+    pdf_text(latex(table), tmp_path)
+
+
+def test_times_of_cases_that_shared_the_machine_are_left_out(tmp_path: Path) -> None:
+    changed(make_results(tmp_path), "B", lambda r: r["training"].update(num_sharing=2))
+    table = summary(tmp_path)
+    times = [row[5].value for row in table.rows[:2] if isinstance(row[5], Figure)]
+    assert not math.isnan(times[0])
+    assert math.isnan(times[1])
+    assert any("No times of cases that shared the machine" in note for note in table.notes)
+
+
+def test_halved_micro_batches_are_told(tmp_path: Path) -> None:
+    def halve(record: dict[str, Any]) -> None:
+        record["numerics"]["micro_batch"] = 2
+        record["case"]["recipe"]["batch_size"] = 8
+
+    changed(make_results(tmp_path), "B", halve)
+    notes = summary(tmp_path).notes
+    assert any("2 images of a batch of 8 were computed at once; BatchNorm" in n for n in notes)
+
+
+def test_a_chosen_model_is_told_in_the_caption(tmp_path: Path) -> None:
+    rule = "best mIoU on val (chosen on the split scored)"
+    for file in make_results(tmp_path).glob("*/eval/val.json"):
+        content = json.loads(file.read_text())
+        content["protocol"]["checkpoint"] = rule
+        file.write_text(json.dumps(content))
+    assert summary(tmp_path).caption.endswith(f", checkpoint: {rule}")
