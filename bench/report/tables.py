@@ -276,8 +276,8 @@ def _conditions(rows: pd.DataFrame) -> list[str]:
     halved = rows[rows["micro_batch"] < rows["asked_micro_batch"]]
     for label, at_once, batch in halved[["label", "micro_batch", "batch_size"]].to_numpy():
         notes.append(
-            f"{label}: for lack of memory {at_once:.0f} images of a batch of {batch:.0f} were computed at "
-            "once; BatchNorm saw no more."
+            f"{label}: for lack of memory {at_once:.0f} images of a batch of {batch:.0f} were "
+            "computed at once; BatchNorm saw no more."
         )
     if (rows["epochs"] == 0).any():
         who = ", ".join(dict.fromkeys(rows["label"][rows["epochs"] == 0]))
