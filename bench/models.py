@@ -84,7 +84,7 @@ class Segmenter(nn.Module):
         In training they come as coarse as the network gives them, and from all its heads.
         """
         height, width = image.shape[-2:]
-        x = (image.float() - cast("Tensor", self.mean)) / cast("Tensor", self.std)
+        x = (image - cast("Tensor", self.mean)).div_(cast("Tensor", self.std))
         output: Tensor | Heads = self.net(self.geometry.fit(x))
         if isinstance(output, Tensor):
             return self.geometry.cut(output, height, width, coarse=self.training)

@@ -22,7 +22,7 @@ from bench.engines import in_process, processes
 from bench.engines.processes import Slot
 from bench.errors import Exit, UserError
 from bench.frame import load as load_frame
-from bench.record import CaseFolder, Record, read_record
+from bench.record import CaseFolder, Record, read_evaluations, read_record
 from bench.suite_file import load
 from bench.task import Options, Outcome
 from bench.validate import check
@@ -161,6 +161,27 @@ def test_a_stopped_case_goes_on_as_one_that_was_not(
     record = record_of(tmp_path / "out", "slow")
     assert record.training is not None
     assert record.training.resumed == 1
+
+
+def test_fresh_processes_give_the_same_numbers(
+    run: Callable[..., list[Outcome]], tmp_path: Path
+) -> None:
+    text = suite_text("good", epochs=2).replace("'planted:good'", "custom/enet")
+    text = text.replace("batch_size: 4", "batch_size: 4, augment: [flip]")
+    ways = {
+        "here": {"engine": in_process.run, "cache": "ram"},
+        "none": {"loader_workers": 2, "cache": "none"},
+        "disk": {"loader_workers": 0, "cache": "disk"},
+    }
+    for out, options in ways.items():
+        assert [o.status for o in run(text, out=out, **options)] == ["ok"]
+    states = [read_weights(folder_of(tmp_path / out, "good").weights) for out in ways]
+    assert all(torch.equal(states[0][key], state[key]) for state in states for key in state)
+    scored = [
+        [(e.name, e.scores) for e in read_evaluations(folder_of(tmp_path / out, "good").path)]
+        for out in ways
+    ]
+    assert scored[0] == scored[1] == scored[2]
 
 
 def test_fail_fast_stops_the_others_after_saving(

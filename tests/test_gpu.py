@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -15,9 +16,12 @@ from bench.data import open_dataset
 from bench.data.images import TrainImages
 from bench.data.loader import train_loader
 from bench.data.loading import Loading
-from bench.device import autocast, pick_precision, set_precision
+from bench.device import algorithms, autocast, pick_precision, set_precision
+from bench.engines import processes
 from bench.evaluate import predict
 from bench.evaluation import Evaluation
+from bench.loss_spec import CrossEntropy
+from bench.losses import build_loss, mean
 from bench.model_spec import ModelSpec
 from bench.models import build_model
 from bench.profiles import profile_case
@@ -174,3 +178,75 @@ def test_ways_of_predicting_agree_with_the_cpu(asked: dict) -> None:
     on_cpu = predict(model, image, (48, 64), evaluation, torch.device("cpu"), "fp32")
     on_gpu = predict(model.to(CUDA), image.to(CUDA), (48, 64), evaluation, CUDA, "fp32")
     torch.testing.assert_close(on_gpu.cpu(), on_cpu, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("loss", ["cross_entropy", "[focal, dice]"])
+def test_deterministic_cases_are_equal_bit_for_bit(
+    write_suite: Callable[..., Path], tmp_path: Path, loss: str
+) -> None:
+    settings = ("recipe.deterministic=true", f"recipe.loss={loss}", "recipe.epochs=3")
+    file, left = write_suite(), iter([False] * 5 + [True])
+    whole = read_weights(run(file, tmp_path / "whole", *settings) / "weights.safetensors")
+    run(file, tmp_path / "cut", *settings, should_stop=lambda: next(left))
+    cut = read_weights(run(file, tmp_path / "cut", *settings) / "weights.safetensors")
+    assert all(torch.equal(cut[key], whole[key]) for key in whole)
+
+
+@pytest.mark.parametrize("weights", [None, (1.0, 2.0, 0.5, 3.0)])
+def test_the_deterministic_loss_is_torchs(weights: tuple[float, ...] | None) -> None:
+    logits = torch.randn(2, 4, 9, 7)
+    target = torch.randint(0, 4, (2, 9, 7))
+    target[:, :3] = 255
+    found = []
+    for device, deterministic in (("cpu", False), ("cuda", True)):
+        given = logits.to(device).requires_grad_()
+        loss_fn = build_loss(CrossEntropy(class_weights=weights), 4, torch.device(device), 0.4)
+        with algorithms(deterministic):
+            truth = target.to(device)
+            mean(loss_fn.totals(given, truth), loss_fn.weights(truth)).backward()
+        assert given.grad is not None
+        found.append(given.grad.cpu())
+    torch.testing.assert_close(*found)
+
+
+def test_an_operation_without_a_deterministic_form_is_refused(
+    write_suite: Callable[..., Path], tmp_path: Path
+) -> None:
+    text = TINY.replace("custom/enet", "smp/pspnet, encoder: resnet18")  # adaptive pooling
+    loaded = load(write_suite(text), ("recipe.deterministic=true",))
+    cases = expand(loaded.suite)
+    checked = check(loaded, cases, {}, need_data=True)
+    planned = schedule.plan(loaded.suite, cases, tmp_path / "tiny", checked)
+    [outcome] = schedule.run(planned, Options(device="cuda"))
+    assert outcome.status == "failed"
+    assert "has no deterministic form in torch" in str(outcome.reason)
+
+
+def test_too_little_gpu_memory_halves_what_is_computed_at_once(
+    write_suite: Callable[..., Path], tmp_path: Path
+) -> None:
+    text = TINY.replace("size: [32, 32]", "size: [512, 512]")
+    text = text.replace("batch_size: 4", "batch_size: 16")
+    text = text.replace("custom/enet", "smp/unet, encoder: resnet34")
+    total = torch.cuda.get_device_properties(0).total_memory
+    torch.cuda.set_per_process_memory_fraction(3.0 * 2**30 / total)
+    try:
+        settings = ("recipe.on_oom=accumulate", "recipe.precision=fp32")
+        folder = run(write_suite(text), tmp_path, *settings)
+    finally:
+        torch.cuda.set_per_process_memory_fraction(1.0)
+    record = read_record(folder)
+    assert record is not None
+    assert record.numerics["micro_batch"] in (1, 2, 4, 8)
+    assert record.notes
+
+
+def test_a_process_for_a_case(write_suite: Callable[..., Path], tmp_path: Path) -> None:
+    loaded = load(write_suite())
+    cases = expand(loaded.suite)
+    checked = check(loaded, cases, {}, need_data=True)
+    planned = schedule.plan(loaded.suite, cases, tmp_path / "tiny", checked)
+    slots = processes.divide(1, CUDA)
+    engine = partial(processes.run, slots=slots)
+    [outcome] = schedule.run(planned, Options(device="cuda"), engine)
+    assert outcome.status == "ok", outcome.reason

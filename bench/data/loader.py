@@ -132,11 +132,12 @@ class Loader:
 
 
 def _prepare_worker(reading: Any, worker: int) -> None:
-    """Leave Ctrl-C to the main process, and the cores to each other; note what is read."""
+    """Leave signals to the main process, and the cores to each other; note what is read."""
     images = torch.utils.data.get_worker_info().dataset  # type: ignore[union-attr]
     assert isinstance(images, Images)
     images.reading = reading
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # which clusters send to every process
     torch.set_num_threads(1)
 
 

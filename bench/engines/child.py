@@ -9,10 +9,8 @@ import json
 import os
 import pickle
 import signal
-import sys
 import threading
 from dataclasses import replace
-from typing import BinaryIO
 
 from bench.record import CaseFolder
 
@@ -22,12 +20,14 @@ def main() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     stop = threading.Event()
     signal.signal(signal.SIGTERM, lambda number, frame: stop.set())
-    task, options, cores = pickle.load(sys.stdin.buffer)
-    answer = os.fdopen(os.dup(sys.stdout.fileno()), "w")
-    _print_to(CaseFolder(task.folder))
+    # Copies: loader workers close stdin, and would wait for the thread that reads it.
+    given, answer = os.dup(0), os.fdopen(os.dup(1), "w")
+    with os.fdopen(given, "rb", closefd=False) as stream:
+        task, options, cores = pickle.load(stream)
+    _redirect(CaseFolder(task.folder))
     faulthandler.enable()
     faulthandler.register(signal.SIGUSR1)  # the engine asks where a case hangs
-    threading.Thread(target=_wait_for_end, args=(sys.stdin.buffer, stop), daemon=True).start()
+    threading.Thread(target=_wait_for_end, args=(given, stop), daemon=True).start()
     if cores and hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, cores)  # before torch counts them
     from bench.runner import run_case
@@ -38,20 +38,22 @@ def main() -> None:
         json.dump(fields, answer)
 
 
-def _print_to(folder: CaseFolder) -> None:
+def _redirect(folder: CaseFolder) -> None:
     """Send all output of this process to the case's log, as far as it can be written."""
+    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     try:
         folder.path.mkdir(parents=True, exist_ok=True)
         log = os.open(folder.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     except OSError:  # run_case says so
         log = os.open(os.devnull, os.O_WRONLY)
-    for stream in (sys.stdout, sys.stderr):
-        os.dup2(log, stream.fileno())
+    for output in (1, 2):
+        os.dup2(log, output)
 
 
-def _wait_for_end(stream: BinaryIO, stop: threading.Event) -> None:
+def _wait_for_end(pipe: int, stop: threading.Event) -> None:
     """Ask the case to stop when nobody holds the other end any more."""
-    stream.read()
+    while os.read(pipe, 1024):
+        pass
     stop.set()
 
 

@@ -197,6 +197,7 @@ def _look_after(case: Running, timeout_s: float | None) -> Outcome | None:
 
 def _outcome(case: Running, usage: Any) -> Outcome:
     """Read what a process that ended had to say; record its death where it said nothing."""
+    case.kill()  # what it left behind, which may hold its end of the pipe
     assert case.process.stdout is not None
     with case.process.stdout as stream:
         said = stream.read()
@@ -204,7 +205,6 @@ def _outcome(case: Running, usage: Any) -> Outcome:
     if said:
         status, reason, seconds, notes = json.loads(said)
         return Outcome(case.task.case, status, reason, seconds, tuple(notes))
-    case.kill()  # what it left behind
     code = case.process.returncode
     name = signal.Signals(-code).name if code < 0 else None
     folder = CaseFolder(case.task.folder)
