@@ -163,7 +163,6 @@ def _start(task: Task, options: Options, slot: Slot) -> Running:
         [sys.executable, "-m", "bench.engines.child"],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
         env=environment,
         start_new_session=True,  # Ctrl-C in a terminal reaches the engine alone
     )
