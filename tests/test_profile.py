@@ -125,7 +125,7 @@ def test_no_match(write_suite: Callable[..., Path], tmp_path: Path) -> None:
 def test_a_network_that_does_not_build_is_named_after_the_others(
     write_suite: Callable[..., Path], tmp_path: Path
 ) -> None:
-    with pytest.raises(UserError, match=r"suite.yaml:7: models.pspnet: smp/pspnet"):
+    with pytest.raises(UserError, match=r"suite.yaml:8: models.pspnet: smp/pspnet"):
         profile_suite(write_suite(BROKEN), None, [], "cpu", tmp_path, json_lines=False)
     assert len(load_profiles(tmp_path / "tiny")) == 1
 
