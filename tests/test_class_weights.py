@@ -14,7 +14,7 @@ from bench.data.camvid import CamVid
 from bench.data.class_counts import class_counts
 from bench.errors import UserError
 from bench.loss_spec import CrossEntropy
-from bench.losses import build_loss, numbered
+from bench.losses import PixelCrossEntropy, build_loss, numbered
 
 COUNTS = ClassCounts(
     pixels=np.array([60, 30, 10, 0]),
@@ -107,8 +107,10 @@ def test_pixels_are_counted_once(camvid: Dataset, monkeypatch: pytest.MonkeyPatc
 def test_a_rule_becomes_numbers() -> None:
     spec = CrossEntropy.model_validate({"class_weights": "enet"})
     loss = build_loss(numbered(spec, lambda: COUNTS), 4, torch.device("cpu"), 0.4)
-    assert loss.class_weights is not None
-    assert loss.class_weights.tolist() == pytest.approx(class_weights("enet", COUNTS).tolist())
+    [(_, term)] = loss.terms
+    assert isinstance(term, PixelCrossEntropy)
+    assert term.class_weights is not None
+    assert term.class_weights.tolist() == pytest.approx(class_weights("enet", COUNTS).tolist())
     plain = CrossEntropy.model_validate({"class_weights": "none"})
     assert plain.class_weights is None
     assert numbered(plain, lambda: pytest.fail("counted")) is plain

@@ -33,10 +33,10 @@ def test_every_fault_of_data_and_networks_at_once(
         checked(write_suite(text))
     lines = str(caught.value).splitlines()
     assert len(lines) == 3
-    assert "suite.yaml:4: datasets.camvid: Dataset 'camvid' has no folder" in lines[0]
-    assert "suite.yaml:7: models.deep: smp/deeplabv3 does not build" in lines[1]
+    assert "suite.yaml:5: datasets.camvid: Dataset 'camvid' has no folder" in lines[0]
+    assert "suite.yaml:8: models.deep: smp/deeplabv3 does not build" in lines[1]
     assert (
-        "suite.yaml:8: models.fast: custom/fcn: Unknown option 'q'. Known: direct_head." in lines[2]
+        "suite.yaml:9: models.fast: custom/fcn: Unknown option 'q'. Known: direct_head." in lines[2]
     )
 
 
