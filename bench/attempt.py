@@ -3,7 +3,7 @@
 import logging
 import math
 from collections.abc import Callable
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -11,7 +11,7 @@ import torch
 
 from bench.atomic import write_atomically
 from bench.case import Case
-from bench.checkpoint import Saved, read_checkpoint
+from bench.checkpoint import Beginning, read_checkpoint
 from bench.clock import Clock
 from bench.data.choose_loading import choose_loading
 from bench.data.class_counts import class_counts
@@ -40,26 +40,83 @@ from bench.recompute import recompute_activations
 from bench.record import CaseFolder, Record, clear, now
 from bench.scoring import Scorer, open_case_dataset
 from bench.task import Options, Task
-from bench.training import train_case
+from bench.training import Trained, train_case
 from bench.weights import load_part, read_weights, write_weights
 
 log = logging.getLogger("bench.case")
 
 
+@dataclass(frozen=True)
+class Attempt:
+    """A case whose training has come to its end."""
+
+    scorer: Scorer
+    model: Segmenter
+    facts: dict[str, Any]
+    images: TrainImages
+    heartbeat: Heartbeat
+    trained: Trained
+
+
 def run_to_record(task: Task, options: Options, folder: CaseFolder, started: str) -> Record:
-    """Take a case from its seed to its record, with ever smaller micro-batches where it must."""
-    case, recipe = task.case, task.case.recipe
+    """Take a case from its seed, or its checkpoint, to its record."""
+    case, machine = task.case, dict(environment())
     device = use_device(options)
-    data = open_case_dataset(case, options.roots).fingerprint(case.train_split)
-    saved, broken = read_checkpoint(folder, case.id, data)
+    with algorithms(case.recipe.deterministic):
+        done = _train_in_memory(task, options, folder, device)
+        scorer, model = done.scorer, done.model
+        for name, evaluation in task.evaluations.items():
+            scorer.score(model, name, evaluation, folder, done.heartbeat)
+        scorer.draw(model, next(iter(task.evaluations.values())), folder)
+    if task.keep != "none":
+        state = model.net.state_dict()
+        write_atomically(folder.weights, lambda beside: write_weights(state, beside))
+    complexity_facts = complexity(
+        case.model,
+        scorer.labels.num_classes,
+        _input_size(done.images),
+        model.geometry,
+        scorer.numerics.micro_batch,
+        case.recipe.freeze_encoder,
+    )
+    splits = {case.train_split, *(e.split for e in task.evaluations.values())}
+    kept = done.images.kept
+    return Record(
+        id=case.id,
+        case=case,
+        status="ok",
+        started=started,
+        finished=now(),
+        environment=machine | describe_device(device),
+        numerics=scorer.numerics.as_dict(),
+        model=done.facts,
+        complexity=asdict(complexity_facts) | {"checkpoint_bytes": done.trained.checkpoint_bytes},
+        fingerprints={split: scorer.dataset.fingerprint(split) for split in sorted(splits)},
+        loading=scorer.loading.as_dict() | {"cache": kept.where if kept else "none"},
+        training=done.trained.training,
+        notes=done.trained.notes,
+    )
+
+
+def _train_in_memory(
+    task: Task, options: Options, folder: CaseFolder, device: torch.device
+) -> Attempt:
+    """Train a case, anew with ever smaller micro-batches where memory does not do."""
+    case, recipe = task.case, task.case.recipe
+    clock = Clock()
+    with clock.timing("start"):
+        data = open_case_dataset(case, options.roots).fingerprint(case.train_split)
+        saved, broken = read_checkpoint(folder, case.id, data)
     notes = [broken] if broken else []
     micro_batch = saved.numerics.micro_batch if saved else recipe.micro_batch
     while True:
+        begin = Beginning(saved, clock, tuple(notes), options.num_sharing)
         try:
-            record = _attempt(task, options, folder, started, device, micro_batch, saved)
-            break
+            return _attempt(task, options, folder, device, micro_batch, begin)
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error) or recipe.on_oom == "fail" or micro_batch == 1:
+                for note in notes:
+                    error.add_note(note)
                 raise
         smaller = max(n for n in range(1, micro_batch // 2 + 1) if recipe.batch_size % n == 0)
         notes.append(
@@ -68,75 +125,43 @@ def run_to_record(task: Task, options: Options, folder: CaseFolder, started: str
         )
         log.warning(notes[-1])
         clear(folder)
-        saved, micro_batch = None, smaller
+        saved, micro_batch, clock = None, smaller, Clock()
         release_memory(device)
-    return record.model_copy(update={"notes": tuple(notes)})
 
 
 def _attempt(
     task: Task,
     options: Options,
     folder: CaseFolder,
-    started: str,
     device: torch.device,
     micro_batch: int,
-    saved: Saved | None,
-) -> Record:
-    """Take a case from its seed, or its checkpoint, to its record.
+    begin: Beginning,
+) -> Attempt:
+    """Build and train a case.
 
     Raises:
         RuntimeError, MemoryError: where memory does not do for so many images at once.
     """
-    case, clock = task.case, Clock()
-    machine = dict(environment())
-    with clock.timing("start"):
+    case, saved = task.case, begin.saved
+    with begin.clock.timing("start"):
         begun = saved.numerics if saved else None
         numerics = choose_numerics(case.recipe, device, BACKEND, micro_batch, begun)
         set_precision(numerics.precision)
         seed_everything(case.seed)
         scorer = open_scorer(task, options, device, numerics)
         heartbeat = Heartbeat(folder, options.should_stop)
-        model, model_facts = _build(case, folder, scorer)
+        model, facts = _build(case, folder, scorer)
         images = _training_images(scorer, heartbeat)
         scorer = replace(scorer, loading=_loading(images, scorer, options))
         log.info("images: %s, %.1f/s", scorer.loading.description, scorer.loading.rate)
-    with algorithms(case.recipe.deterministic):
-        trained = train_case(model, images, scorer, folder, task.select, heartbeat, clock, saved)
-        for name, evaluation in task.evaluations.items():
-            scorer.score(model, name, evaluation, folder, heartbeat)
-        scorer.draw(model, next(iter(task.evaluations.values())), folder)
-    if task.keep != "none":
-        state = model.net.state_dict()
-        write_atomically(folder.weights, lambda beside: write_weights(state, beside))
-    facts = complexity(
-        case.model,
-        scorer.labels.num_classes,
-        _input_size(images),
-        model.geometry,
-        numerics.micro_batch,
-        case.recipe.freeze_encoder,
-    )
-    splits = {case.train_split, *(e.split for e in task.evaluations.values())}
-    return Record(
-        id=case.id,
-        case=case,
-        status="ok",
-        started=started,
-        finished=now(),
-        environment=machine | describe_device(device),
-        numerics=numerics.as_dict(),
-        model=model_facts,
-        complexity=asdict(facts) | {"checkpoint_bytes": trained.checkpoint_bytes},
-        fingerprints={split: scorer.dataset.fingerprint(split) for split in sorted(splits)},
-        loading=scorer.loading.as_dict() | {"cache": images.kept.where if images.kept else "none"},
-        training=trained.training.model_copy(update={"num_sharing": options.num_sharing}),
-    )
+    trained = train_case(model, images, scorer, folder, task.select, heartbeat, begin)
+    return Attempt(scorer, model, facts, images, heartbeat, trained)
 
 
 def use_device(options: Options) -> torch.device:
     """Return the device that was asked for, made the current one."""
     device = pick_device(options.device)
-    if device.type == "cuda":
+    if device.type == "cuda" and device.index is not None:
         torch.cuda.set_device(device)
     return device
 

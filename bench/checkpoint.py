@@ -11,11 +11,24 @@ from zipfile import BadZipFile
 import torch
 
 from bench.atomic import write_atomically
+from bench.clock import Clock
 from bench.device import Numerics, random_states, set_random_states
 from bench.networks import first_line
 from bench.record import CaseFolder
 from bench.train import TrainState
 
+UNREADABLE = (  # what torch.load raises for files that are cut or damaged
+    OSError,
+    RuntimeError,
+    EOFError,
+    ValueError,
+    LookupError,
+    TypeError,
+    AttributeError,
+    AssertionError,
+    BadZipFile,
+    pickle.UnpicklingError,
+)
 VERSION = 2  # of what a checkpoint holds; another's is not read
 History = list[dict[str, Any]]
 
@@ -31,11 +44,17 @@ class Best:
 
 @dataclass
 class Progress:
-    """What a training has to show so far, beside its state."""
+    """What a training has to show so far, beside its state.
+
+    notes: what happened on the way that a reader should know.
+    num_sharing: the most cases that shared the machine while this one was trained.
+    """
 
     history: History
     best: Best | None = None
     resumed: int = 0
+    notes: tuple[str, ...] = ()
+    num_sharing: int = 1
 
 
 @dataclass(frozen=True)
@@ -48,6 +67,16 @@ class Saved:
     def numerics(self) -> Numerics:
         """What it was made with."""
         return Numerics(**self.content["numerics"])
+
+
+@dataclass(frozen=True)
+class Beginning:
+    """How a training begins: anew, or from a checkpoint; the rest as in `Progress`."""
+
+    saved: Saved | None
+    clock: Clock
+    notes: tuple[str, ...]
+    num_sharing: int
 
 
 def save_checkpoint(
@@ -83,12 +112,17 @@ def save_checkpoint(
         "random": random_states(device),
         "numerics": numerics.as_dict(),
         "resumed": progress.resumed,
+        "notes": progress.notes,
+        "num_sharing": progress.num_sharing,
     }
     serialised = io.BytesIO()  # torch's own writer does not say why it cannot write
     torch.save(content, serialised)
 
     def write(beside: Path) -> None:
-        beside.write_bytes(serialised.getbuffer())
+        with beside.open("wb") as stream:
+            stream.write(serialised.getbuffer())
+            stream.flush()
+            os.fsync(stream.fileno())  # before the last one gives way
         if folder.checkpoint.exists():
             os.replace(folder.checkpoint, folder.previous)
 
@@ -106,24 +140,33 @@ def read_checkpoint(folder: CaseFolder, case_id: str, data: str) -> tuple[Saved 
     for file in (folder.checkpoint, folder.previous):
         try:
             content: dict[str, Any] = torch.load(file, map_location="cpu", weights_only=True)
+            if not isinstance(content, dict):
+                raise ValueError("it is no checkpoint")
         except FileNotFoundError:
             continue
-        except (OSError, RuntimeError, EOFError, BadZipFile, pickle.UnpicklingError) as error:
+        except UNREADABLE as error:
             broken.append(f"{file.name} cannot be read ({first_line(error)})")
+            file.unlink()  # else the next one saved would take the place of the good one
             continue
         if (content.get("case"), content.get("data")) != (case_id, data):
             continue
         if content.get("version") != VERSION:
             broken.append(f"{file.name} is of another version of bench")
+            file.unlink()
             continue
         note = f"{broken[0]}; went on from {file.name}, step {content['step']}" if broken else None
         return Saved(content), note
     return None, f"{' and '.join(broken)}; began anew" if broken else None
 
 
-def restore(saved: Saved, state: TrainState, device: torch.device) -> Progress:
-    """Put a checkpoint back into `state`; the random states are those of the saved moment."""
-    content = saved.content
+def restore(begin: Beginning, state: TrainState, device: torch.device) -> Progress:
+    """Put the checkpoint, where there is one, back into `state`.
+
+    The random states are those of the saved moment.
+    """
+    if begin.saved is None:
+        return Progress([], notes=begin.notes, num_sharing=begin.num_sharing)
+    content = begin.saved.content
     state.model.net.load_state_dict(content["model"])
     state.optimizer.load_state_dict(content["optimizer"])
     state.scaler.load_state_dict(content["scaler"])
@@ -134,5 +177,12 @@ def restore(saved: Saved, state: TrainState, device: torch.device) -> Progress:
     state.clock.seconds |= content["seconds"]
     state.clock.seconds["start"] += start
     set_random_states(content["random"], device)
-    best = Best(**content["best"]) if content["best"] else None
-    return Progress(content["history"], best, content["resumed"] + 1)
+    progress = Progress(
+        history=content["history"],
+        best=Best(**content["best"]) if content["best"] else None,
+        resumed=content["resumed"] + 1,
+        notes=(*content["notes"], *begin.notes),
+        num_sharing=max(content["num_sharing"], begin.num_sharing),
+    )
+    content.clear()  # the state has copies
+    return progress

@@ -1,7 +1,7 @@
 """Where the time of a case goes."""
 
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Literal, TypeVar
 
@@ -32,7 +32,11 @@ class Clock:
         finally:
             self.seconds[name] += self.now() - begun
 
-    def waiting(self, batches: Iterable[T]) -> Iterator[T]:
+    def reset(self, *names: Name) -> None:
+        """Begin again at 0."""
+        self.seconds |= dict.fromkeys(names, 0.0)
+
+    def waiting(self, batches: Iterable[T]) -> Generator[T, None, None]:
         """Pass batches on, adding the time until each comes."""
         with self.timing("data_wait"):
             source = iter(batches)

@@ -3,17 +3,19 @@
 import gc
 import os
 import random
-from collections.abc import Iterator
+from collections.abc import Generator, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 import torch
 
+from bench.clock import Clock
 from bench.errors import UserError
 from bench.recipe import Recipe
 
+T = TypeVar("T")
 Precision = Literal["fp32", "tf32", "bf16", "fp16"]
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -193,6 +195,37 @@ def synchronize(device: torch.device) -> None:
         torch.cuda.synchronize(device)
     elif device.type == "mps":
         torch.mps.synchronize()
+
+
+def idle_between(
+    batches: Iterable[T], device: torch.device, clock: Clock
+) -> Generator[T, None, None]:
+    """Pass batches on, adding the time that the device waits for them to the clock's data_wait.
+
+    A GPU works on while the next batch is fetched: it waits from the end of a step's work to the
+    arrival of the next batch. Close it when the device is synchronised.
+    """
+    if device.type != "cuda":
+        yield from clock.waiting(batches)
+        return
+    waits: list[tuple[torch.cuda.Event, torch.cuda.Event]] = []
+    try:
+        free = _mark()
+        for batch in batches:
+            waits.append((free, _mark()))
+            yield batch
+            free = _mark()
+    finally:
+        for _, here in waits[-1:]:
+            here.synchronize()
+        clock.seconds["data_wait"] += sum(a.elapsed_time(b) for a, b in waits) / 1e3
+
+
+def _mark() -> torch.cuda.Event:
+    """Note when the GPU will have done all that it was given so far."""
+    event = torch.cuda.Event(enable_timing=True)
+    event.record()
+    return event
 
 
 def describe_device(device: torch.device) -> dict[str, Any]:

@@ -22,6 +22,7 @@ class Heartbeat:
         self.folder, self.should_stop = folder, should_stop
         self.progress: dict[str, Any] = {}
         self.last = time.monotonic()
+        self.lock = folder.lock_id()
 
     def __call__(self, **progress: Any) -> None:
         """Note progress, write it if the last time is long ago, and stop if asked to.
@@ -33,7 +34,7 @@ class Heartbeat:
         self.progress |= progress
         if time.monotonic() - self.last > BEAT_S:
             self.last = time.monotonic()
-            self.folder.require_lock()
+            self.folder.require_lock(self.lock)
             with suppress(CannotWrite):  # a full disk is found where something matters
                 self.folder.beat(**self.progress)
         if self.should_stop():

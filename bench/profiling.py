@@ -139,8 +139,14 @@ def peak_memory_mib(device: torch.device) -> float | None:
     """
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 2**20
-    if not os.access(CLEAR_REFS, os.W_OK):
+    return process_memory_mib() if os.access(CLEAR_REFS, os.W_OK) else None
+
+
+def process_memory_mib(pid: int | str = "self") -> float | None:
+    """Return the most memory that a process has had since its reset, in MiB; None off Linux."""
+    try:
+        lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    except OSError:
         return None
-    lines = Path("/proc/self/status").read_text().splitlines()
     marks = [int(line.split()[1]) / 1024 for line in lines if line.startswith("VmHWM")]
     return marks[0] if marks else None

@@ -24,7 +24,7 @@ from bench.suite import Suite
 
 APART = ("published", "baselines")  # below results/: reported only where they are named
 MOST_OF_A_NAME = 80
-LOG_TAIL_LINES, LOG_TAIL_BYTES = 20, 1 << 16
+LOG_TAIL_LINES, LOG_TAIL_BYTES = 40, 1 << 16
 Status = Literal["ok", "failed", "blocked"]
 
 
@@ -249,13 +249,20 @@ class CaseFolder:
             self.alive.unlink(missing_ok=True)
             lock.release()
 
-    def require_lock(self) -> None:
+    def lock_id(self) -> int | None:
+        """Tell this lock from one that is made anew; None where there is none."""
+        try:
+            return self.lock.stat().st_ino
+        except OSError:
+            return None
+
+    def require_lock(self, lock_id: int | None) -> None:
         """Make sure that the lock still lies where another process would look for it.
 
         Raises:
             CannotWrite: where it does not: the folder was moved or removed.
         """
-        if not self.lock.exists():
+        if lock_id is None or self.lock_id() != lock_id:
             raise CannotWrite(
                 f"{self.path} disappeared while its case ran; what it had is lost, and bench run "
                 "begins it again."

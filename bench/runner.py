@@ -1,7 +1,6 @@
 """Running one case: under its lock, from seed to record; the place that records a failure."""
 
 import logging
-import resource
 import time
 import traceback
 import warnings
@@ -29,6 +28,7 @@ from bench.heartbeat import Heartbeat, Interrupted
 from bench.model_spec import Normalize
 from bench.models import build_model
 from bench.networks import first_line
+from bench.profiling import process_memory_mib
 from bench.record import (
     CaseFolder,
     Failure,
@@ -144,8 +144,10 @@ def _under_lock(task: Task, options: Options, work: Callable[[CaseFolder], Endin
             record = read_record(task.folder)
     except Held as holder:
         return Outcome(task.case, "held", f"by {holder}")
-    except (Interrupted, CannotWrite) as stop:
+    except Interrupted as stop:
         return Outcome(task.case, "interrupted", str(stop))
+    except CannotWrite as error:
+        return Outcome(task.case, "stopped", str(error))
     except UserError as error:
         return Outcome(task.case, "failed", str(error))
     notes = record.notes if record is not None else ()
@@ -154,7 +156,7 @@ def _under_lock(task: Task, options: Options, work: Callable[[CaseFolder], Endin
 
 def _train_and_score(task: Task, options: Options, folder: CaseFolder) -> Ending:
     started = now()
-    threads = torch.get_num_threads()
+    threads, lock = torch.get_num_threads(), folder.lock_id()
     write_json(folder.case, task.case.model_dump(mode="json"))
     try:
         record = run_to_record(task, options, folder, started)
@@ -162,30 +164,30 @@ def _train_and_score(task: Task, options: Options, folder: CaseFolder) -> Ending
         raise
     except Exception as error:  # the one place: whatever a case does, its failure is a record
         log.error("failed\n%s", traceback.format_exc())
-        reason = _reason(error, folder)
-        _write_ending(task, folder, started, "failed", reason, _failure(folder))
+        reason = _reason(error, folder, task.case.recipe.on_oom)
+        notes = tuple(getattr(error, "__notes__", ()))
+        _write_ending(task, folder, started, "failed", reason, _failure(folder), notes)
         return "failed", reason
     finally:
         torch.set_num_threads(threads)
-    folder.require_lock()
+    folder.require_lock(lock)
     write_text(folder.record, record.model_dump_json(indent=1) + "\n")
     drop_checkpoints(folder, keep_last=task.keep == "all")
     return "ok", None
 
 
-def _reason(error: Exception, folder: CaseFolder) -> str:
+def _reason(error: Exception, folder: CaseFolder, on_oom: str) -> str:
     if isinstance(error, UserError):
         return str(error)
     more = f"traceback in {folder.log.name}"
-    if is_out_of_memory(error):
+    if is_out_of_memory(error) and on_oom == "fail":
         more += "; on_oom: accumulate computes fewer images at once"
     return f"{type(error).__name__}: {first_line(error)} ({more})"
 
 
 def _failure(folder: CaseFolder) -> Failure:
     """Say what this process knows of its own failure."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    return Failure(peak_memory_mib=peak, log_tail=folder.log_tail())
+    return Failure(peak_memory_mib=process_memory_mib(), log_tail=folder.log_tail())
 
 
 def record_death(task: Task, started: str, reason: str, failure: Failure) -> Outcome:
@@ -199,7 +201,7 @@ def record_death(task: Task, started: str, reason: str, failure: Failure) -> Out
     except Held as holder:
         return Outcome(task.case, "held", f"by {holder}")
     except CannotWrite as error:
-        return Outcome(task.case, "interrupted", f"{reason}. {error}")
+        return Outcome(task.case, "stopped", f"{reason}. {error}")
     except UserError as error:
         return Outcome(task.case, "failed", f"{reason}. {error}")
     return Outcome(task.case, "failed", reason)
@@ -212,6 +214,7 @@ def _write_ending(
     status: Literal["failed", "blocked"],
     reason: str,
     failure: Failure | None = None,
+    notes: tuple[str, ...] = (),
 ) -> None:
     """Record that a case did not go well."""
     record = Record(
@@ -223,6 +226,7 @@ def _write_ending(
         finished=now(),
         environment=dict(environment()),
         failure=failure,
+        notes=notes,
     )
     write_text(folder.record, record.model_dump_json(indent=1) + "\n")
 

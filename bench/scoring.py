@@ -186,7 +186,7 @@ class Scorer:
     def _checkpoint_rule(self, evaluation: Evaluation) -> str:
         """Say which model is scored, and where that was chosen on the very split that is scored."""
         recipe, select = self.case.recipe, self.case.select_split
-        if not recipe.selects:
+        if not recipe.selects or recipe.epochs == 0:
             return "last"
         by = f"{COLUMNS[recipe.select_by].header} on {select}"
         rule = f"best {by}" if recipe.checkpoint == "best" else "last"

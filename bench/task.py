@@ -10,7 +10,7 @@ from bench.evaluation import Evaluation
 from bench.schema import Cache
 
 State = Literal["done", "failed", "stale", "resume", "to do"]
-Status = Literal["ok", "failed", "blocked", "held", "interrupted"]
+Status = Literal["ok", "failed", "blocked", "held", "interrupted", "stopped"]
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,11 @@ class Task:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a task."""
+    """What became of a task.
+
+    interrupted: it was asked to stop, and goes on another time. stopped: its results cannot be
+    written; neither has a record, and after either nothing more is started.
+    """
 
     case: Case
     status: Status

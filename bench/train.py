@@ -10,7 +10,7 @@ from torch.nn.utils import clip_grad_norm_
 
 from bench.clock import Clock
 from bench.data.loader import require_one_size
-from bench.device import Numerics, autocast, synchronize
+from bench.device import Numerics, autocast, idle_between, synchronize
 from bench.losses import Loss, mean
 from bench.models import Segmenter
 from bench.optim import learning_rate, set_learning_rate
@@ -50,7 +50,7 @@ class TrainState:
     def begin_epoch(self) -> None:
         """Forget what is of one epoch alone."""
         self.losses.zero_()
-        self.clock.seconds |= {"training": 0.0, "validation": 0.0, "data_wait": 0.0}
+        self.clock.reset("training", "validation", "data_wait")
         self.peak_memory_mib = 0.0
 
     def require_finite(self, first: int) -> None:
@@ -87,8 +87,9 @@ def train_epoch(
     model.train()
     synchronize(device)
     with state.clock.timing("training"):
+        waited = idle_between(batches, device, state.clock)
         try:
-            for images, targets, ids in state.clock.waiting(batches):
+            for images, targets, ids in waited:
                 image = require_one_size(images, ids).to(device, non_blocking=True)
                 target = require_one_size(targets, ids).to(device, non_blocking=True).long()
                 target = model.geometry.reduced(target)
@@ -122,4 +123,5 @@ def train_epoch(
                     break
         finally:
             synchronize(device)
+            waited.close()
     state.require_finite(first)

@@ -14,7 +14,7 @@ import torch
 
 from bench import scores
 from bench.atomic import write_text
-from bench.checkpoint import Best, History, Progress, Saved, restore, save_checkpoint
+from bench.checkpoint import Beginning, Best, History, Progress, restore, save_checkpoint
 from bench.clock import Clock
 from bench.columns import COLUMNS
 from bench.data.images import TrainImages
@@ -37,10 +37,11 @@ log = logging.getLogger("bench.case")
 
 @dataclass(frozen=True)
 class Trained:
-    """What training took, and the bytes of a checkpoint with the optimizer's state."""
+    """What training took, the bytes of a checkpoint with the optimizer's state, and notes."""
 
     training: Training
     checkpoint_bytes: int
+    notes: tuple[str, ...]
 
 
 def train_case(
@@ -50,8 +51,7 @@ def train_case(
     folder: CaseFolder,
     select: str,
     heartbeat: Heartbeat,
-    clock: Clock,
-    saved: Saved | None,
+    begin: Beginning,
 ) -> Trained:
     """Train a model as its case says, from a checkpoint where there is one.
 
@@ -64,17 +64,16 @@ def train_case(
         Interrupted: after saving, where the heartbeat was asked to stop.
         UserError: where a loss is not finite.
     """
-    case, recipe, device = scorer.case, scorer.case.recipe, scorer.device
+    case, recipe, device, clock = scorer.case, scorer.case.recipe, scorer.device, begin.clock
     if recipe.epochs == 0:
         nothing = Training(
             epochs=0, steps=0, num_train=len(images), total_s=0, start_s=clock.seconds["start"]
         )
-        return Trained(nothing, state_bytes(model.net.state_dict()))
+        return Trained(nothing, state_bytes(model.net.state_dict()), begin.notes)
     loader, sampler = train_loader(images, recipe.batch_size, case.seed, scorer.loading)
     state = _begin(model, scorer, len(images), clock)
-    progress = Progress(history=[])
-    if saved is not None:
-        progress = restore(saved, state, device)
+    progress = restore(begin, state, device)
+    if progress.resumed:
         log.info("resumed at step %d of %d", state.step, state.num_steps)
     history, data = progress.history, scorer.dataset.fingerprint(case.train_split)
 
@@ -103,7 +102,7 @@ def train_case(
                 state.peak_memory_mib = max(state.peak_memory_mib, peak_memory_mib(device) or 0.0)
             row = _row(state, epoch, recipe) | {"warm_up": warming_up}
             if (epoch + 1) % recipe.validate_every == 0 or epoch + 1 == num_epochs:
-                clock.seconds["validation"] = 0.0  # an interrupted one is done again
+                clock.reset("validation")  # an interrupted one is done again
                 with clock.timing("validation"):
                     counts = scorer.count(model, Evaluation(split=select), beat, num_scored)
                 found = scores.finite(scores.scores(counts.per_image) | {"loss": counts.loss})
@@ -127,7 +126,8 @@ def train_case(
     optimizer = state.optimizer.state_dict()["state"].values()
     num_bytes = state_bytes(model.net.state_dict()) + sum(map(state_bytes, optimizer))
     _choose(progress, model, recipe, select)
-    return Trained(_training(progress, state, len(images), num_epochs, recipe), num_bytes)
+    training = _training(progress, state, len(images), num_epochs, recipe)
+    return Trained(training, num_bytes, progress.notes)
 
 
 def _begin(model: Segmenter, scorer: Scorer, num_train: int, clock: Clock) -> TrainState:
@@ -258,6 +258,7 @@ def _training(
         loss=history[-1]["loss"],
         chosen_epoch=len(history) if best is None else best.epoch,
         stopped_early=len(history) < num_epochs,
+        num_sharing=progress.num_sharing,
     )
 
 

@@ -133,7 +133,7 @@ def run_suites(
         for one in loaded:
             outcomes += (new := _run(one, options, how, slots, fail_fast, screen))
             statuses = {outcome.status for outcome in new}
-            if "interrupted" in statuses or (fail_fast and "failed" in statuses):
+            if statuses & {"interrupted", "stopped"} or (fail_fast and "failed" in statuses):
                 break
     code = _exit(outcomes)
     return Exit.TERMINATED if stop.terminated and code == Exit.INTERRUPTED else code
@@ -237,7 +237,7 @@ def _exit(outcomes: Sequence[Outcome]) -> Exit:
     statuses = {outcome.status for outcome in outcomes}
     if "interrupted" in statuses:
         return Exit.INTERRUPTED
-    if statuses & {"failed", "blocked"}:
+    if statuses & {"failed", "blocked", "stopped"}:
         return Exit.CASE_FAILED
     return Exit.RUNNING_ELSEWHERE if "held" in statuses else Exit.OK
 

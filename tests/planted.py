@@ -37,13 +37,15 @@ class Planted(nn.Module):
                 time.sleep(1000)
             case "slow":
                 time.sleep(0.05)
+            case "insatiable":
+                raise torch.OutOfMemoryError("planted: out of memory")
             case "greedy" if batch > 2:
                 raise torch.OutOfMemoryError("planted: out of memory")
 
 
-segv, kill, leave, hang, slow, greedy, good = (
+segv, kill, leave, hang, slow, greedy, insatiable, good = (
     partial(Planted, what=what)
-    for what in ("segv", "kill", "leave", "hang", "slow", "greedy", "good")
+    for what in ("segv", "kill", "leave", "hang", "slow", "greedy", "insatiable", "good")
 )
 
 

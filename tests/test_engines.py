@@ -184,6 +184,32 @@ def test_fresh_processes_give_the_same_numbers(
     assert scored[0] == scored[1] == scored[2]
 
 
+def test_a_case_that_is_terminated_while_it_starts_has_not_failed(
+    run: Callable[..., list[Outcome]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def start(*args: object) -> processes.Running:
+        case = begin(*args)
+        case.process.send_signal(signal.SIGTERM)
+        return case
+
+    begin = processes._start
+    monkeypatch.setattr(processes, "_start", start)
+    [outcome] = run(suite_text("good"))
+    assert (outcome.status, outcome.reason) == ("interrupted", "by SIGTERM, before it began")
+    assert not list(tmp_path.rglob("record.json"))
+
+
+def test_times_that_were_shared_stay_so(run: Callable[..., list[Outcome]], tmp_path: Path) -> None:
+    beats = iter([False] * 6)
+    text = suite_text("good", epochs=4)
+    [outcome] = run(text, in_process.run, num_sharing=2, should_stop=lambda: next(beats, True))
+    assert outcome.status == "interrupted"
+    assert [o.status for o in run(text, in_process.run)] == ["ok"]
+    training = record_of(tmp_path / "out", "good").training
+    assert training is not None
+    assert (training.resumed, training.num_sharing) == (1, 2)
+
+
 def test_fail_fast_stops_the_others_after_saving(
     run: Callable[..., list[Outcome]], tmp_path: Path
 ) -> None:
@@ -293,7 +319,8 @@ def test_a_results_folder_that_disappears(start: Start, tmp_path: Path) -> None:
     wait_for(lambda: trains(tmp_path / "out"))
     (tmp_path / "out").rename(tmp_path / "away")
     text, _ = process.communicate(timeout=60)
-    assert process.returncode == Exit.INTERRUPTED, text
+    assert process.returncode == Exit.CASE_FAILED, text
+    assert "stopped: " in text
     assert "disappeared while its case ran" in text
     assert not list((tmp_path / "out").rglob("record.json"))
 
@@ -328,7 +355,7 @@ def test_a_disk_that_fills(
         return False
 
     [outcome] = run(text, in_process.run, should_stop=fill)
-    assert outcome.status == "interrupted"
+    assert outcome.status == "stopped"
     assert "No space left on device" in str(outcome.reason)
     folder = folder_of(tmp_path / "out", "good")
     assert folder.has_checkpoint

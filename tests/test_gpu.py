@@ -1,7 +1,8 @@
 """What only a CUDA device can show; skipped without one."""
 
 import json
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
@@ -11,12 +12,13 @@ from conftest import TINY
 
 from bench import schedule
 from bench.case import expand
+from bench.clock import Clock
 from bench.counts import count_pixels
 from bench.data import open_dataset
 from bench.data.images import TrainImages
 from bench.data.loader import train_loader
 from bench.data.loading import Loading
-from bench.device import algorithms, autocast, pick_precision, set_precision
+from bench.device import algorithms, autocast, idle_between, pick_precision, set_precision
 from bench.engines import processes
 from bench.evaluate import predict
 from bench.evaluation import Evaluation
@@ -250,3 +252,27 @@ def test_a_process_for_a_case(write_suite: Callable[..., Path], tmp_path: Path) 
     engine = partial(processes.run, slots=slots)
     [outcome] = schedule.run(planned, Options(device="cuda"), engine)
     assert outcome.status == "ok", outcome.reason
+
+
+@pytest.mark.parametrize(("fetch_s", "step_s", "wait_s"), [(0.05, 0.0, 0.05), (0.02, 0.1, 0.0)])
+def test_the_gpu_waits_only_while_it_has_nothing_to_do(
+    fetch_s: float, step_s: float, wait_s: float
+) -> None:
+    cycles_per_s = 1e9
+
+    def batches() -> Iterator[int]:
+        for number in range(8):
+            time.sleep(fetch_s)
+            yield number
+
+    clock = Clock()
+    torch.cuda._sleep(1)
+    torch.cuda.synchronize()
+    waited = idle_between(batches(), CUDA, clock)
+    for _ in waited:
+        if step_s:
+            torch.cuda._sleep(int(step_s * cycles_per_s))
+    torch.cuda.synchronize()
+    waited.close()
+    first = fetch_s  # before the first step the device has nothing to do
+    assert clock.seconds["data_wait"] == pytest.approx(first + 7 * wait_s, rel=0.2, abs=0.02)

@@ -81,7 +81,7 @@ TABLE = {
     "optim": {"networks", "optimizer_spec", "recipe"},
     "counts": set(),
     "profiling": {"errors", "geometry", "model_spec", "models", "networks", "schema"},
-    "device": {"errors", "recipe"},
+    "device": {"clock", "errors", "recipe"},
     "heartbeat": {"atomic", "record"},
     "train": {"clock", "data", "device", "losses", "models", "optim", "recipe"},
     "evaluate": {"counts", "data", "device", "evaluation", "losses", "schema"},
@@ -90,7 +90,7 @@ TABLE = {
         *("atomic", "case", "columns", "data", "device", "errors", "evaluate", "evaluation"),
         *("losses", "networks", "pictures", "record", "schema", "scores"),
     },
-    "checkpoint": {"atomic", "device", "networks", "record", "train"},
+    "checkpoint": {"atomic", "clock", "device", "networks", "record", "train"},
     "task": {"case", "evaluation", "schema"},
     "training": {
         *("atomic", "checkpoint", "clock", "columns", "data", "errors", "evaluation"),
@@ -113,11 +113,11 @@ TABLE = {
     },
     "runner": {
         *("atomic", "attempt", "device", "environment", "errors", "heartbeat", "model_spec"),
-        *("models", "networks", "record", "scoring", "task", "weights"),
+        *("models", "networks", "profiling", "record", "scoring", "task", "weights"),
     },
     "engines.__init__": {"task"},
     "engines.in_process": {"runner", "task"},
-    "engines.processes": {"errors", "progress", "record", "runner", "task"},
+    "engines.processes": {"errors", "profiling", "progress", "record", "runner", "task"},
     "engines.child": {"record", "runner"},
     "profiles": {
         *("case", "device", "environment", "geometry", "models", "networks", "optim"),

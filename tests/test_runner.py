@@ -12,6 +12,7 @@ import torch
 from conftest import TINY
 
 from bench import schedule
+from bench.attempt import use_device
 from bench.case import expand
 from bench.data import IGNORE_INDEX
 from bench.evaluation import Evaluation
@@ -245,6 +246,52 @@ def test_a_checkpoint_cut_in_half(
     one, two = (read_weights(only_folder(tmp_path, out).weights) for out in ("whole", "cut"))
     assert all(torch.equal(one[key], two[key]) for key in one)
     assert not folder.has_checkpoint
+
+
+@pytest.mark.parametrize("damage", ["cut", "changed", "other"])
+def test_a_good_checkpoint_outlives_a_broken_one(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, damage: str
+) -> None:
+    monkeypatch.setattr("bench.training.CHECKPOINT_EVERY_S", 0.0)
+    settings = ("recipe.epochs=4",)
+    run(out="whole", settings=settings)
+    run(out="cut", settings=settings, should_stop=Stops(9))
+    folder = only_folder(tmp_path, "cut")
+    whole = folder.checkpoint.read_bytes()
+    changed = {
+        "cut": whole[: len(whole) // 2],
+        "changed": whole.replace(b"optimizer", b"\xff\xfe\x00timizer"),
+        "other": b"(lp0\n.",
+    }
+    folder.checkpoint.write_bytes(changed[damage])
+
+    def full(file: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as context:
+        context.setattr("bench.checkpoint.os.fsync", full)
+        [outcome] = run(out="cut", settings=settings)
+    assert outcome.status == "stopped"
+    assert "No space left" in str(outcome.reason)
+    [outcome] = run(out="cut", settings=settings)
+    assert outcome.status == "ok"
+    record = read_record(folder.path)
+    assert record is not None
+    assert record.training is not None
+    assert record.training.resumed == 1  # from the one before the broken one, twice
+    one, two = (read_weights(only_folder(tmp_path, out).weights) for out in ("whole", "cut"))
+    assert all(torch.equal(one[key], two[key]) for key in one)
+
+
+def test_a_gpu_without_a_number_is_the_current_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    chosen: list[torch.device] = []
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "set_device", chosen.append)
+    assert use_device(Options(device="auto")) == torch.device("cuda")
+    assert chosen == []  # torch refuses a device without a number
+    use_device(Options(device="cuda:1"))
+    assert chosen == [torch.device("cuda:1")]
 
 
 BROKEN = TINY.replace("enet: {arch: custom/enet}", f"bad: {{arch: '{__name__}:broken'}}")

@@ -221,6 +221,17 @@ def test_too_little_memory_fails_and_says_what_to_do(run: Run, tmp_path: Path) -
     assert "on_oom: accumulate" in str(outcome.reason)
 
 
+def test_one_image_too_many(run: Run, tmp_path: Path) -> None:
+    settings = ("models.enet.arch=planted:insatiable", "recipe.on_oom=accumulate")
+    outcome = run(*settings, "recipe.epochs=3")
+    assert outcome.status == "failed"
+    assert "on_oom" not in str(outcome.reason)
+    assert [note.split(";")[0] for note in record_of(tmp_path).notes] == [
+        "out of memory with 4 images at once",
+        "out of memory with 2 images at once",
+    ]
+
+
 def test_too_little_memory_halves_what_is_computed_at_once(run: Run, tmp_path: Path) -> None:
     outcome = run(*GREEDY, "recipe.on_oom=accumulate", out="halved")
     [note] = outcome.notes

@@ -2,7 +2,7 @@
 
 `run(tasks, options, announce)` yields an outcome for each task, in the order in which they end.
 Tasks come so that each stands after the one it starts from. Once `options.should_stop` says so,
-or an outcome is `interrupted`, nothing more is started.
+or an outcome is `interrupted` or `stopped`, nothing more is started.
 """
 
 from collections.abc import Callable, Generator, Iterable

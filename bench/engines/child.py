@@ -11,8 +11,7 @@ import pickle
 import signal
 import threading
 from dataclasses import replace
-
-from bench.record import CaseFolder
+from pathlib import Path
 
 
 def main() -> None:
@@ -20,11 +19,13 @@ def main() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     stop = threading.Event()
     signal.signal(signal.SIGTERM, lambda number, frame: stop.set())
+    from bench.record import CaseFolder
+
     # Copies: loader workers close stdin, and would wait for the thread that reads it.
     given, answer = os.dup(0), os.fdopen(os.dup(1), "w")
     with os.fdopen(given, "rb", closefd=False) as stream:
         task, options, cores = pickle.load(stream)
-    _redirect(CaseFolder(task.folder))
+    _redirect(task.folder, CaseFolder(task.folder).log)
     faulthandler.enable()
     faulthandler.register(signal.SIGUSR1)  # the engine asks where a case hangs
     threading.Thread(target=_wait_for_end, args=(given, stop), daemon=True).start()
@@ -36,18 +37,19 @@ def main() -> None:
     with answer:
         fields = outcome.status, outcome.reason, outcome.seconds, outcome.notes
         json.dump(fields, answer)
+    os._exit(0)  # a loader worker that hangs must not keep this process; the engine ends it
 
 
-def _redirect(folder: CaseFolder) -> None:
+def _redirect(folder: Path, log: Path) -> None:
     """Send all output of this process to the case's log, as far as it can be written."""
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     try:
-        folder.path.mkdir(parents=True, exist_ok=True)
-        log = os.open(folder.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+        folder.mkdir(parents=True, exist_ok=True)
+        file = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     except OSError:  # run_case says so
-        log = os.open(os.devnull, os.O_WRONLY)
+        file = os.open(os.devnull, os.O_WRONLY)
     for output in (1, 2):
-        os.dup2(log, output)
+        os.dup2(file, output)
 
 
 def _wait_for_end(pipe: int, stop: threading.Event) -> None:

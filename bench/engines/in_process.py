@@ -18,5 +18,5 @@ def run(
         announce(task)
         outcome = run_case(task, options)
         yield outcome
-        if outcome.status == "interrupted":
+        if outcome.status in ("interrupted", "stopped"):
             return

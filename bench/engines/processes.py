@@ -10,11 +10,11 @@ import time
 from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 import torch
 
 from bench.errors import UserError
+from bench.profiling import process_memory_mib
 from bench.progress import duration
 from bench.record import CaseFolder, Failure, now
 from bench.runner import record_death
@@ -23,6 +23,8 @@ from bench.task import Options, Outcome, Task
 POLL_S = 0.05
 HANG_S = 1800.0  # without a sign of life
 LAST_WORDS_S = 1.0  # to write where it hangs
+MOST_OF_A_LOOK_S = 5.0
+STOPS = ("SIGTERM", "SIGINT", "SIGHUP")  # of a process that could not yet stop by itself
 CAUSES = {
     "SIGKILL": "as the kernel does when memory runs out",
     "SIGSEGV": "a fault in compiled code",
@@ -57,7 +59,7 @@ def divide(num: int, device: torch.device) -> list[Slot]:
     if device.type == "cuda":
         given = os.environ.get("CUDA_VISIBLE_DEVICES")
         known = given.split(",") if given else map(str, range(torch.cuda.device_count()))
-        gpus = [*known][:num]
+        gpus = [*known][: torch.cuda.device_count()][:num]
         if device.index is not None or len(gpus) < num:
             raise UserError(
                 f"--workers {num} takes a GPU for each case: give --device cuda on a machine with "
@@ -74,8 +76,12 @@ class Running:
     slot: Slot
     process: "subprocess.Popen[bytes]"
     started: str = field(default_factory=now)
-    begun: float = field(default_factory=time.time)
     killed: str | None = None  # why the engine killed it
+    ran_s: float = 0.0
+    silent_s: float = 0.0
+    peak_memory_mib: float = 0.0
+    looked: float = field(default_factory=time.monotonic)
+    sign: float | None = None  # when it last gave a sign of life, by its own clock
 
     def ask_to_stop(self) -> None:
         """Let it stop after saving."""
@@ -88,12 +94,19 @@ class Running:
         with suppress(ProcessLookupError):
             os.killpg(self.process.pid, signal.SIGKILL)
 
-    def silent_s(self) -> float:
-        """Return the seconds since its last sign of life."""
-        alive = self.begun
+    def look(self) -> None:
+        """Take note of its signs of life and its memory."""
+        # A machine that sleeps is no silence: no more counts than one look can take.
+        passed = min(time.monotonic() - self.looked, MOST_OF_A_LOOK_S)
+        self.looked = time.monotonic()
+        sign = None
         with suppress(OSError):
-            alive = max(alive, CaseFolder(self.task.folder).alive.stat().st_mtime)
-        return time.time() - alive
+            sign = CaseFolder(self.task.folder).alive.stat().st_mtime
+        self.ran_s += passed
+        self.silent_s = self.silent_s + passed if sign == self.sign else 0.0
+        self.sign = sign
+        peak = process_memory_mib(self.process.pid)
+        self.peak_memory_mib = max(self.peak_memory_mib, peak or 0.0)
 
 
 def run(
@@ -124,22 +137,33 @@ def run(
                 if outcome is not None:
                     running.remove(case)
                     free.append(case.slot)
-                    interrupted = interrupted or outcome.status == "interrupted"
+                    interrupted = interrupted or outcome.status in ("interrupted", "stopped")
                     yield outcome
             time.sleep(POLL_S)
         if waiting and not interrupted:
             yield Outcome(waiting[0].case, "interrupted", "before it began")
-    except BaseException as error:
-        if not isinstance(error, GeneratorExit):  # nobody waits any more: a second Ctrl-C
-            for case in running:
-                case.kill()
+    except GeneratorExit:
+        raise
+    except BaseException:  # nobody waits any more: a second Ctrl-C
+        for case in running:
+            case.kill()
         raise
     finally:
+        _end(running, timeout_s)
+
+
+def _end(running: list[Running], timeout_s: float | None) -> None:
+    """Let what still runs stop after saving; a second Ctrl-C ends it."""
+    try:
+        while running:
+            for case in running:
+                case.ask_to_stop()
+            running[:] = [case for case in running if _look_after(case, timeout_s) is None]
+            time.sleep(POLL_S)
+    except BaseException:
         for case in running:
-            case.ask_to_stop()
-        for case in running:
-            with case.process:  # waits for its end
-                pass
+            case.kill()
+        raise
 
 
 def _next(waiting: Sequence[Task], running: Sequence[Running]) -> Task | None:
@@ -157,7 +181,7 @@ def _start(task: Task, options: Options, slot: Slot) -> Running:
         environment["CUDA_VISIBLE_DEVICES"] = slot.gpu
         options = replace(options, device="cuda")
     if slot.cores:
-        threads = int(os.environ.get("OMP_NUM_THREADS", len(slot.cores)))
+        threads = torch.get_num_threads()
         environment["OMP_NUM_THREADS"] = str(min(threads, len(slot.cores)))
     process = subprocess.Popen(
         [sys.executable, "-m", "bench.engines.child"],
@@ -177,16 +201,14 @@ def _start(task: Task, options: Options, slot: Slot) -> Running:
 
 def _look_after(case: Running, timeout_s: float | None) -> Outcome | None:
     """Return what became of a case; None while it runs."""
-    pid, status, usage = os.wait4(case.process.pid, os.WNOHANG)
-    if pid:
-        case.process.returncode = os.waitstatus_to_exitcode(status)
-        return _outcome(case, usage)
+    if case.process.poll() is not None:
+        return _outcome(case)
+    case.look()
     if case.killed is None:
-        ran, silent = time.time() - case.begun, case.silent_s()
-        if timeout_s is not None and ran > timeout_s:
+        if timeout_s is not None and case.ran_s > timeout_s:
             case.killed = f"ran for more than {duration(timeout_s)} (--timeout)"
-        elif silent > HANG_S:
-            case.killed = f"gave no sign of life for {duration(silent)}"
+        elif case.silent_s > HANG_S:
+            case.killed = f"gave no sign of life for {duration(case.silent_s)}"
         if case.killed is not None:
             case.process.send_signal(signal.SIGUSR1)
             time.sleep(LAST_WORDS_S)
@@ -194,24 +216,25 @@ def _look_after(case: Running, timeout_s: float | None) -> Outcome | None:
     return None
 
 
-def _outcome(case: Running, usage: Any) -> Outcome:
+def _outcome(case: Running) -> Outcome:
     """Read what a process that ended had to say; record its death where it said nothing."""
     case.kill()  # what it left behind, which may hold its end of the pipe
     assert case.process.stdout is not None
     with case.process.stdout as stream:
         said = stream.read()
     case.ask_to_stop()  # closes its stdin
-    if said:
+    with suppress(ValueError):  # nothing, or not all of it
         status, reason, seconds, notes = json.loads(said)
         return Outcome(case.task.case, status, reason, seconds, tuple(notes))
     code = case.process.returncode
     name = signal.Signals(-code).name if code < 0 else None
-    folder = CaseFolder(case.task.folder)
+    if name in STOPS and case.killed is None:
+        return Outcome(case.task.case, "interrupted", f"by {name}, before it began")
     failure = Failure(
         signal=name,
         exit_code=code if code >= 0 else None,
-        peak_memory_mib=usage.ru_maxrss / 1024,
-        log_tail=folder.log_tail(),
+        peak_memory_mib=case.peak_memory_mib,
+        log_tail=CaseFolder(case.task.folder).log_tail(),
     )
     return record_death(case.task, case.started, _cause(case, name, failure), failure)
 
@@ -219,7 +242,7 @@ def _outcome(case: Running, usage: Any) -> Outcome:
 def _cause(case: Running, name: str | None, failure: Failure) -> str:
     """Say why a process ended."""
     if case.killed is not None:
-        return f"{case.killed}; where it was stands in log.txt"
+        return f"{case.killed}; see log.txt"
     if name is None:
         return f"its process ended with code {failure.exit_code}; see log.txt"
     cause = f", {CAUSES[name]}" if name in CAUSES else ""
