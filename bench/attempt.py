@@ -32,7 +32,7 @@ from bench.device import (
 )
 from bench.environment import environment
 from bench.errors import UserError
-from bench.heartbeat import Heartbeat
+from bench.heartbeat import Heartbeat, Interrupted
 from bench.losses import build_loss, numbered
 from bench.models import Segmenter, build_model
 from bench.profiling import complexity
@@ -108,11 +108,17 @@ def _train_in_memory(
         data = open_case_dataset(case, options.roots).fingerprint(case.train_split)
         saved, broken = read_checkpoint(folder, case.id, data)
     notes = [broken] if broken else []
+    if broken:
+        log.warning(broken)
     micro_batch = saved.numerics.micro_batch if saved else recipe.micro_batch
     while True:
         begin = Beginning(saved, clock, tuple(notes), options.num_sharing)
         try:
             return _attempt(task, options, folder, device, micro_batch, begin)
+        except Interrupted as stop:
+            for note in notes:
+                stop.add_note(note)
+            raise
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error) or recipe.on_oom == "fail" or micro_batch == 1:
                 for note in notes:

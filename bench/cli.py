@@ -1,5 +1,6 @@
 """The commands: parse, call, print."""
 
+import math
 import sys
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -320,9 +321,12 @@ def _seconds(flag: str, text: str | None) -> float | None:
     units = {"s": 1, "m": 60, "h": 3600}
     number, unit = (text[:-1], text[-1]) if text[-1:] in units else (text, "s")
     try:
-        return float(number) * units[unit]
-    except ValueError as error:
-        raise UserError(f"{flag} takes 90, 90s, 30m or 8h, not {text!r}.") from error
+        seconds = float(number) * units[unit]
+    except ValueError:
+        seconds = 0.0
+    if not 0 < seconds < math.inf:
+        raise UserError(f"{flag} takes 90, 90s, 30m or 8h, not {text!r}.")
+    return seconds
 
 
 def main(args: Any = None) -> None:

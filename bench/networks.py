@@ -19,7 +19,10 @@ from bench.model_spec import ModelSpec
 from custom_models import ARCHITECTURES
 from custom_models.encoder import timm_encoder
 
-BUILD_ERRORS = (TypeError, ValueError, LookupError, AssertionError, AttributeError, RuntimeError)
+BUILD_ERRORS = (
+    *(TypeError, ValueError, LookupError, AssertionError, AttributeError, RuntimeError),
+    SystemExit,  # of users' code
+)
 RUN_ERRORS = (*BUILD_ERRORS, NotImplementedError)
 SMP_RESERVED = {
     "encoder_name": "encoder:",

@@ -145,7 +145,8 @@ def _under_lock(task: Task, options: Options, work: Callable[[CaseFolder], Endin
     except Held as holder:
         return Outcome(task.case, "held", f"by {holder}")
     except Interrupted as stop:
-        return Outcome(task.case, "interrupted", str(stop))
+        notes = tuple(getattr(stop, "__notes__", ()))
+        return Outcome(task.case, "interrupted", str(stop), notes=notes)
     except CannotWrite as error:
         return Outcome(task.case, "stopped", str(error))
     except UserError as error:
@@ -162,7 +163,10 @@ def _train_and_score(task: Task, options: Options, folder: CaseFolder) -> Ending
         record = run_to_record(task, options, folder, started)
     except (Interrupted, Refused, CannotWrite):
         raise
-    except Exception as error:  # the one place: whatever a case does, its failure is a record
+    except (
+        Exception,
+        SystemExit,
+    ) as error:  # the one place: whatever a case does, its failure is a record
         log.error("failed\n%s", traceback.format_exc())
         reason = _reason(error, folder, task.case.recipe.on_oom)
         notes = tuple(getattr(error, "__notes__", ()))
@@ -176,7 +180,7 @@ def _train_and_score(task: Task, options: Options, folder: CaseFolder) -> Ending
     return "ok", None
 
 
-def _reason(error: Exception, folder: CaseFolder, on_oom: str) -> str:
+def _reason(error: Exception | SystemExit, folder: CaseFolder, on_oom: str) -> str:
     if isinstance(error, UserError):
         return str(error)
     more = f"traceback in {folder.log.name}"

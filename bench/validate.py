@@ -21,7 +21,7 @@ from bench.geometry import Geometry
 from bench.lookup import unknown
 from bench.losses import Loss, build_loss, mean, numbered
 from bench.models import build_model, find_geometry, without_values
-from bench.networks import first_line
+from bench.networks import find_encoder, first_line
 from bench.optim import build_optimizer
 from bench.profiling import Complexity, complexity
 from bench.recipe import Recipe
@@ -189,6 +189,8 @@ def _check_network(case: Case, size: tuple[int, int]) -> Complexity:
     num_classes = case.dataset.labels.num_classes
 
     def look(net: nn.Module, _: torch.device) -> tuple[Geometry, bool]:
+        if case.recipe.freeze_encoder:
+            find_encoder(net, "freeze_encoder")
         encoder = getattr(net, "encoder", None)
         weights = list(encoder.parameters()) if isinstance(encoder, nn.Module) else []
         frozen = case.recipe.freeze_encoder or (

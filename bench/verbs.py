@@ -172,7 +172,11 @@ def _run(
     suite, start = one.resolved.suite, time.monotonic()
     done = [item for item in one.planned if item.state == "done"]
     left = len(one.planned) - len(done)
-    screen.say(f"{suite.name}: {len(one.planned)} cases, {len(done)} done before, {left} to go")
+    begun = sum(item.state == "resume" for item in one.planned)
+    going_on = f", {begun} of them begun" if begun else ""
+    screen.say(
+        f"{suite.name}: {len(one.planned)} cases, {len(done)} done before, {left} to go{going_on}"
+    )
     screen.reasons([item for item in one.planned if item.state != "failed"])
     for item in done if screen.json_lines else ():
         screen.json_outcome(suite, Outcome(item.case, "ok"), item.task)

@@ -3,6 +3,7 @@
 import ctypes
 import os
 import signal
+import sys
 import time
 from functools import partial
 
@@ -33,6 +34,8 @@ class Planted(nn.Module):
                 os.kill(os.getpid(), signal.SIGKILL)
             case "leave":
                 os._exit(3)
+            case "exits":
+                sys.exit(0)
             case "hang":
                 time.sleep(1000)
             case "slow":
@@ -43,9 +46,9 @@ class Planted(nn.Module):
                 raise torch.OutOfMemoryError("planted: out of memory")
 
 
-segv, kill, leave, hang, slow, greedy, insatiable, good = (
+segv, kill, leave, exits, hang, slow, greedy, insatiable, good = (
     partial(Planted, what=what)
-    for what in ("segv", "kill", "leave", "hang", "slow", "greedy", "insatiable", "good")
+    for what in ("segv", "kill", "leave", "exits", "hang", "slow", "greedy", "insatiable", "good")
 )
 
 

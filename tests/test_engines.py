@@ -104,6 +104,12 @@ def test_what_ends_a_process_costs_its_case_alone(
     assert leave.failure.exit_code == 3
 
 
+def test_a_network_that_exits_has_failed(run: Callable[..., list[Outcome]], tmp_path: Path) -> None:
+    [outcome] = run(suite_text("exits"), in_process.run)
+    assert outcome.status == "failed"
+    assert str(outcome.reason).startswith("SystemExit: 0 (traceback in log.txt)")
+
+
 @pytest.mark.parametrize("by", ["timeout", "silence"])
 def test_a_case_that_hangs_is_ended(
     run: Callable[..., list[Outcome]],
@@ -375,12 +381,13 @@ def test_the_machine_is_divided(monkeypatch: pytest.MonkeyPatch) -> None:
     assert processes.divide(1, cpu) == [Slot()]
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1, 2, 3, 4})
     assert processes.divide(2, cpu) == [Slot((0, 2, 4)), Slot((1, 3))]
-    with pytest.raises(UserError, match="--workers 6: this machine has 5 cores"):
+    with pytest.raises(UserError, match="--workers 6: this machine has cores for at most 5"):
         processes.divide(6, cpu)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     gpus = torch.device("cuda")
     assert [slot.gpu for slot in processes.divide(2, gpus)] == ["0", "1"]
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,5,7")
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 3)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,5,7,-1")
     assert [slot.gpu for slot in processes.divide(3, gpus)] == ["3", "5", "7"]
     with pytest.raises(UserError, match="takes a GPU for each case"):
         processes.divide(4, gpus)

@@ -42,14 +42,13 @@ def plant(module, name, times):
     setattr(module, name, deadly)
 """
 CUT = """
-def half(self, data):
-    with self.open("wb") as stream:
-        stream.write(bytes(data)[: len(data) // 2])
-    if "last.pt" in self.name and (self.parent / "last.pt").exists():
+def half(number):
+    file = os.readlink(f"/proc/self/fd/{number}")
+    if ".last.pt" in file and os.path.exists(os.path.join(os.path.dirname(file), "last.pt")):
+        os.ftruncate(number, os.fstat(number).st_size // 2)
         os.kill(os.getpid(), signal.SIGKILL)
-    return whole(self, data)
-from pathlib import Path
-whole, Path.write_bytes = Path.write_bytes, half
+    return whole(number)
+whole, os.fsync = os.fsync, half
 """
 BETWEEN = """
 def deadly(source, target):
@@ -73,7 +72,7 @@ PHASES = {
 def start(suite: Path, out: Path, *flags: str, plant: str = "") -> "subprocess.Popen[bytes]":
     flags = ("run", str(suite), "--out", str(out), "--device", "cpu", *flags)
     return subprocess.Popen(
-        [sys.executable, "-c", RUN.format(plant=plant), *flags],
+        [sys.executable, "-c", RUN.replace("{plant}", plant), *flags],
         cwd=ROOT,
         env=os.environ | {"OMP_NUM_THREADS": "1"},
         stdout=subprocess.DEVNULL,

@@ -10,6 +10,7 @@ import os
 import pickle
 import signal
 import threading
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -34,7 +35,7 @@ def main() -> None:
     from bench.runner import run_case
 
     outcome = run_case(task, replace(options, should_stop=stop.is_set))
-    with answer:
+    with suppress(BrokenPipeError), answer:  # where the engine is gone
         fields = outcome.status, outcome.reason, outcome.seconds, outcome.notes
         json.dump(fields, answer)
     os._exit(0)  # a loader worker that hangs must not keep this process; the engine ends it
@@ -45,7 +46,7 @@ def _redirect(folder: Path, log: Path) -> None:
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        file = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+        file = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
     except OSError:  # run_case says so
         file = os.open(os.devnull, os.O_WRONLY)
     for output in (1, 2):

@@ -26,7 +26,7 @@ LAST_WORDS_S = 1.0  # to write where it hangs
 MOST_OF_A_LOOK_S = 5.0
 STOPS = ("SIGTERM", "SIGINT", "SIGHUP")  # of a process that could not yet stop by itself
 CAUSES = {
-    "SIGKILL": "as the kernel does when memory runs out",
+    "SIGKILL": "by somebody, or by the kernel because memory ran out",
     "SIGSEGV": "a fault in compiled code",
     "SIGBUS": "often shared memory that ran out (/dev/shm)",
     "SIGABRT": "compiled code gave up",
@@ -54,7 +54,7 @@ def divide(num: int, device: torch.device) -> list[Slot]:
         return [Slot()]
     cores = sorted(os.sched_getaffinity(0))
     if num > len(cores):
-        raise UserError(f"--workers {num}: this machine has {len(cores)} cores.")
+        raise UserError(f"--workers {num}: this machine has cores for at most {len(cores)}.")
     gpus: Sequence[str | None] = [None] * num
     if device.type == "cuda":
         given = os.environ.get("CUDA_VISIBLE_DEVICES")
