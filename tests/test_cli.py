@@ -178,7 +178,7 @@ def test_nothing_matched(finished: Path) -> None:
 
 def test_max_time_stops_after_saving_and_goes_on(finished: Path, tmp_path: Path) -> None:
     args = ["run", finished / "tiny.yaml", "--out", tmp_path, "--device", "cpu"]
-    done = bench(*args, "--max-time", "0s", code=Exit.INTERRUPTED)
+    done = bench(*args, "--max-time", "0.01s", code=Exit.INTERRUPTED)
     assert "interrupted: before it began" in done.stdout
     assert "ok" in bench(*args).stdout
     assert "--max-time takes" in bench(*args, "--max-time", "soon", code=Exit.USAGE).stderr
@@ -337,3 +337,13 @@ def test_an_unwritable_results_folder(finished: Path, tmp_path: Path) -> None:
     done = bench("run", finished / "tiny.yaml", "--out", tmp_path / "file", code=Exit.USAGE)
     assert "Cannot write" in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1
+
+
+@pytest.mark.parametrize("flag", ["--timeout", "--max-time"])
+@pytest.mark.parametrize("given", ["0", "-3", "inf", "8d", "soon"])
+def test_times_that_are_none(write_suite: Callable[..., Path], flag: str, given: str) -> None:
+    from bench.cli import main
+
+    with pytest.raises(SystemExit) as left:
+        main(["run", str(write_suite()), flag, given])
+    assert left.value.code == Exit.USAGE
