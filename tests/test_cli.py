@@ -178,7 +178,7 @@ def test_nothing_matched(finished: Path) -> None:
 
 def test_max_time_stops_after_saving_and_goes_on(finished: Path, tmp_path: Path) -> None:
     args = ["run", finished / "tiny.yaml", "--out", tmp_path, "--device", "cpu"]
-    done = bench(*args, "--max-time", "0.01s", code=Exit.INTERRUPTED)
+    done = bench(*args, "--max-time", "0.000001s", code=Exit.INTERRUPTED)
     assert "interrupted: before it began" in done.stdout
     assert "ok" in bench(*args).stdout
     assert "--max-time takes" in bench(*args, "--max-time", "soon", code=Exit.USAGE).stderr
