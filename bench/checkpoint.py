@@ -2,11 +2,9 @@
 
 import io
 import os
-import pickle
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from zipfile import BadZipFile
 
 import torch
 
@@ -16,19 +14,8 @@ from bench.device import Numerics, random_states, set_random_states
 from bench.networks import first_line
 from bench.record import CaseFolder
 from bench.train import TrainState
+from bench.weights import UNREADABLE
 
-UNREADABLE = (  # what torch.load raises for files that are cut or damaged
-    OSError,
-    RuntimeError,
-    EOFError,
-    ValueError,
-    LookupError,
-    TypeError,
-    AttributeError,
-    AssertionError,
-    BadZipFile,
-    pickle.UnpicklingError,
-)
 VERSION = 2  # of what a checkpoint holds; another's is not read
 History = list[dict[str, Any]]
 

@@ -13,6 +13,10 @@ from torch import Tensor, nn
 
 from bench.errors import UserError
 
+UNREADABLE = (  # what loading raises for files that are cut, damaged or something else
+    *(OSError, RuntimeError, EOFError, ValueError, LookupError, TypeError, AttributeError),
+    *(AssertionError, BadZipFile, SafetensorError, pickle.UnpicklingError),
+)
 WRAPPERS = ("state_dict", "model", "model_state_dict")  # keys that checkpoints keep weights under
 PREFIXES = ("", "model.", "encoder.", "backbone.")  # of an encoder's keys, in a file or network
 
@@ -29,18 +33,7 @@ def read_weights(file: Path) -> dict[str, Tensor]:
         loaded = torch.load(file, map_location="cpu", weights_only=True)
     except FileNotFoundError as error:
         raise UserError(f"No weight file {file}.") from error
-    except (
-        OSError,
-        RuntimeError,
-        EOFError,
-        ValueError,
-        LookupError,
-        TypeError,
-        AttributeError,
-        BadZipFile,
-        SafetensorError,
-        pickle.UnpicklingError,
-    ) as error:
+    except UNREADABLE as error:
         first = f"{type(error).__name__}: {error}".splitlines()[0]
         raise UserError(
             f"Cannot read weights from {file}: {first}. Only state dicts are loaded "

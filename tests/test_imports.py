@@ -90,7 +90,7 @@ TABLE = {
         *("atomic", "case", "columns", "data", "device", "errors", "evaluate", "evaluation"),
         *("losses", "networks", "pictures", "record", "schema", "scores"),
     },
-    "checkpoint": {"atomic", "clock", "device", "networks", "record", "train"},
+    "checkpoint": {"atomic", "clock", "device", "networks", "record", "train", "weights"},
     "task": {"case", "evaluation", "schema"},
     "training": {
         *("atomic", "checkpoint", "clock", "columns", "data", "errors", "evaluation"),
