@@ -16,7 +16,7 @@ from bench.record import CaseFolder
 from bench.train import TrainState
 from bench.weights import UNREADABLE
 
-VERSION = 2  # of what a checkpoint holds; another's is not read
+VERSION = 3  # of what a checkpoint holds; another's is not read
 History = list[dict[str, Any]]
 
 
@@ -92,6 +92,7 @@ def save_checkpoint(
         "scaler": state.scaler.state_dict(),
         "step": state.step,
         "losses": state.losses,
+        "counts": state.counts,
         "seconds": state.clock.seconds,
         "peak_memory_mib": state.peak_memory_mib,
         "history": progress.history,
@@ -158,6 +159,7 @@ def restore(begin: Beginning, state: TrainState, device: torch.device) -> Progre
     state.optimizer.load_state_dict(content["optimizer"])
     state.scaler.load_state_dict(content["scaler"])
     state.losses.copy_(content["losses"])
+    state.counts.copy_(content["counts"])
     state.step = content["step"]
     state.peak_memory_mib = content["peak_memory_mib"]
     start = state.clock.seconds["start"]

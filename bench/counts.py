@@ -9,7 +9,7 @@ def count_pixels(pred: Tensor, target: Tensor, num_classes: int) -> Tensor:
 
     Args:
         pred: class indices (N, H, W), any integer dtype.
-        target: (N, H, W) uint8, checked when decoded: 0..K-1, or 255 for void.
+        target: (N, H, W), any integer dtype, checked when decoded: 0..K-1, or 255 for void.
 
     Returns:
         (N, K+1, K) int64 on the device of `pred`; the last row is void.
@@ -18,8 +18,11 @@ def count_pixels(pred: Tensor, target: Tensor, num_classes: int) -> Tensor:
     row = target.long().clamp(max=num_classes)  # void goes to an extra row: no gathering
     image = torch.arange(num_images, device=target.device).view(-1, 1, 1)
     cell = (image * (num_classes + 1) + row) * num_classes + pred.long()
-    size = num_images * (num_classes + 1) * num_classes
-    counts = torch.bincount(cell.flatten(), minlength=size)
+    counts = torch.zeros(
+        num_images * (num_classes + 1) * num_classes, dtype=torch.int64, device=target.device
+    )
+    one = torch.ones((), dtype=torch.int64, device=target.device)
+    counts.index_add_(0, cell.flatten(), one.expand(cell.numel()))  # bincount waits for the device
     return counts.view(num_images, num_classes + 1, num_classes)
 
 

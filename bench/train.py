@@ -9,10 +9,11 @@ from torch import Tensor
 from torch.nn.utils import clip_grad_norm_
 
 from bench.clock import Clock
+from bench.counts import count_pixels, per_class
 from bench.data.loader import require_one_size
 from bench.device import Numerics, autocast, idle_between, synchronize
 from bench.losses import Loss, mean
-from bench.models import Segmenter
+from bench.models import Heads, Segmenter
 from bench.optim import learning_rate, set_learning_rate
 from bench.recipe import Recipe
 
@@ -33,6 +34,8 @@ class TrainState:
 
     step: optimizer steps done, of num_steps.
     losses: of the steps of this epoch, (steps_per_epoch,) float32 on the device.
+    counts: (4, K) int64 on the device, as `per_class` has them, of what the model predicted in
+        the steps of this epoch: in training mode, on augmented images.
     peak_memory_mib: of this epoch's training so far.
     clock: its training and data_wait are of this epoch so far.
     """
@@ -43,6 +46,7 @@ class TrainState:
     num_steps: int
     steps_per_epoch: int
     losses: Tensor
+    counts: Tensor
     clock: Clock
     step: int = 0
     peak_memory_mib: float = 0.0
@@ -50,6 +54,7 @@ class TrainState:
     def begin_epoch(self) -> None:
         """Forget what is of one epoch alone."""
         self.losses.zero_()
+        self.counts.zero_()
         self.clock.reset("training", "validation", "data_wait")
         self.peak_memory_mib = 0.0
 
@@ -97,6 +102,7 @@ def train_epoch(
                 set_learning_rate(optimizer, lr)
                 weights = loss_fn.weights(target)  # of the whole step, over its micro-batches
                 step_loss = torch.zeros((), device=device)
+                step_counts = torch.zeros_like(state.counts)
                 micro_batches = zip(
                     torch.split(image, numerics.micro_batch),
                     torch.split(target, numerics.micro_batch),
@@ -108,6 +114,7 @@ def train_epoch(
                     loss = mean(loss_fn.totals(logits, micro_target), weights)
                     scaler.scale(loss).backward()
                     step_loss += loss.detach()  # stays on the device: no .item() here
+                    step_counts += _counts(logits, micro_target, len(state.counts[0]))
                 if recipe.clip_grad is not None:
                     scaler.unscale_(optimizer)
                     clip_grad_norm_(model.parameters(), recipe.clip_grad)
@@ -115,6 +122,7 @@ def train_epoch(
                 scaler.update()
                 optimizer.zero_grad(set_to_none=True)
                 state.losses[state.step - first] = step_loss
+                state.counts += step_counts
                 state.step += 1
                 if (state.step - first) % LOOK_EVERY == 0:
                     state.require_finite(first)
@@ -125,3 +133,9 @@ def train_epoch(
             synchronize(device)
             waited.close()
     state.require_finite(first)
+
+
+def _counts(logits: Tensor | Heads, target: Tensor, num_classes: int) -> Tensor:
+    """Count the predictions of a micro-batch, those of its auxiliary heads left out."""
+    out = logits if isinstance(logits, Tensor) else logits["out"]
+    return per_class(count_pixels(out.detach().max(1).indices, target, num_classes)).sum(0)

@@ -141,6 +141,7 @@ def _begin(model: Segmenter, scorer: Scorer, num_train: int, clock: Clock) -> Tr
         num_steps=recipe.steps or (recipe.epochs or 0) * per_epoch,
         steps_per_epoch=per_epoch,
         losses=torch.zeros(per_epoch, device=device),
+        counts=torch.zeros(4, scorer.labels.num_classes, dtype=torch.int64, device=device),
         clock=clock,
     )
 
@@ -184,12 +185,14 @@ def _row(state: TrainState, epoch: int, recipe: Recipe) -> dict[str, Any]:
     """Return the history's row of an epoch just trained."""
     steps = state.step - epoch * state.steps_per_epoch
     seconds = state.clock.seconds
+    trained = scores.finite(scores.scores(state.counts.cpu().numpy()))
     return {
         "epoch": epoch + 1,
         "step": state.step,
         "steps": steps,
         "lr": learning_rate(recipe, state.step - 1, state.num_steps, state.steps_per_epoch),
         "loss": float(state.losses[:steps].mean()),
+        **{f"train_{name}": value for name, value in trained.items()},
         "seconds": seconds["training"],
         "data_wait_s": seconds["data_wait"],
         "images_per_s": steps * recipe.batch_size / seconds["training"],

@@ -145,6 +145,7 @@ def begun(net: nn.Module, recipe: Recipe, num_epochs: int, steps: int) -> TrainS
         num_steps=num_epochs * steps,
         steps_per_epoch=steps,
         losses=torch.zeros(steps),
+        counts=torch.zeros(4, NUM_CLASSES, dtype=torch.int64),
         clock=Clock(),
     )
 

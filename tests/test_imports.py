@@ -83,7 +83,7 @@ TABLE = {
     "profiling": {"errors", "geometry", "model_spec", "models", "networks", "schema"},
     "device": {"clock", "errors", "recipe"},
     "heartbeat": {"atomic", "record"},
-    "train": {"clock", "data", "device", "losses", "models", "optim", "recipe"},
+    "train": {"clock", "counts", "data", "device", "losses", "models", "optim", "recipe"},
     "evaluate": {"counts", "data", "device", "evaluation", "losses", "schema"},
     "pictures": {"atomic", "data"},
     "scoring": {

@@ -67,6 +67,7 @@ def train(
         num_steps=num_steps,
         steps_per_epoch=3,
         losses=torch.zeros(3),
+        counts=torch.zeros(4, 4, dtype=torch.int64),
         clock=Clock(),
     )
     for group in state.optimizer.param_groups:
@@ -107,6 +108,7 @@ def test_against_the_textbook() -> None:
     model, total = by_hand()
     assert_equal(state.model, model)
     assert state.losses.sum().item() == pytest.approx(total, rel=1e-5)
+    assert state.counts[0].sum() == sum(int((target != 255).sum()) for _, target, _ in batches())
     assert state.step == 3
     assert state.clock.seconds["training"] > 0
 
@@ -134,6 +136,7 @@ def test_what_the_beat_raises_leaves_the_state_whole() -> None:
         num_steps=3,
         steps_per_epoch=3,
         losses=torch.zeros(3),
+        counts=torch.zeros(4, 4, dtype=torch.int64),
         clock=Clock(),
     )
     state.optimizer.param_groups[0]["lr_factor"] = 1.0
