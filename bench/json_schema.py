@@ -30,6 +30,8 @@ def json_schema() -> dict[str, Any]:
     part = {"type": "object", "additionalProperties": {"type": "string"}, "maxProperties": 1}
     part["propertyNames"] = {"enum": ["encoder", "model"]}
     parts["ModelSpec"]["properties"]["weights"] = {"anyOf": [{"type": ["string", "null"]}, part]}
+    columns = parts["Table"]["properties"]["columns"]
+    columns["items"] = {"anyOf": [{"type": "string"}, columns["items"]]}
     datasets = schema["properties"]["datasets"]
     datasets["patternProperties"] = {
         pattern: {"anyOf": [{"type": "null"}, spec]}

@@ -29,6 +29,24 @@ class Weights(Frozen):
     sha256: str | None = Field(None, description="of the file's content, filled in when loaded")
     file: Path | None = Field(None, exclude=True)  # where it lies; in no id and no record
 
+    @property
+    def by_name(self) -> bool:
+        """Whether a library downloads them."""
+        return not self.source.endswith(WEIGHT_SUFFIXES)
+
+    @property
+    def is_missing(self) -> bool:
+        """Whether they are a file that was not there when the suite was read."""
+        return not self.by_name and self.file is None
+
+    @property
+    def missing(self) -> str:
+        """Say where such a file was looked for."""
+        return (
+            f"No weight file {self.source!r}: looked for it beside the suite and in the folder "
+            f"$BENCH_WEIGHTS ({os.environ.get('BENCH_WEIGHTS') or 'not set'})."
+        )
+
 
 class InitFrom(Frozen):
     """A case of the same suite whose trained weights start this one."""
@@ -124,6 +142,8 @@ class ModelSpec(Frozen):
         if not source.endswith(WEIGHT_SUFFIXES):
             return {"part": part, "source": source}
         file = _find_weights(source, info.context["folder"])
+        if file is None:
+            return {"part": part, "source": source}
         with file.open("rb") as stream:
             digest = hashlib.file_digest(stream, "sha256").hexdigest()
         return {"part": part, "source": source, "sha256": digest, "file": file}
@@ -140,14 +160,9 @@ class ModelSpec(Frozen):
         return dict(self.model_extra or {})
 
 
-def _find_weights(name: str, folder: Path) -> Path:
+def _find_weights(name: str, folder: Path) -> Path | None:
     given = Path(os.path.expanduser(name))
     places = [folder / given]
     if os.environ.get("BENCH_WEIGHTS"):
         places.append(Path(os.environ["BENCH_WEIGHTS"]) / given)
-    for place in places:
-        if place.is_file():
-            return place
-    looked = " or ".join(str(place) for place in places)
-    hint = "" if len(places) > 1 else " A folder of weights can be named in $BENCH_WEIGHTS."
-    raise ValueError(f"No weight file {name!r}; looked for {looked}.{hint}")
+    return next((place for place in places if place.is_file()), None)

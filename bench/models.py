@@ -104,6 +104,8 @@ def build_model(spec: ModelSpec, num_classes: int) -> tuple[Segmenter, dict[str,
     Raises:
         UserError: for options or weights that do not fit.
     """
+    if spec.weights is not None and spec.weights.is_missing:
+        raise UserError(spec.weights.missing)
     net = build_network(spec, num_classes, download=True)
     unused: tuple[str, ...] = ()
     weights = spec.weights
@@ -132,7 +134,7 @@ def _initialise(net: nn.Module, spec: ModelSpec) -> None:
     """Draw the weights anew in the way that was asked for, but not those that were downloaded."""
     assert spec.init is not None
     initialise = INITS[spec.init]
-    if spec.weights is None or spec.weights.file is not None or not hasattr(net, "encoder"):
+    if spec.weights is None or not spec.weights.by_name or not hasattr(net, "encoder"):
         return initialise(net)
     assert isinstance(net.encoder, nn.Module)
     downloaded = copy.deepcopy(net.encoder.state_dict())
@@ -158,7 +160,7 @@ def _timm_normalization(spec: ModelSpec) -> Normalize | None:
         name = spec.encoder or ""
         if not name.startswith("tu-") and kind != "custom":
             return None
-    tag = spec.weights.source if spec.weights and spec.weights.file is None else "imagenet"
+    tag = spec.weights.source if spec.weights and spec.weights.by_name else "imagenet"
     config = timm.get_pretrained_cfg(tagged(name.removeprefix("tu-"), tag))
     if config is None:
         return None

@@ -51,7 +51,7 @@ def build_network(spec: ModelSpec, num_classes: int, download: bool = False) -> 
         raise UserError(f"{spec.arch}: pretrained is set by weights:.")
     if spec.encoder is not None:
         options["encoder"] = spec.encoder
-    named = spec.weights.source if spec.weights and spec.weights.file is None else None
+    named = spec.weights.source if spec.weights and spec.weights.by_name else None
     if named is not None:
         _check_named_weights(spec.arch, named)
         if download:

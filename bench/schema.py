@@ -121,7 +121,8 @@ def _allowed(schema: Mapping[str, Any], loc: tuple[str | int, ...]) -> list[str]
     """List the keys that a JSON Schema allows at a place."""
     node = _follow(schema, schema)
     for part in loc:
-        rest = node.get("additionalProperties")
+        named = [*node.get("patternProperties", {}).values(), node.get("additionalProperties")]
+        rest = named[0]
         if "discriminator" in node:
             node = {"$ref": node["discriminator"]["mapping"][part]}
         elif isinstance(part, int):

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import (
+    AfterValidator,
     ConfigDict,
     Field,
     StrictFloat,
@@ -17,7 +18,7 @@ from pydantic import (
 )
 
 from bench import data
-from bench.columns import COLUMNS
+from bench.columns import COLUMNS, IOU, column
 from bench.errors import Fault, Faults, UserError
 from bench.evaluation import Evaluation
 from bench.lookup import unknown
@@ -121,25 +122,39 @@ class CaseRow(Frozen):
     label: str | None = None
 
 
-class Table(Frozen):
-    """A table of the suite's own."""
+def _known_figure(name: str) -> str:
+    """Refuse what is neither a column nor iou/NAME."""
+    if not name.startswith(IOU) and name not in COLUMNS:
+        raise ValueError(unknown("column", name, [*COLUMNS, f"{IOU}CLASS"]))
+    return name
 
-    columns: tuple[str, ...] = Field(min_length=1)
+
+FigureName = Annotated[str, AfterValidator(_known_figure)]
+
+
+class TableColumn(Frozen):
+    """A column of a table of the suite's own; a plain name is short for {of: name}."""
+
+    of: FigureName = Field(description="a column's name, or iou/CLASS")
+    evaluation: str | None = Field(None, description="defaults to the table's")
+    header: str | None = Field(None, description="defaults to the column's own")
+
+
+class Table(Frozen):
+    """A table of the suite's own; published figures stand beside ours."""
+
+    columns: tuple[TableColumn, ...] = Field(min_length=1)
+    cases: str = Field("*", description="glob on case names")
     evaluation: str | None = Field(None, description="defaults to the first reported one")
     order: str = Field("suite", description="suite, or a column: best first")
     caption: str = ""
 
-    @field_validator("columns")
+    @field_validator("columns", mode="before")
     @classmethod
-    def _known_columns(cls, columns: tuple[str, ...]) -> tuple[str, ...]:
-        faults = [
-            Fault((i,), unknown("column", name, COLUMNS))
-            for i, name in enumerate(columns)
-            if name not in COLUMNS
-        ]
-        if faults:
-            raise Faults(faults)
-        return columns
+    def _short(cls, columns: Any) -> Any:
+        if not isinstance(columns, list | tuple):
+            return columns
+        return [{"of": item} if isinstance(item, str) else item for item in columns]
 
     @field_validator("order")
     @classmethod
@@ -150,34 +165,31 @@ class Table(Frozen):
 
 
 class Reported(Frozen):
-    """A figure that somebody published, to stand beside ours."""
+    """Figures that somebody published, to stand beside ours."""
 
     case: str = Field(description="glob on case names, <dataset>__<model>__<recipe>__s<seed>")
-    split: str | None = Field(None, description="that a score is of")
-    metric: str
-    value: float = Field(description="in the record's units: scores in 0..1")
+    split: str | None = Field(None, description="that scores are of")
+    values: dict[FigureName, float] = Field(
+        min_length=1, description="by column, or iou/CLASS, in the record's units: scores in 0..1"
+    )
     source: str
-    not_comparable: str | None = Field(None, description="why the two figures differ in kind")
-
-    @field_validator("metric")
-    @classmethod
-    def _known_metric(cls, metric: str) -> str:
-        if metric not in COLUMNS:
-            raise ValueError(unknown("metric", metric, COLUMNS))
-        return metric
+    not_comparable: str | None = Field(None, description="why theirs and ours differ in kind")
 
     @model_validator(mode="after")
     def _scores_have_a_split(self) -> "Reported":
-        if COLUMNS[self.metric].of == "evaluation" and self.split is None:
+        if self.split is None and any(column(name).of == "evaluation" for name in self.values):
             raise ValueError("Scores are of a split; give it.")
         return self
 
-    @field_validator("value")
+    @field_validator("values")
     @classmethod
-    def _is_a_fraction(cls, value: float, info: ValidationInfo) -> float:
-        if COLUMNS.get(info.data.get("metric", ""), COLUMNS["loss"]).unit == "%" and value > 1:
-            raise ValueError(f"Scores are given in 0..1: {value / 100:.4g}, not {value:g}.")
-        return value
+    def _are_fractions(cls, values: dict[str, float]) -> dict[str, float]:
+        for name, value in values.items():
+            if column(name).unit == "%" and not 0 <= value <= 1:
+                raise ValueError(
+                    f"{name}: scores are given in 0..1: {value / 100:.4g}, not {value:g}."
+                )
+        return values
 
 
 class Suite(Frozen):
@@ -224,6 +236,31 @@ class Suite(Frozen):
             }
             return value | {"datasets": specs}
         return value
+
+    @model_validator(mode="after")
+    def _classes_of_figures_exist(self) -> "Suite":
+        """Refuse iou/NAME of a class that no dataset of the suite has."""
+        asked = {
+            ("tables", key, "columns", i, "of"): one.of
+            for key, table in self.tables.items()
+            for i, one in enumerate(table.columns)
+        } | {
+            ("reported", i, "values"): name
+            for i, item in enumerate(self.reported)
+            for name in item.values
+        }
+        named = {place: of.removeprefix(IOU) for place, of in asked.items() if of.startswith(IOU)}
+        if not named:
+            return self
+        known = {name for spec in self.datasets.values() for name in spec.labels.names}
+        faults = [
+            Fault(place, unknown("class", name, known))
+            for place, name in named.items()
+            if name not in known
+        ]
+        if faults:
+            raise Faults(faults)
+        return self
 
     @property
     def all_recipes(self) -> dict[str, Recipe]:

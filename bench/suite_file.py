@@ -164,10 +164,13 @@ def _split_faults(suite: dict[str, Any], context: Any) -> Iterator[Fault]:
                 yield Fault(path, f"Dataset {key!r}: {unknown('split', split, opened.splits)}")
     scored = [*evaluations, *(report or ["val"]), splits.get("train", "train")]
     for key, table in _mapping(suite.get("tables")).items():
-        wanted = _mapping(table).get("evaluation")
-        if isinstance(wanted, str) and wanted not in scored:
-            message = unknown("evaluation", wanted, [str(name) for name in scored])
-            yield Fault(("tables", key, "evaluation"), message)
+        columns = _rows(_mapping(table).get("columns"))
+        wanted = {("tables", key, "evaluation"): _mapping(table).get("evaluation")}
+        for i, column in enumerate(columns):
+            wanted["tables", key, "columns", i, "evaluation"] = column.get("evaluation")
+        for place, name in wanted.items():
+            if isinstance(name, str) and name not in scored:
+                yield Fault(place, unknown("evaluation", name, [str(one) for one in scored]))
 
 
 def _mapping(value: Any) -> dict[str, Any]:

@@ -58,8 +58,8 @@ def check(
     """Check each case's recipe, data, network and batch.
 
     Args:
-        need_data: every split must be there; without it missing folders are passed over, and
-            networks are tried at the recipe's size or a stand-in's.
+        need_data: every split and every file of weights must be there; without it what is
+            missing is passed over, and networks are tried at the recipe's size or a stand-in's.
 
     Returns:
         What was found, by case id.
@@ -113,7 +113,7 @@ def check(
         facts = once(
             ("network", case.model_name, case.dataset_name, size, part, *of_network),
             ("models", case.model_name),
-            partial(_check_network, case, size),
+            partial(_check_network, case, size, need_data),
         )
         if facts is not None:
             checked[case.id] = Checked(facts, splits or {})
@@ -185,8 +185,10 @@ def _item(images: TrainImages | EvalImages, index: int) -> Item:
     return item
 
 
-def _check_network(case: Case, size: tuple[int, int]) -> Complexity:
-    num_classes = case.dataset.labels.num_classes
+def _check_network(case: Case, size: tuple[int, int], need_weights: bool) -> Complexity:
+    num_classes, given = case.dataset.labels.num_classes, case.model.weights
+    if given is not None and given.is_missing and need_weights:
+        raise UserError(given.missing)
 
     def look(net: nn.Module, _: torch.device) -> tuple[Geometry, bool]:
         if case.recipe.freeze_encoder:
@@ -203,10 +205,10 @@ def _check_network(case: Case, size: tuple[int, int]) -> Complexity:
         build_optimizer(case.recipe, net)
         return find_geometry(net, case.model, num_classes), frozen
 
-    if case.model.weights is not None and case.model.weights.file is not None:
+    if given is not None and given.file is not None:
         build_model(case.model, num_classes)  # a file that does not fit is found now
     geometry, frozen = without_values(case.model, num_classes, look)
-    if frozen and case.model.weights is None and case.parent is None:
+    if frozen and given is None and case.parent is None:
         raise UserError(
             f"{case.model.arch}: its encoder is frozen and would stay at random; give weights:, or "
             "freeze_encoder: false."

@@ -101,7 +101,7 @@ def run_suites(
     """Check every suite, then run what is left of them."""
     screen = Screen(where.json_lines)
     slots = processes.divide(how.num_workers, pick_device(where.device))
-    loaded = [_load(path, settings, pattern, where) for path in paths]
+    loaded = [_load(path, settings, pattern, where, need_data=not dry_run) for path in paths]
     if len({one.folder for one in loaded}) < len(loaded):
         raise UserError("Two of these suites have one name, and would share a folder.")
     loaded = [one for one in loaded if one.planned]
@@ -116,6 +116,8 @@ def run_suites(
     if dry_run:
         for one in loaded:
             screen.plan(one.resolved.suite, one.folder, one.planned, one.checked)
+            for line in _missing(one.resolved.suite, where.roots):
+                screen.say(f"Not there yet: {line}.")
         screen.say(f"At most {needed / 1e9:.2f} GB of disk.")
         return Exit.OK
     schedule.check_disk(where.out, needed)
@@ -139,11 +141,13 @@ def run_suites(
     return Exit.TERMINATED if stop.terminated and code == Exit.INTERRUPTED else code
 
 
-def _load(path: Path, settings: Sequence[str], pattern: str | None, where: Where) -> Loaded:
+def _load(
+    path: Path, settings: Sequence[str], pattern: str | None, where: Where, *, need_data: bool
+) -> Loaded:
     file = load_checked(path, settings)
     cases = _expand(file)
     chosen = matching(cases, pattern)
-    checked = check(file, chosen, where.roots, need_data=True, device_name=where.device)
+    checked = check(file, chosen, where.roots, need_data=need_data, device_name=where.device)
     folder = results_folder(where.out, file.suite, settings)
     return Loaded(
         resolved=Resolved(suite=file.suite, settings=tuple(settings), cases=tuple(cases)),
@@ -326,16 +330,17 @@ def validate_suites(
         check(file, cases, where.roots, need_data=deep, device_name=where.device)
         for case, loss in check_deep(file, cases, where.roots, where.device) if deep else ():
             screen.say(f"  {case.name}: loss {loss:.4f}")
-        missing = [] if deep else list(_without_data(file.suite, where.roots))
-        unseen = (
-            f"; the data of {', '.join(missing)} is not there to be looked at" if missing else ""
-        )
+        missing = [] if deep else list(_missing(file.suite, where.roots))
+        unseen = f"; not there to be looked at: {', '.join(missing)}" if missing else ""
         screen.say(f"{path}: valid, {len(cases)} cases{unseen}")
 
 
-def _without_data(suite: Suite, roots: Mapping[str, Path]) -> Iterator[str]:
-    """Name the datasets whose folder is not there."""
+def _missing(suite: Suite, roots: Mapping[str, Path]) -> Iterator[str]:
+    """Name the datasets whose folder is not there, and the weights whose file is not."""
     for key, spec in suite.datasets.items():
         dataset = open_dataset(key, spec.name, spec.root, spec.options, roots)
         if dataset.needs_root and (dataset.root is None or not dataset.root.is_dir()):
-            yield key
+            yield f"the data of {key}"
+    for key, model in suite.models.items():
+        if model.weights is not None and model.weights.is_missing:
+            yield f"the weights of {key} ({model.weights.source})"

@@ -35,8 +35,7 @@ SUITE = {
         {
             "case": "*__A__*",
             "split": "val",
-            "metric": "miou",
-            "value": 0.5,
+            "values": {"miou": 0.5},
             "source": "Somebody 2016",
             "not_comparable": "another split",
         }

@@ -88,7 +88,6 @@ exclude: [{model: c}]
         ("recipe:", "seeds: [1, 1]\nrecipe:", "A seed is given twice"),
         ("recipe:", "overrides: [{model: enet, recipe: {lr: 1}}]\nrecipe:", "Unknown key 'lr'"),
         ("recipe:", "keep: weight\nrecipe:", "Unknown keep 'weight'. Did you mean 'weights'"),
-        ("{arch: custom/enet}", "{arch: custom/enet, weights: no.pth}", "No weight file 'no.pth'"),
         ("{arch: custom/enet}", "{arch: custom/enet, weights: 5}", "Give null, a name, a file"),
         ("{arch: custom/enet}", "null", "models.enet"),
         ("custom/enet}", "enet}", "Unknown model 'enet'. Did you mean custom/enet?"),
@@ -106,7 +105,7 @@ exclude: [{model: c}]
         ("recipe:", "recipe:\n  memory: checkpoints", "Did you mean 'checkpoint'"),
         (
             "recipe:",
-            "reported: [{case: x, metric: miou, value: 0.5, source: y}]\nrecipe:",
+            "reported: [{case: x, values: {miou: 0.5}, source: y}]\nrecipe:",
             "give it",
         ),
         ("enet: {arch: custom/enet}", "'a/b': {arch: custom/enet}", "pattern"),
