@@ -25,38 +25,46 @@ def scores(counts: NDArray[Any]) -> dict[str, float]:
     Returns:
         Scores in 0..1; NaN where no pixel is valid.
     """
-    truth, predicted, hit, total = _totals(counts)
+    return {name: float(value) for name, value in scores_of_totals(totals(counts)).items()}
+
+
+def scores_of_totals(counted: NDArray[Any]) -> dict[str, NDArray[np.float64]]:
+    """Score many counts at once: (..., 3 or 4, K) to arrays (...), as `scores` does."""
+    truth, predicted, hit = (counted[..., row, :] for row in (TRUTH, PREDICTION, INTERSECTION))
+    total = truth.sum(-1)
     present = (truth + predicted) > 0
-    union = truth + predicted - hit
-    missed = truth - hit
-    wrong = predicted - hit
-    negative = total - truth
-    dice = _mean(_ratio(2 * hit, truth + predicted)[present])
-    iou = _ratio(hit, union)
+    missed, wrong = truth - hit, predicted - hit
+    negative = total[..., None] - truth
+    dice = _mean(_ratio(2 * hit, truth + predicted), present)
+    iou = _ratio(hit, truth + wrong)
     return {
-        "miou": _mean(iou[present]),
-        "pixel_accuracy": float(_ratio(hit.sum(), total)),
-        "mean_pixel_accuracy": _mean(_ratio(hit, truth)[truth > 0]),
+        "miou": _mean(iou, present),
+        "pixel_accuracy": _ratio(hit.sum(-1), total),
+        "mean_pixel_accuracy": _mean(_ratio(hit, truth), truth > 0),
         "dice": dice,
         "f1": dice,
-        "precision": _mean(_ratio(hit, predicted, empty=0.0)[present]),
-        "sensitivity": _mean(_ratio(hit, hit + missed, empty=0.0)[present]),
-        "specificity": _mean(_ratio(negative - wrong, negative, empty=0.0)[present]),
-        "fw_iou": float(_ratio((truth * np.nan_to_num(iou)).sum(), total)),
+        "precision": _mean(_ratio(hit, predicted, empty=0.0), present),
+        "sensitivity": _mean(_ratio(hit, hit + missed, empty=0.0), present),
+        "specificity": _mean(_ratio(negative - wrong, negative, empty=0.0), present),
+        "fw_iou": _ratio((truth * np.nan_to_num(iou)).sum(-1), total),
     }
 
 
 def class_iou(counts: NDArray[Any]) -> NDArray[Any]:
     """Return the IoU of each class, (K,); NaN for classes in neither truth nor prediction."""
-    truth, predicted, hit, _ = _totals(counts)
-    iou: NDArray[np.float64] = _ratio(hit, truth + predicted - hit)
-    return iou
+    return class_iou_of_totals(totals(counts))
+
+
+def class_iou_of_totals(counted: NDArray[Any]) -> NDArray[np.float64]:
+    """Return the IoU of each class of many counts at once: (..., 3 or 4, K) to (..., K)."""
+    truth, predicted, hit = (counted[..., row, :] for row in (TRUTH, PREDICTION, INTERSECTION))
+    return _ratio(hit, truth + predicted - hit)
 
 
 def num_averaged(counts: NDArray[Any]) -> int:
     """Return how many classes the mean IoU is over."""
-    truth, predicted, _, _ = _totals(counts)
-    return int(((truth + predicted) > 0).sum())
+    counted = totals(counts)
+    return int(((counted[TRUTH] + counted[PREDICTION]) > 0).sum())
 
 
 def constant_prediction(counts: NDArray[Any]) -> tuple[int, NDArray[Any]]:
@@ -80,19 +88,19 @@ def finite(values: Mapping[str, float]) -> dict[str, float | None]:
     return {key: float(v) if np.isfinite(v) else None for key, v in values.items()}
 
 
-def _totals(counts: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any], np.int64]:
+def totals(counts: NDArray[Any]) -> NDArray[np.int64]:
+    """Return the counts of all images together, (4, K)."""
     counts = np.asarray(counts).astype(np.int64)
-    if counts.ndim == 3:
-        counts = counts.sum(0)
-    return counts[TRUTH], counts[PREDICTION], counts[INTERSECTION], counts[TRUTH].sum()
+    return counts.sum(0) if counts.ndim == 3 else counts
 
 
-def _ratio(above: Any, below: Any, empty: float = np.nan) -> NDArray[Any]:
+def _ratio(above: Any, below: Any, empty: float = np.nan) -> NDArray[np.float64]:
     above, below = np.asarray(above, np.float64), np.asarray(below, np.float64)
     ratio: NDArray[np.float64] = np.full(below.shape, empty)
     np.divide(above, below, out=ratio, where=below > 0)
     return ratio
 
 
-def _mean(values: NDArray[Any]) -> float:
-    return float(values.mean()) if values.size else float("nan")
+def _mean(values: NDArray[Any], counted: NDArray[Any]) -> NDArray[np.float64]:
+    """Average over the last axis what is counted; NaN where nothing is."""
+    return _ratio(np.where(counted, values, 0.0).sum(-1), counted.sum(-1))
