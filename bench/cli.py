@@ -132,8 +132,25 @@ def report(
         list[Path] | None, typer.Argument(help="suites or folders; default: all of --results")
     ] = None,
     formats: Annotated[
-        str, typer.Option("--format", help="of the files: any of md,latex,csv")
+        str, typer.Option("--format", help="of the files: any of md,latex,csv,json,html,png,pdf")
     ] = "md,latex,csv",
+    kinds: Annotated[
+        str | None,
+        typer.Option("--table", help="only these, such as summary,per_class; see docs/reports.md"),
+    ] = None,
+    by: Annotated[
+        Literal["dataset", "model", "recipe"], typer.Option(help="what a set of tables is of")
+    ] = "dataset",
+    sort: Annotated[
+        str | None, typer.Option(help="a column, best first, such as miou; default: as the suite")
+    ] = None,
+    reported: Annotated[
+        bool, typer.Option("--reported/--no-reported", help="published figures beside ours")
+    ] = True,
+    prefer: Annotated[
+        Literal["newest"] | None,
+        typer.Option(help="the record that counts where folders have different ones of a case"),
+    ] = None,
     out: Annotated[
         Path | None, typer.Option(help="folder for the files; default: beside the records")
     ] = None,
@@ -141,12 +158,16 @@ def report(
     settings: Settings = None,
     limit: Limit = None,
 ) -> None:
-    """Turn records into tables: print them as Markdown, write them as Markdown, LaTeX, CSV."""
-    from bench import report as reports
+    """Turn records into tables, curves and words: print the tables, write all as files.
 
-    names = [name.strip() for name in formats.split(",") if name.strip()]
-    made = reports.report(targets or [], results, _settings(settings, limit))
-    files = reports.write(made, names, out)
+    Folders of one name, such as results_a/voc and results_b/voc, are merged.
+    """
+    from bench import report as reports
+    from bench.report.group import Choice
+
+    choice = Choice(tuple(_names(kinds)) or None, by, sort, reported)
+    made = reports.report(targets or [], results, _settings(settings, limit), choice, prefer)
+    files = reports.write(made, _names(formats), out)
     for one in made:
         typer.echo(f"# {one.title}\n\n{reports.text(one)}")
     typer.echo(
@@ -298,6 +319,10 @@ def env(json_lines: JsonLines = False) -> None:
 
 def _settings(settings: list[str] | None, limit: str | None) -> list[str]:
     return [*(settings or []), *([f"limit={limit}"] if limit is not None else [])]
+
+
+def _names(listed: str | None) -> list[str]:
+    return [name.strip() for name in (listed or "").split(",") if name.strip()]
 
 
 def _leave(code: int) -> None:

@@ -38,6 +38,7 @@ SCORES = {
     "loss": Column("Loss", "evaluation", digits=4, better="lower"),
 }
 
+
 CONVENTIONS = {  # of the same predictions; bench.conventions defines them
     "miou_absent_0": _score("mIoU, absent as 0"),
     "miou_no_background": _score("mIoU, no background"),

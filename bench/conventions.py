@@ -4,7 +4,7 @@ The official ones are those of `bench.scores`: one count over the whole split, v
 mean over classes that occur. Papers differ in all three, and so do their figures.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -78,18 +78,23 @@ def _value(
         counts = _void_as(names.index(BACKGROUND), counts)
     if convention.without is not None and convention.without not in names:
         return float("nan")
-    kept = np.array([name != convention.without for name in names])
-    values = []
-    for truth, predicted, hit, _ in _counted_together(convention.over, counts, batch_size):
-        if convention.of == "accuracy":
-            values.append(hit.sum() / truth.sum() if truth.sum() else np.nan)
-            continue
-        union = truth + predicted - hit
-        iou = np.divide(hit, union, out=np.zeros(len(names)), where=union > 0)
-        counted = kept if convention.absent == "0" else kept & (union > 0)
-        values.append(iou[counted].mean() if counted.any() else np.nan)
-    there = [value for value in values if not np.isnan(value)]
-    return float(np.mean(there)) if there else float("nan")
+    together = {"split": max(1, len(counts)), "image": 1, "batch": batch_size}[convention.over]
+    summed = np.add.reduceat(counts, range(0, len(counts), together), axis=0)
+    truth, predicted, hit = (summed[:, row] for row in (TRUTH, PREDICTION, INTERSECTION))
+    if convention.of == "accuracy":
+        return _mean_of_numbers(hit.sum(1), truth.sum(1))
+    union = truth + predicted - hit
+    iou = np.divide(hit, union, out=np.zeros(union.shape), where=union > 0)
+    counted = np.array([name != convention.without for name in names]) & (
+        (union > 0) | (convention.absent == "0")
+    )
+    return _mean_of_numbers(np.where(counted, iou, 0).sum(1), counted.sum(1))
+
+
+def _mean_of_numbers(above: NDArray[Any], below: NDArray[Any]) -> float:
+    """Average the ratios that there are."""
+    there = below > 0
+    return float((above[there] / below[there]).mean()) if there.any() else float("nan")
 
 
 def _void_as(label: int, counts: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -101,11 +106,3 @@ def _void_as(label: int, counts: NDArray[np.int64]) -> NDArray[np.int64]:
     changed[:, INTERSECTION, label] += on_void[:, label]
     changed[:, ON_VOID] = 0
     return changed
-
-
-def _counted_together(
-    over: str, counts: NDArray[np.int64], batch_size: int
-) -> Iterator[NDArray[np.int64]]:
-    size = {"split": max(1, len(counts)), "image": 1, "batch": batch_size}[over]
-    for start in range(0, len(counts), size):
-        yield counts[start : start + size].sum(0)

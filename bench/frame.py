@@ -2,17 +2,24 @@
 
 import json
 import warnings
+import zipfile
+import zlib
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 from pydantic import ValidationError
 
-from bench.columns import COLUMNS
+from bench.columns import COLUMNS, CONVENTIONS
+from bench.conventions import by_conventions
 from bench.errors import UserError
 from bench.record import (
     APART,
+    CaseFolder,
     EvaluationRecord,
     Profile,
     Record,
@@ -117,7 +124,7 @@ def _rows(folder: Path) -> Iterable[dict[str, Any]]:
             yield case
             continue
         for evaluation in evaluations:
-            yield case | _evaluation_row(evaluation)
+            yield case | _evaluation_row(record, evaluation, file.parent)
 
 
 def _case_row(record: Record, folder: Path) -> dict[str, Any]:
@@ -137,9 +144,11 @@ def _case_row(record: Record, folder: Path) -> dict[str, Any]:
         "seed": case.seed,
         "status": record.status,
         "reason": record.reason,
+        "finished": record.finished,
         "machine": _machine(numerics, record.environment),
         "numerics": json.dumps(numerics, sort_keys=True),
         "trained_in": numerics.get("precision"),
+        "software": _software(record.environment),
         **_facts(record.complexity),
         "epoch_s": timed.epoch_s if timed else None,
         "images_per_s": timed.images_per_s if timed else None,
@@ -149,6 +158,7 @@ def _case_row(record: Record, folder: Path) -> dict[str, Any]:
         "micro_batch": numerics.get("micro_batch"),
         "batch_size": case.recipe.batch_size,
         "peak_memory_mib": training.peak_memory_mib if training else None,
+        "train_split": case.train_split,
         "num_train": training.num_train if training else None,
         "epochs": training.epochs if training else None,
     }
@@ -160,6 +170,11 @@ def _machine(numerics: Mapping[str, Any], environment: Mapping[str, Any]) -> str
         return environment.get("gpu")
     cpu: str | None = environment.get("cpu")
     return f"{cpu}, {numerics.get('threads')} threads" if numerics.get("device") == "cpu" else cpu
+
+
+def _software(environment: Mapping[str, Any]) -> str:
+    packages = environment.get("packages", {})
+    return f"bench {environment.get('bench')}, PyTorch {packages.get('torch')}"
 
 
 def _facts(complexity: Mapping[str, Any]) -> dict[str, Any]:
@@ -179,38 +194,75 @@ def _mega(num_bytes: float | None) -> float | None:
     return None if num_bytes is None else num_bytes / 1e6
 
 
-def _evaluation_row(evaluation: EvaluationRecord) -> dict[str, Any]:
+def _evaluation_row(record: Record, evaluation: EvaluationRecord, folder: Path) -> dict[str, Any]:
+    conventions: Mapping[str, float | None] | None = evaluation.conventions
+    if conventions is None or conventions.keys() != CONVENTIONS.keys():
+        counts = load_counts(folder, evaluation.name)
+        names, batch_size = tuple(evaluation.class_iou), record.case.recipe.batch_size
+        conventions = by_conventions(counts.per_image, names, batch_size) if counts else {}
     protocol = {key: evaluation.protocol.get(key) for key in PROTOCOL_KEYS}
     return {
         "evaluation": evaluation.name,
+        "scores_version": evaluation.version,
+        "class_names": tuple(evaluation.class_iou),
         "split": str(protocol["split"]).split(" (")[0],
         "protocol": json.dumps(protocol, sort_keys=True),
         "num_images": evaluation.num_images,
         "num_averaged": evaluation.num_averaged,
         "most_frequent": evaluation.most_frequent,
         **evaluation.scores,
+        **conventions,
         **{f"iou/{name}": value for name, value in evaluation.class_iou.items()},
         **{f"floor/{name}": value for name, value in evaluation.floor.items()},
     }
 
 
+@dataclass(frozen=True)
+class Counts:
+    """What an evaluation counted: image ids, and (N, 4, K) as `bench.scores` has them."""
+
+    ids: tuple[str, ...]
+    per_image: NDArray[np.uint32]
+
+
+def load_counts(folder: str | Path, evaluation: str) -> Counts | None:
+    """Read the counts of a case's evaluation; None where there are none.
+
+    A file that cannot be read is warned of.
+    """
+    file = CaseFolder(Path(folder)).evaluation(evaluation).with_suffix(".npz")
+    if not file.exists():
+        return None
+    try:
+        with np.load(file) as content:
+            return Counts(tuple(content["ids"].tolist()), content["per_image"])
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error):
+        warnings.warn(f"{file} has no counts that can be read.", stacklevel=2)
+        return None
+
+
 def over_seeds(frame: pd.DataFrame) -> pd.DataFrame:
     """Reduce rows that differ in their seed alone to mean, `NAME/std` and the number of seeds.
 
-    Rows with other numerics stay apart. The standard deviation is of the sample (n - 1). Times
-    and memory are left out where the seeds ran on several machines.
+    Rows with other numerics stay apart; `folders` are those of the seeds. The standard deviation
+    is of the sample (n - 1). Times and memory are left out where the seeds ran on several machines.
     """
     keys = ["suite", "dataset", "model", "recipe", "label", "evaluation", "numerics", "protocol"]
-    figures = [*COLUMNS, *(name for name in frame if str(name).startswith(("iou/", "floor/")))]
-    rows = []
-    for _, group in frame.groupby(keys, sort=False, dropna=False):
-        row = group.iloc[0].to_dict()
-        row["num_seeds"] = len(group)
-        if group["machine"].nunique() > 1:
-            group = group.assign(**dict.fromkeys(OF_A_MACHINE, float("nan")))
-            row["machine"] = " and ".join(sorted(set(group["machine"])))
-        for name in figures:
-            row[name] = group[name].astype(float).mean()
-            row[f"{name}/std"] = group[name].astype(float).std()
-        rows.append(row)
-    return pd.DataFrame(rows)
+    figures = [*COLUMNS, *(str(n) for n in frame if str(n).startswith(("iou/", "floor/")))]
+    numbers = frame[figures].apply(pd.to_numeric)
+    machines = frame.groupby(keys, sort=False, dropna=False)["machine"]
+    mixed = machines.transform("nunique") > 1
+    numbers.loc[mixed, list(OF_A_MACHINE)] = float("nan")
+    groups = numbers.groupby([frame[key] for key in keys], sort=False, dropna=False)
+    group = groups.ngroup()
+    first = ~group.duplicated()
+    merged: pd.DataFrame = frame.loc[first].copy()
+    merged[figures] = groups.transform("mean").loc[first]
+    merged["num_seeds"] = group.map(group.value_counts()).loc[first]
+    merged["folders"] = group.map(frame["folder"].groupby(group).agg(tuple)).loc[first]
+    if mixed.any():
+        named = machines.transform(lambda names: " and ".join(sorted(set(names.dropna()))))
+        merged["machine"] = named.loc[first]
+    spread = groups.transform("std").loc[first].add_suffix("/std")
+    together: pd.DataFrame = pd.concat([merged, spread], axis=1).reset_index(drop=True)
+    return together

@@ -134,6 +134,7 @@ class EvaluationRecord(BaseModel):
     num_images: int
     num_averaged: int
     scores: dict[str, float | None]
+    conventions: dict[str, float | None] | None = None  # none in records before there were any
     class_iou: dict[str, float | None]
     most_frequent: str
     floor: dict[str, float | None]

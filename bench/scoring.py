@@ -12,6 +12,7 @@ from bench import scores
 from bench.atomic import write_atomically, write_text
 from bench.case import Case
 from bench.columns import COLUMNS
+from bench.conventions import by_conventions
 from bench.data import Dataset, Labels, Sample, open_dataset
 from bench.data.decoding import keep_decoded
 from bench.data.images import EvalImages, eval_size, limited
@@ -112,6 +113,9 @@ class Scorer:
         counts = self.count(model, evaluation, beat)
         most, floor = scores.constant_prediction(counts.per_image)
         iou = dict(zip(self.labels.names, scores.class_iou(counts.per_image), strict=True))
+        conventions = by_conventions(
+            counts.per_image, self.labels.names, self.case.recipe.batch_size
+        )
         record = EvaluationRecord(
             name=name,
             asked=evaluation,
@@ -120,6 +124,7 @@ class Scorer:
             num_images=len(counts.ids),
             num_averaged=scores.num_averaged(counts.per_image),
             scores=scores.finite(scores.scores(counts.per_image) | {"loss": counts.loss}),
+            conventions=scores.finite(conventions),
             class_iou=scores.finite(iou),
             most_frequent=self.labels.names[most],
             floor=scores.finite(scores.scores(floor)),

@@ -165,12 +165,13 @@ def _split_faults(suite: dict[str, Any], context: Any) -> Iterator[Fault]:
     scored = [*evaluations, *(report or ["val"]), splits.get("train", "train")]
     for key, table in _mapping(suite.get("tables")).items():
         columns = _rows(_mapping(table).get("columns"))
-        wanted = {("tables", key, "evaluation"): _mapping(table).get("evaluation")}
+        asked: dict[tuple[str | int, ...], Any]
+        asked = {("tables", key, "evaluation"): _mapping(table).get("evaluation")}
         for i, column in enumerate(columns):
-            wanted["tables", key, "columns", i, "evaluation"] = column.get("evaluation")
-        for place, name in wanted.items():
-            if isinstance(name, str) and name not in scored:
-                yield Fault(place, unknown("evaluation", name, [str(one) for one in scored]))
+            asked["tables", key, "columns", i, "evaluation"] = column.get("evaluation")
+        for path, wanted in asked.items():
+            if isinstance(wanted, str) and wanted not in scored:
+                yield Fault(path, unknown("evaluation", wanted, [str(one) for one in scored]))
 
 
 def _mapping(value: Any) -> dict[str, Any]:

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from bench.catalog import architectures
 from bench.errors import UserError
 from bench.layers import HEADERS, layer_tables
-from bench.report.formats import EMPTY, FORMATS, Table
+from bench.report.formats import FORMATS
+from bench.report.table import EMPTY, Table, Text
 from custom_models import ARCHITECTURES
 
 Rows = list[dict[str, str]]
@@ -24,7 +25,8 @@ def tables(arch: str, **options: object) -> list[Table]:
 
 def rows(table: Table, *types: str) -> Rows:
     """The rows of a table, those of some types where any are named."""
-    found = [dict(zip(HEADERS, map(str, row), strict=True)) for row in table.rows]
+    texts = [[cell.text for cell in row if isinstance(cell, Text)] for row in table.rows]
+    found = [dict(zip(HEADERS, row, strict=True)) for row in texts]
     return [row for row in found if not types or row["Type"] in types]
 
 

@@ -24,7 +24,7 @@ from bench.layers.trace import trace
 from bench.model_spec import ModelSpec
 from bench.models import without_values
 from bench.networks import RUN_ERRORS, first_line, needs_values
-from bench.report.formats import EMPTY, Cell, Header, Table
+from bench.report.table import EMPTY, Cell, Header, Table, Text
 from bench.schema import describe
 from custom_models import ARCHITECTURES
 
@@ -122,9 +122,11 @@ def _table(
         shown = path if row.times == 1 else f"{path} x{row.times}"
         sizes = [layer.kernel, layer.stride, layer.padding, layer.dilation]
         then = ", ".join(row.then) or EMPTY
-        body.append([shown, reading.label(row), row.inputs, row.out, *sizes, then])
+        texts = (shown, reading.label(row), row.inputs, row.out, *sizes, then)
+        body.append([Text(text) for text in texts])
     slug = re.sub(r"[^A-Za-z0-9]+", "-", f"{name} layers").strip("-").lower()
-    return Table("layers", slug, caption, [Header(title) for title in HEADERS], body, list(notes))
+    headers = [Header(title) for title in HEADERS]
+    return Table("layers", slug, caption, headers, body, notes=list(notes))
 
 
 def _names(rows: Sequence[Row]) -> list[str]:

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from bench.report.formats import EMPTY
+from bench.report.table import EMPTY
 
 FOLLOWERS = {  # by how torch's name of the operation begins
     "relu": "ReLU",

@@ -11,7 +11,7 @@ from torch import nn
 from bench.layers.operations import DROPOUT, Layer, Value, stride_of
 from bench.layers.trace import Call, Op
 from bench.model_spec import ModelSpec
-from bench.report.formats import EMPTY
+from bench.report.table import EMPTY
 from custom_models import ARCHITECTURES
 
 LIBRARIES = ("segmentation_models_pytorch", "timm", "torchvision")

@@ -1,116 +1,192 @@
-"""Reports: a suite's records as the tables of a paper."""
+"""Reports: a suite's records as the tables, curves and words of a paper."""
 
+import re
+import warnings
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pandas as pd
 
 from bench.atomic import write_text
-from bench.case import expand
-from bench.errors import Faults, UserError
-from bench.frame import load, load_profiles
-from bench.lookup import pick
-from bench.record import APART, Resolved, read_resolved, results_folder
-from bench.report.formats import FORMATS, Table, markdown
-from bench.report.tables import build_tables
-from bench.suite_file import load as load_suite
+from bench.case import Case
+from bench.columns import COLUMNS
+from bench.errors import UserError
+from bench.lookup import pick, unknown
+from bench.report.formats import FORMATS
+from bench.report.group import EVERYTHING, Choice
+from bench.report.markdown import markdown
+from bench.report.sources import Prefer, Records, Source, find, read
+from bench.report.table import Table
+from bench.report.tables import KINDS, build_tables
 
-MOST_NAMES = 8  # of cases in a note
+PAGE, PICTURES = "html", ("png", "pdf")
+ALL_FORMATS = (*FORMATS, PAGE, *PICTURES)
 
 
 @dataclass(frozen=True)
 class Report:
-    """The tables of one suite's records, and what to know of them."""
+    """What is made of one suite's records, and what to know of it.
+
+    folder: where its files go unless another is named.
+    rows: of `bench.frame.load`, of the suite's cases.
+    """
 
     folder: Path
     title: str
     tables: list[Table]
     notes: list[str]
+    cases: tuple[Case, ...] = ()
+    rows: pd.DataFrame = field(default_factory=pd.DataFrame)
 
 
-def report(targets: Sequence[Path], out: Path, settings: Sequence[str] = ()) -> list[Report]:
+def report(
+    targets: Sequence[Path],
+    out: Path,
+    settings: Sequence[str] = (),
+    choice: Choice = EVERYTHING,
+    prefer: Prefer | None = None,
+) -> list[Report]:
     """Report on suites, or on folders of results; on every suite below `out` where none is named.
+
+    Folders of one name are merged. What cannot be read is named in the notes and passed over.
 
     Args:
         settings: what --set and --limit lay over the suites.
+        prefer: which record of a case counts where several do not agree.
 
     Raises:
-        UserError: where a target is neither, or holds no record.
+        UserError: where a target is neither, holds no record, where records of a case do not
+            agree, and for names of tables or columns that are unknown.
     """
-    found = [one for target in targets or [out] for one in _find(target, out, settings)]
-    reports = [_report(folder, resolved) for folder, resolved in found]
-    made = [one for one in reports if one is not None]
+    _check(choice)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        sources = find(targets, out, settings)
+        read_ones = [(source, read(source, prefer)) for source in sources]
+        made = [_report(*one, choice) for one in read_ones if one[1] is not None]
+    passed_over = list(dict.fromkeys(str(warning.message) for warning in caught))
     if not made:
-        where = [folder for folder, _ in found] or list(targets) or [out]
+        folders = [folder for source in sources for folder in source.folders]
+        where = folders or list(targets) or [out]
         apart = sorted(f.name for w in where for f in w.parent.glob(f"{w.name}@*"))
         hint = f" There are {', '.join(apart)}: name a folder, or give --set." if apart else ""
         listed = ", ".join(map(str, where))
-        raise UserError(f"No results in {listed}. bench run SUITE makes some.{hint}")
+        broken = "".join(f"\n{text}" for text in passed_over)
+        raise UserError(f"No results in {listed}. bench run SUITE makes some.{hint}{broken}")
+    made[0].notes[:0] = passed_over
     return made
 
 
-def _find(target: Path, out: Path, settings: Sequence[str]) -> Iterable[tuple[Path, Resolved]]:
-    if target.suffix in (".yaml", ".yml"):
-        file = load_suite(target, settings)
-        try:
-            cases = expand(file.suite)
-        except Faults as error:
-            raise file.error(error.faults) from error
-        folder = results_folder(out, file.suite, settings)
-        yield folder, Resolved(suite=file.suite, cases=tuple(cases))
-        return
-    if settings:
-        raise UserError("--set and --limit go with a suite file, not with a folder of results.")
-    if not target.is_dir() and target != out:
-        raise UserError(f"{target} is neither a suite (.yaml) nor a folder with results.")
-    for file_path in sorted(target.rglob("suite.json")):
-        if file_path.relative_to(target).parts[0] in APART:
-            continue
-        resolved = read_resolved(file_path.parent)
-        assert resolved is not None
-        yield file_path.parent, resolved
+def _check(choice: Choice) -> None:
+    if choice.sort is not None and choice.sort not in COLUMNS:
+        raise UserError(unknown("column", choice.sort, COLUMNS))
 
 
-def _report(folder: Path, resolved: Resolved) -> Report | None:
-    """Report on one suite's folder; None where it holds no record."""
-    if not folder.is_dir():
-        return None
-    frame, profiles = load(folder), load_profiles(folder)
-    if frame.empty and profiles.empty:
-        return None
-    ids = [case.id for case in resolved.cases]
-    here, profiled = _in_order(frame, ids), _in_order(profiles, ids)
-    notes = []
-    waiting = [case.name for case in resolved.cases if case.id not in set(here["id"])]
-    if waiting and len(here):
-        some = ", ".join(waiting[:MOST_NAMES]) + (", …" if len(waiting) > MOST_NAMES else "")
-        notes.append(f"{len(waiting)} of {len(ids)} cases have no record: {some}.")
-    others = frame.loc[~frame["id"].isin(ids), "id"].nunique()
-    if others:
-        notes.append(f"{others} other records lie in {folder}, of this suite as it was.")
-    tables = build_tables(resolved.suite, here, profiled) if len(here) + len(profiled) else []
-    return Report(folder, folder.name, tables, notes)
-
-
-def _in_order(frame: pd.DataFrame, ids: list[str]) -> pd.DataFrame:
-    """Choose the rows of some cases, in their order."""
-    here = frame[frame["id"].isin(ids)]
-    return here.sort_values("id", key=lambda column: column.map(ids.index), kind="stable")
+def _report(source: Source, records: Records | None, choice: Choice) -> Report:
+    assert records is not None
+    suite, frame, profiles = source.resolved.suite, records.frame, records.profiles
+    for kind in choice.kinds or ():
+        if kind not in (*KINDS, *suite.tables):
+            raise UserError(unknown("table", kind, [*KINDS, *suite.tables]))
+    tables = []
+    if len(frame) + len(profiles):
+        settings = source.resolved.settings
+        tables = build_tables(suite, frame, profiles, settings, choice)
+    return Report(
+        source.folders[0], source.title, tables, records.notes, source.resolved.cases, frame
+    )
 
 
 def write(reports: Iterable[Report], formats: Sequence[str], out: Path | None) -> list[Path]:
-    """Write every table in every format, below `out` or each suite's own folder."""
+    """Write every report in every format, below `out` or each suite's own folder.
+
+    Tables are a file each as md, latex, csv and json; html is one page; png and pdf are curves.
+    Beside md and latex stand the paragraph on methods and, for latex, references.bib.
+    """
+    for name in formats:
+        if name not in ALL_FORMATS:
+            raise UserError(unknown("format", name, ALL_FORMATS))
     files = []
     for one in reports:
         folder = one.folder / "report" if out is None else out / one.folder.name
-        for name in formats:
-            suffix, render = pick("format", name, FORMATS)
-            for table in one.tables:
-                file = folder / f"{table.name}{suffix}"
-                write_text(file, render(table), sync=False)
-                files.append(file)
+        files += _write_tables(one, folder, [name for name in formats if name in FORMATS])
+        files += _write_methods(one, folder, formats)
+        files += _write_curves(one, folder, formats)
+        if PAGE in formats:
+            files.append(_write_page(one, folder))
     return files
+
+
+def _write_tables(one: Report, folder: Path, formats: Sequence[str]) -> list[Path]:
+    files = []
+    for name in formats:
+        suffix, render = pick("format", name, FORMATS)
+        for table in one.tables:
+            file = folder / f"{table.name}{suffix}"
+            write_text(file, render(table), sync=False)
+            files.append(file)
+    return files
+
+
+def _write_methods(one: Report, folder: Path, formats: Sequence[str]) -> list[Path]:
+    from bench.report import citations, methods
+
+    scored = _scored(one)
+    if not len(scored):
+        return []
+    parts = methods.methods(one.cases, scored)
+    texts = {}
+    if "md" in formats:
+        texts["methods.md"] = methods.as_markdown(parts)
+    if "latex" in formats:
+        done = set(scored["id"])
+        texts["methods.tex"] = methods.as_latex(parts)
+        texts["references.bib"] = citations.bibliography([c for c in one.cases if c.id in done])
+    for name, content in texts.items():
+        write_text(folder / name, content, sync=False)
+    return [folder / name for name in texts]
+
+
+def _scored(one: Report) -> pd.DataFrame:
+    return one.rows[one.rows["evaluation"].notna()] if len(one.rows) else one.rows
+
+
+def _write_curves(one: Report, folder: Path, formats: Sequence[str]) -> list[Path]:
+    """Draw the curves of each model, and of all together."""
+    wanted = [name for name in PICTURES if name in formats]
+    if not wanted or not len(_scored(one)):
+        return []
+    from bench.report import curves  # imports matplotlib
+    from bench.report.histories import curves_of
+
+    drawn, unread = curves_of(_scored(one))
+    one.notes.extend(unread)
+    figures = {f"curves-{slug(curve.label)}": curves.model_figure(curve) for curve in drawn}
+    if len(drawn) > 1:
+        figures["curves"] = curves.overlay_figure(drawn)
+    files = [folder / f"{name}.{suffix}" for name in figures for suffix in wanted]
+    for file in files:
+        curves.save(figures[file.stem], file)
+    return files
+
+
+def slug(text: str) -> str:
+    """Return a name as that of a file."""
+    return re.sub(r"[^A-Za-z0-9]+", "-", text).strip("-").lower() or "model"
+
+
+def _write_page(one: Report, folder: Path) -> Path:
+    from bench.report import methods
+    from bench.report.page import page
+
+    scored = _scored(one)
+    parts = methods.methods(one.cases, scored) if len(scored) else []
+    words = "".join(part for part in parts if isinstance(part, str))
+    pictures = [("Curves", folder / "curves.png")] if (folder / "curves.png").exists() else []
+    file = folder / "report.html"
+    write_text(file, page(one.title, one.tables, words, pictures, one.notes), sync=False)
+    return file
 
 
 def text(one: Report, tables: Sequence[Table] | None = None) -> str:

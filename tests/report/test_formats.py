@@ -1,33 +1,65 @@
+import csv
 import html as escapes
+import io
+import json
 import math
 import re
 from pathlib import Path
 
+import pytest
 from fixtures import pdf_text, require_pdflatex
 from markdown_it import MarkdownIt
 
-from bench.report.formats import Figure, Header, Table, comma_separated, latex, markdown
+from bench.report.latex import latex
+from bench.report.markdown import markdown
+from bench.report.page import page
+from bench.report.table import Cell, Figure, Footnotes, Header, Table, Text, letters
+from bench.report.values import as_json, comma_separated
 
-NASTY = "<script>a_b&c% | $x$ {y} \\z #1 ~ ^ `code` *bold* \"q\" 'r' [l](u)"
+NASTY = "<script>a_b&c% | $x$ {y} \\z #1 ~ ^ `code` *bold* \"q\" 'r' [l](u) ''--''"
+NAN = math.nan
+
+
+def table(*rows: list[Cell], **changes: object) -> Table:
+    headers = [Header("Model"), Header("mIoU (%)", "val"), Header("Time (s)", "val")]
+    return Table("t", "t", "C", headers, list(rows), **changes)
+
+
 TABLE = Table(
     kind="t",
     name="t",
     caption=f"Caption {NASTY}",
-    headers=[Header("Model"), Header("mIoU [%]", "val"), Header("Time [s]", "val")],
+    headers=[Header("Model"), Header("mIoU (%)", "val"), Header("Time (s)", "val")],
     rows=[
-        [NASTY, Figure(12.345, 2, 0.5), Figure(3.0, 1)],
-        ["plain", Figure(math.nan, 2), Figure(4.25, 1)],
+        [Text(NASTY, (0,)), Figure(12.345, 2, 0.5, "best"), Figure(3.0, 1)],
+        [Text("plain"), Figure(NAN, 2), Figure(104.25, 1, notes=(1,))],
+        [Text("next"), Figure(9.5, 2, 0.25, "second"), Text("—")],
     ],
+    card=[("data", NASTY)],
     notes=[f"Note {NASTY}"],
+    footnotes=[f"First {NASTY}", "Second."],
+    rules=frozenset({2}),
 )
 
 
 def test_markdown_by_hand() -> None:
-    table = Table(
-        "t", "t", "C", [Header("M"), Header("x", "g")], [["a|b", Figure(1.5, 1, 0.25)]], ["n"]
+    made = Table(
+        "t",
+        "t",
+        "C",
+        [Header("M"), Header("x", "g")],
+        [[Text("a|b", (0,)), Figure(1.5, 1, 0.25, "best")], [Text("c"), Figure(1, 1)]],
+        card=[("data", "d")],
+        notes=["n"],
+        footnotes=["f"],
     )
-    assert markdown(table) == (
-        "**C**\n\n| M    |       g x |\n|:-----|----------:|\n| a\\|b | 1.5 ± 0.2 |\n\n- n\n"
+    assert markdown(made) == (
+        "**C**\n\n"
+        "| M                |           g x |\n"
+        "|:-----------------|--------------:|\n"
+        "| a\\|b<sup>a</sup> | **1.5** ± 0.2 |\n"
+        "| c                |           1.0 |\n"
+        "\n- <sup>a</sup> f\n- Protocol. data: d.\n- n\n"
     )
 
 
@@ -35,27 +67,83 @@ def test_markdown_shows_names_as_they_are() -> None:
     """A renderer that is not ours gives back the very text."""
     html = MarkdownIt("commonmark", {"html": True}).enable("table").render(markdown(TABLE))
     assert "<script>" not in html
-    assert "<td>" in html or "<td " in html
-    cells = [
-        escapes.unescape(re.sub("<[^>]+>", "", c)) for c in re.findall(r"<td.*?>(.*?)</td>", html)
-    ]
-    assert cells[0] == NASTY
-    assert "12.35 ± 0.50" in cells[1] or "12.34 ± 0.50" in cells[1]
+    cells = re.findall(r"<td.*?>(.*?)</td>", html)
+    first = re.sub(r"<sup>.*?</sup>", "", cells[0])
+    assert escapes.unescape(re.sub("<[^>]+>", "", first)) == NASTY
+    assert re.search(r"<strong>12\.3[45]</strong> ± 0\.50", cells[1])
+    assert "<em>9.50</em>" in cells[7]
+
+
+def test_html_shows_names_as_they_are() -> None:
+    html = page(NASTY, [TABLE], NASTY, [], [NASTY])
+    assert "<script>" not in html
+    shown = escapes.escape(NASTY).replace("&quot;", "&#34;").replace("&#x27;", "&#39;")
+    assert html.count(shown) == 9  # title twice, methods, caption, cell, footnote, card, notes
+    assert '<span class="second">9.50</span> ± 0.25' in html
+    assert '<th colspan="2" class="group">val</th>' in html
+    assert html.count('<tr class="rule">') == 1
 
 
 def test_csv_is_plain_numbers() -> None:
-    lines = comma_separated(TABLE).splitlines()
-    assert lines[0] == "Model,val mIoU [%],val mIoU [%] std,val Time [s]"
-    assert lines[2] == "plain,,,4.25"
+    rows = list(csv.reader(io.StringIO(comma_separated(TABLE))))
+    assert rows[0] == ["Model", "val mIoU (%)", "val mIoU (%) std", "val Time (s)", "Notes"]
+    assert rows[1] == [NASTY, "12.345", "0.5", "3", f"First {NASTY}"]
+    assert rows[2] == ["plain", "", "", "104.25", "Second."]
+    assert rows[3] == ["next", "9.5", "0.25", "", ""]
+
+
+def test_json_has_all() -> None:
+    content = json.loads(as_json(TABLE))
+    assert content["rows"][0] == [
+        {"text": NASTY, "footnotes": [0]},
+        {"value": 12.345, "spread": 0.5, "rank": "best"},
+        {"value": 3.0},
+    ]
+    assert content["rows"][1][1] == {"value": None}
+    assert content["protocol"] == {"data": NASTY}
 
 
 def test_latex_by_hand() -> None:
-    text = latex(TABLE)
-    assert "\\multicolumn{2}{c}{val}" in text
-    assert "\\cmidrule(lr){2-3}" in text
-    assert "plain & --- & 4.2 \\\\" in text
+    lines = latex(TABLE).splitlines()
+    assert "\\multicolumn{1}{c}{} & \\multicolumn{4}{c}{val} \\\\" in lines
+    assert "\\cmidrule(lr){2-5}" in lines
+    number = "detect-weight,mode=text]@{}l"
+    assert f"\\begin{{tabular}}{{lS[table-format=2.2,{number}S[table-format=3.1,{number}}}" in lines
+    assert "plain & {---} &  & 104.2 & \\textsuperscript{b} \\\\" in lines
+    second = "{\\phantom{0}\\underline{9.50}} & \\,$\\pm$\\,0.25"
+    assert f"next & {second} & {{---}} &  \\\\" in lines
+    assert lines[lines.index(f"next & {second} & {{---}} &  \\\\") - 1] == "\\midrule"
+    assert any("\\bfseries 12.3" in line for line in lines)
+
+
+def test_a_wide_table_goes_over_both_columns() -> None:
+    row: list[Cell] = [Text("a name of a model"), *[Figure(12.34, 2)] * 9]
+    wide = Table("t", "t", "C", [Header("Model"), *[Header("Pixel acc. (%)")] * 9], [row])
+    assert "\\begin{table*}" in latex(wide)
+    assert "{\\shortstack{Pixel\\\\acc. (\\%)}}" in latex(wide)
+    assert "\\begin{table}" in latex(table([Text("a"), Figure(1, 1), Figure(2, 1)]))
 
 
 def test_latex_compiles_with_any_name(tmp_path: Path) -> None:
     require_pdflatex()
-    assert "Output written" in pdf_text(latex(TABLE), tmp_path)
+    printed = pdf_text(latex(TABLE), tmp_path)
+    assert "Output written" in printed
+    assert "Overfull \\hbox" not in printed
+
+
+@pytest.mark.parametrize(("place", "name"), [(0, "a"), (25, "z"), (26, "aa"), (27, "ab")])
+def test_letters(place: int, name: str) -> None:
+    assert letters(place) == name
+
+
+def test_a_footnote_is_there_once() -> None:
+    notes = Footnotes()
+    assert [notes.add("x"), notes.add("y"), notes.add("x")] == [0, 1, 0]
+
+
+@pytest.mark.parametrize(
+    ("value", "digits", "text"),
+    [(0.004, 2, "0.004"), (0.0, 2, "0.00"), (NAN, 2, "—"), (1234.5, 0, "1234")],
+)
+def test_numbers(value: float, digits: int, text: str) -> None:
+    assert Figure(value, digits).number == text

@@ -5,11 +5,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fixtures import make_results, pdf_text, require_pdflatex
+from fixtures import make_results, pdf_text, require_pdflatex, write_counts
 
 from bench.errors import UserError
 from bench.report import report, text, write
-from bench.report.formats import Figure, Table, latex
+from bench.report.group import Choice
+from bench.report.latex import latex
+from bench.report.table import Cell, Figure, Table, Text
+
+
+def label(cell: Cell) -> str:
+    assert isinstance(cell, Text)
+    return cell.text
 
 
 @pytest.fixture
@@ -24,6 +31,8 @@ def test_the_tables_there_are(tables: dict[str, Table]) -> None:
         "paper-complexity",
         "paper-metrics",
         "paper-per-class",
+        "paper-conventions",
+        "paper-protocol",
         "paper-own",
         "paper-reported",
     ]
@@ -41,13 +50,14 @@ def test_summary(tables: dict[str, Table]) -> None:
         "Time/epoch (s)",
     ]
     first, second, failed, floor = table.rows
-    assert first[0] == "A_1"
+    assert label(first[0]) == "A_1"
     assert isinstance(first[1], Figure)
     assert first[1].value == pytest.approx(55)
     assert first[1].spread == pytest.approx(7.07, abs=0.01)
-    assert str(second[0]).startswith("<script>")
-    assert failed[0] == "C, seed 0: failed (it broke | badly)"
-    assert floor[0] == "(always x&y)"
+    assert label(second[0]).startswith("<script>")
+    assert failed[0] == Text("C, seed 0", (0,))
+    assert table.footnotes == ["Failed: it broke | badly"]
+    assert label(floor[0]) == "(always x&y)"
     assert isinstance(floor[1], Figure)
     assert floor[1].value == 12.5
     assert any("over 2 seeds" in note for note in table.notes)
@@ -55,7 +65,7 @@ def test_summary(tables: dict[str, Table]) -> None:
 
 
 def test_complexity_names_what_gets_no_gradient(tables: dict[str, Table]) -> None:
-    notes = tables["paper-complexity"].notes
+    notes = tables["paper-complexity"].footnotes
     assert any("0.25 M of its parameters get no gradient" in note for note in notes)
 
 
@@ -83,8 +93,11 @@ def test_per_class(tables: dict[str, Table]) -> None:
 def test_a_suites_own_table_is_ordered_best_first(tables: dict[str, Table]) -> None:
     table = tables["paper-own"]
     assert table.caption == "Mine & yours"
-    values = [row[2].value for row in table.rows[:2] if isinstance(row[2], Figure)]
+    assert [h.whole for h in table.headers][1:] == ["Params (M)", "mIoU (%) paper", "mIoU (%) ours"]
+    values = [row[3].value for row in table.rows[:2] if isinstance(row[3], Figure)]
     assert values == pytest.approx([70, 55])
+    assert table.rows[1][2] == Figure(50, 2, notes=(0,))
+    assert table.footnotes == ["Not comparable: another split."]
 
 
 def test_reported_beside_ours(tables: dict[str, Table]) -> None:
@@ -92,8 +105,8 @@ def test_reported_beside_ours(tables: dict[str, Table]) -> None:
     [row] = table.rows
     figures = [cell.value for cell in row if isinstance(cell, Figure)]
     assert figures == pytest.approx([50, 55, 5])
-    assert row[-2:] == ["Somebody 2016", "1"]
-    assert table.notes == ["1: another split."]
+    assert label(row[-1]) == "Somebody 2016"
+    assert table.footnotes == ["Not comparable: another split."]
 
 
 def test_every_table_compiles(tables: dict[str, Table], tmp_path: Path) -> None:
@@ -114,8 +127,8 @@ def test_scores_of_two_protocols_do_not_share_a_table(tmp_path: Path) -> None:
     names = [table.name for table in made.tables]
     assert {"paper-summary", "paper-summary-2"} <= set(names)
     first = next(table for table in made.tables if table.name == "paper-summary")
-    assert [row[0] for row in first.rows][:1] == ["A_1"]
-    assert not any("<script>" in str(row[0]) for row in first.rows)
+    assert label(first.rows[0][0]) == "A_1"
+    assert not any("<script>" in label(row[0]) for row in first.rows)
     assert len(set(names)) == len(names)
 
 
@@ -140,7 +153,7 @@ def test_writing(tmp_path: Path) -> None:
     made = report([make_results(tmp_path)], tmp_path)
     files = write(made, ["md", "csv"], tmp_path / "out")
     assert tmp_path / "out" / "paper" / "paper-summary.csv" in files
-    assert len(files) == 12
+    assert len(files) == 2 * 8 + 1
     with pytest.raises(UserError, match="Unknown format 'pfd'"):
         write(made, ["pfd"], None)
 
@@ -162,15 +175,9 @@ def summary(tmp_path: Path) -> Table:
 def test_a_data_bound_time_is_marked(tmp_path: Path) -> None:
     changed(make_results(tmp_path), "B", lambda r: r["training"].update(data_wait_share=0.123))
     table = summary(tmp_path)
-    marks = [row[5].mark for row in table.rows[:2] if isinstance(row[5], Figure)]
-    assert marks == ["", "†"]
-    [note] = [note for note in table.notes if "Data-bound" in note]
-    assert note.startswith("† Data-bound: training waited for images more than 5 % of the time (")
-    assert "12 %)" in note
-    assert "†" in text(report([tmp_path / "paper"], tmp_path)[0], [table])
-    require_pdflatex()
-    assert "\\textdagger{}" in latex(table)
-    pdf_text(latex(table), tmp_path)
+    marks = [row[5].notes for row in table.rows[:2]]
+    assert marks == [(), (0,)]
+    assert table.footnotes[0].startswith("Data-bound: training waited for images 12 % of the time")
 
 
 def test_times_of_cases_that_shared_the_machine_are_left_out(tmp_path: Path) -> None:
@@ -192,10 +199,140 @@ def test_halved_micro_batches_are_told(tmp_path: Path) -> None:
     assert any("2 images of a batch of 8 were computed at once; BatchNorm" in n for n in notes)
 
 
-def test_a_chosen_model_is_told_in_the_caption(tmp_path: Path) -> None:
+def test_a_chosen_model_is_told_in_the_card(tmp_path: Path) -> None:
     rule = "best mIoU on val (chosen on the split scored)"
     for file in make_results(tmp_path).glob("*/eval/val.json"):
         content = json.loads(file.read_text())
         content["protocol"]["checkpoint"] = rule
         file.write_text(json.dumps(content))
-    assert summary(tmp_path).caption.endswith(f", checkpoint: {rule}")
+    assert ("checkpoint", rule) in summary(tmp_path).card
+
+
+def rank(table: Table, row: int, column: int) -> str:
+    cell = table.rows[row][column]
+    assert isinstance(cell, Figure)
+    return cell.rank
+
+
+def test_the_best_is_bold_with_what_cannot_be_told_apart(tmp_path: Path) -> None:
+    folder = make_results(tmp_path)
+    assert [rank(summary(tmp_path), row, 1) for row in (0, 1)] == ["best", "best"]  # seeds differ
+    for place in folder.glob("*__A__*/eval/val.npz"):
+        write_counts(place, 0.5, 0)
+    table = summary(tmp_path)
+    assert [rank(table, row, 1) for row in (0, 1)] == ["", "best"]
+    assert any(
+        "paired bootstrap over images, and over seeds (1000 draws, 95%)" in n for n in table.notes
+    )
+    for seed, place in enumerate(sorted(folder.glob("*__[AB]__*/eval/val.npz"))):
+        write_counts(place, 0.7, seed)
+    assert [rank(summary(tmp_path), row, 1) for row in (0, 1)] == ["best", "best"]
+
+
+def test_without_counts_nothing_is_bold(tmp_path: Path) -> None:
+    folder = make_results(tmp_path)
+    for place in folder.glob("*__B__*/eval/val.npz"):
+        place.unlink()
+    table = summary(tmp_path)
+    assert [rank(table, row, 1) for row in (0, 1)] == ["", ""]
+    assert any(note.startswith("The best are not marked: <script>") for note in table.notes)
+
+
+def test_times_of_two_machines_are_not_side_by_side(tmp_path: Path) -> None:
+    changed(make_results(tmp_path), "B", lambda r: r["environment"].update(cpu="CPU_2"))
+    table = summary(tmp_path)
+    times = [row[5] for row in table.rows[:2] if isinstance(row[5], Figure)]
+    assert times[0].value == pytest.approx(10.5)
+    assert math.isnan(times[1].value)
+    assert "of another machine, CPU_2, 2 threads" in table.footnotes[times[1].notes[0]]
+    [made] = report([tmp_path / "paper"], tmp_path)
+    tables = [one for one in made.tables if one.kind == "complexity"]
+    assert [len(one.rows) for one in tables] == [1, 1]
+
+
+def test_rows_of_other_protocols_have_footnotes_in_a_table_of_the_suites_own(
+    tmp_path: Path,
+) -> None:
+    folder = make_results(tmp_path)
+    for file in folder.glob("*__B__*/eval/val.json"):
+        content = json.loads(file.read_text())
+        content["protocol"]["size"] = "64x64"
+        file.write_text(json.dumps(content))
+    [made] = report([folder], tmp_path)
+    [own] = [one for one in made.tables if one.kind == "own"]
+    notes = [own.footnotes[place] for row in own.rows for place in row[0].notes]
+    assert notes == ["input: 64x64, whole.", "input: as stored, whole."]
+    assert [rank(own, row, 3) for row in (0, 1)] == ["", ""]
+
+
+@pytest.mark.parametrize(
+    ("by", "captions", "names"),
+    [
+        ("dataset", ["Shapes, val"], ["A_1", "<script>"]),
+        ("recipe", ["Shapes, val, default"], ["A_1", "<script>"]),
+        ("model", ["A_1, val", "<script>", "C: no case"], ["Shapes, default"]),
+    ],
+)
+def test_by(tmp_path: Path, by: str, captions: list[str], names: list[str]) -> None:
+    folder = make_results(tmp_path)
+    choice = Choice(kinds=("summary",), by=by)
+    [made] = report([folder], tmp_path, choice=choice)
+    assert [t.caption.split(" & ")[0][:10] for t in made.tables] == [c[:10] for c in captions]
+    for row, name in zip(made.tables[0].rows, names, strict=False):
+        assert label(row[0]).startswith(name)
+
+
+def test_choosing_tables_order_and_reported(tmp_path: Path) -> None:
+    folder = make_results(tmp_path)
+    choice = Choice(kinds=("summary", "own", "reported"), sort="miou", reported=False)
+    [made] = report([folder], tmp_path, choice=choice)
+    assert [table.kind for table in made.tables] == ["summary", "own"]
+    assert label(made.tables[0].rows[0][0]).startswith("<script>")
+    assert [h.whole for h in made.tables[1].headers][1:] == ["Params (M)", "mIoU (%)"]
+    with pytest.raises(UserError, match="Unknown table 'sumary'. Did you mean 'summary'"):
+        report([folder], tmp_path, choice=Choice(kinds=("sumary",)))
+    with pytest.raises(UserError, match="Unknown column 'mio'. Did you mean 'miou'"):
+        report([folder], tmp_path, choice=Choice(sort="mio"))
+
+
+def test_conventions_have_the_floor_of_no_model(tables: dict[str, Table]) -> None:
+    table = tables["paper-conventions"]
+    assert [h.title for h in table.headers][:3] == ["Model", "official", "absent as 0"]
+    floor = table.rows[-1]
+    assert label(floor[0]) == "(always x&y)"
+    assert floor[1] == Figure(100.0, 2)  # all pixels are x&y, and z occurs nowhere
+    assert floor[2] == Figure(50.0, 2)
+    assert table.rules == {2}
+
+
+def test_what_was_changed_of_the_suite_is_in_every_caption(tmp_path: Path) -> None:
+    folder = make_results(tmp_path)
+    content = json.loads((folder / "suite.json").read_text())
+    content["settings"] = ["recipe.epochs=1"]
+    (folder / "suite.json").write_text(json.dumps(content))
+    [made] = report([folder], tmp_path)
+    assert all(t.caption.endswith("(changed: recipe.epochs=1)") for t in made.tables)
+
+
+def test_a_published_figure_of_another_split(tmp_path: Path) -> None:
+    folder = make_results(tmp_path)
+    content = json.loads((folder / "suite.json").read_text())
+    content["suite"]["reported"][0]["split"] = "test"
+    (folder / "suite.json").write_text(json.dumps(content))
+    [made] = report([folder], tmp_path)
+    [table] = [one for one in made.tables if one.kind == "reported"]
+    assert table.footnotes[1] == "Not comparable: theirs is of test, ours of val."
+
+
+def test_many_classes_are_rows_and_many_models_parts(tmp_path: Path) -> None:
+    folder = make_results(tmp_path)
+    names = [f"class {i}" for i in range(11)]
+    for file in folder.glob("*/eval/val.json"):
+        content = json.loads(file.read_text())
+        content["class_iou"] = dict.fromkeys(names, 0.5)
+        file.write_text(json.dumps(content))
+        file.with_suffix(".npz").unlink()
+    [made] = report([folder], tmp_path)
+    [table] = [one for one in made.tables if one.kind == "per_class"]
+    assert [label(row[0]) for row in table.rows] == [*names, "mean"]
+    assert table.rules == {11}

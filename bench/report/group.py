@@ -1,0 +1,119 @@
+"""The rows that the tables of one dataset, model or recipe are made of."""
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+
+from bench.columns import COLUMNS
+from bench.frame import over_seeds
+from bench.report.marks import Marks
+from bench.report.protocol import data_of
+from bench.report.rows import By
+from bench.suite import Suite
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What a reader asks of the tables.
+
+    kinds: of tables; None: all.
+    by: what a set of tables is of.
+    sort: a column, best first; None: the suite's order.
+    reported: whether published figures stand beside ours.
+    """
+
+    kinds: tuple[str, ...] | None = None
+    by: By = "dataset"
+    sort: str | None = None
+    reported: bool = True
+
+
+EVERYTHING = Choice()
+
+
+@dataclass(frozen=True)
+class Group:
+    """Rows of one dataset, model or recipe.
+
+    stem: that names of tables begin with.
+    rows: a row for each model and evaluation, seeds merged.
+    failed: cases that came to nothing.
+    evaluations: those there are, those of reported splits first.
+    changes: what --set and --limit changed of the suite.
+    """
+
+    suite: Suite
+    stem: str
+    title: str
+    rows: pd.DataFrame
+    failed: pd.DataFrame
+    evaluations: list[str]
+    changes: tuple[str, ...]
+    choice: Choice
+    marks: Marks
+
+    def caption(self, text: str) -> str:
+        """Add to a caption what was changed of the suite."""
+        return f"{text} (changed: {', '.join(self.changes)})" if self.changes else text
+
+    def of(self, evaluation: str) -> pd.DataFrame:
+        """Return the rows of an evaluation, in the order that was asked for."""
+        return ordered(self.rows[self.rows["evaluation"] == evaluation], self.choice.sort)
+
+    def protocols(self, evaluation: str) -> Iterable[tuple[str, pd.DataFrame]]:
+        """Split an evaluation's rows by protocol, for scores of two are not comparable.
+
+        Rows of one model are of many protocols and stay together.
+        """
+        rows = self.of(evaluation)
+        if self.choice.by == "model":
+            yield f"{self.title}, {evaluation}", rows
+            return
+        for protocol, group in rows.groupby("protocol", sort=False):
+            data = data_of(json.loads(str(protocol)))
+            yield f"{data}, {self.title}" if self.choice.by == "recipe" else data, group
+
+
+def ordered(rows: pd.DataFrame, order: str | None) -> pd.DataFrame:
+    """Sort rows by a column, best first; as they are where none is named."""
+    if order is None or order == "suite":
+        return rows
+    return rows.sort_values(order, ascending=COLUMNS[order].better != "higher", kind="stable")
+
+
+def groups(
+    suite: Suite, frame: pd.DataFrame, changes: tuple[str, ...], choice: Choice, marks: Marks
+) -> list[Group]:
+    """Split the rows of a suite's records as was asked."""
+    keys = {"dataset": ["dataset"], "model": ["label"], "recipe": ["dataset", "recipe"]}[choice.by]
+    found = list(frame.groupby(keys, sort=False)) if len(frame) else []
+    made = []
+    for values, rows in found:
+        texts = [str(value) for value in values]
+        scored, failed = rows[rows["status"] == "ok"], rows[rows["status"] != "ok"]
+        merged = over_seeds(scored) if len(scored) else scored
+        there = set(merged["evaluation"].dropna()) if len(merged) else set()
+        made.append(
+            Group(
+                suite=suite,
+                stem="-".join([suite.name, *texts]) if len(found) > 1 else suite.name,
+                title=", ".join(texts[1:] if choice.by == "recipe" else texts),
+                rows=merged,
+                failed=failed,
+                evaluations=[key for key in evaluation_order(suite) if key in there],
+                changes=changes,
+                choice=choice,
+                marks=marks,
+            )
+        )
+    return made
+
+
+def evaluation_order(suite: Suite) -> Sequence[str]:
+    """List a suite's evaluations, those of reported splits first."""
+    scored: dict[str, Any] = suite.scored
+    reported = [key for key, e in scored.items() if e.split in suite.splits.report]
+    return [*reported, *(key for key in scored if key not in reported)]

@@ -1,0 +1,213 @@
+"""The paragraph of a paper that says how its figures were made, with citations."""
+
+import json
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+
+from bench.case import Case
+from bench.data import find
+from bench.loss_spec import CrossEntropy, Dice, Focal, terms
+from bench.model_spec import ModelSpec
+from bench.recipe import Recipe
+from bench.report import citations
+from bench.report.latex import escape as escape_latex
+from bench.report.markdown import escape as escape_markdown
+from bench.report.protocol import terms as protocol_terms
+from bench.schema import size_text
+
+RULES = {
+    "inverse": "inverse class frequency",
+    "one_minus_frequency": "1 - class frequency",
+    "enet": "1 / ln(1.02 + class frequency)",
+    "median_frequency": "median class frequency / class frequency",
+}
+
+
+@dataclass(frozen=True)
+class Cite:
+    """Works that the text before refers to, by BibTeX key."""
+
+    keys: tuple[str, ...]
+
+
+Part = str | Cite
+
+
+def methods(cases: Sequence[Case], rows: pd.DataFrame) -> list[Part]:
+    """Write the paragraph of some cases.
+
+    Args:
+        rows: of `bench.frame.load`, of the cases that have scores.
+    """
+    done = set(rows["id"])
+    cases = [case for case in cases if case.id in done]
+    parts: list[Part] = [*_data(cases), *_models(cases)]
+    for recipe, labels in _by_recipe(cases):
+        everyone = len(labels) == len({case.label for case in cases})
+        parts.append(f"{'They' if everyone else _listed(labels)} {_training(recipe)}. ")
+    return [*parts, *_scores(rows), *_seeds(cases), _machine(rows)]
+
+
+def _data(cases: Sequence[Case]) -> list[Part]:
+    parts: list[Part] = ["We train and evaluate on "]
+    datasets = {case.dataset_name: case.dataset for case in cases}
+    for number, (name, spec) in enumerate(datasets.items()):
+        title = getattr(find(spec.name), "title", name)
+        parts.append(f"{', ' if number else ''}{title}")
+        keys = citations.dataset_keys(spec.name, spec.options)
+        parts += [Cite(keys)] if keys else []
+    return [*parts, ". "]
+
+
+def _models(cases: Sequence[Case]) -> list[Part]:
+    models = {case.label: case.model for case in cases}
+    parts: list[Part] = [f"The {len(models)} models are " if len(models) > 1 else "The model is "]
+    for number, (label, spec) in enumerate(models.items()):
+        keys = citations.keys(spec)
+        parts.append(f"{', ' if number else ''}{label}")
+        parts += [Cite(keys)] if keys else []
+        parts.append(f" ({_built(spec)})")
+    return [*parts, ". "]
+
+
+def _built(spec: ModelSpec) -> str:
+    encoder = f", encoder {spec.encoder}" if spec.encoder else ""
+    if spec.weights is None:
+        return f"{spec.arch}{encoder}, from random weights"
+    what = "encoder" if spec.weights.part == "encoder" else "all"
+    return f"{spec.arch}{encoder}, {what} from {spec.weights.source.rpartition('/')[2]} weights"
+
+
+def _by_recipe(cases: Sequence[Case]) -> Iterable[tuple[Recipe, list[str]]]:
+    """List each recipe with the models that were trained by it."""
+    found: dict[str, tuple[Recipe, list[str]]] = {}
+    for case in cases:
+        found.setdefault(case.recipe.model_dump_json(), (case.recipe, []))[1].append(case.label)
+    for recipe, labels in found.values():
+        yield recipe, list(dict.fromkeys(labels))
+
+
+def _training(recipe: Recipe) -> str:
+    """Say how a recipe trains, in the words of papers."""
+    if recipe.epochs == 0:
+        return "are scored with the weights given, without training"
+    length = f"{recipe.epochs} epochs" if recipe.steps is None else f"{recipe.steps} steps"
+    optimizer = recipe.optimizer
+    settings = [f"learning rate {optimizer.lr:g}"]
+    if optimizer.name == "sgd":
+        settings.append(f"momentum {optimizer.momentum:g}")
+    if optimizer.weight_decay:
+        settings.append(f"weight decay {optimizer.weight_decay:g}")
+    if recipe.encoder_lr != 1:
+        settings.append(f"times {recipe.encoder_lr:g} for the encoder")
+    name = {"adam": "Adam", "adamw": "AdamW", "sgd": "SGD"}[optimizer.name]
+    schedule = {
+        "constant": "a constant rate",
+        "poly": f"the poly schedule (power {getattr(recipe.schedule, 'power', 0):g})",
+        "cosine": "cosine annealing",
+        "step": f"the rate times {getattr(recipe.schedule, 'gamma', 0):g} every "
+        f"{getattr(recipe.schedule, 'every', 0)} epochs",
+    }[recipe.schedule.name]
+    size = "as stored" if recipe.size is None else f"resized to {size_text(recipe.size)}"
+    augment = ", ".join(
+        re.sub(r"(?<!^)(?=[A-Z])", " ", next(iter(one))).lower() for one in recipe.augment
+    )
+    parts = [
+        f"are trained for {length} with {name} ({', '.join(settings)}), {schedule}",
+        f"batches of {recipe.batch_size} images {size}",
+        f"augmentation by {augment}" if augment else "no augmentation",
+        _loss(recipe),
+    ]
+    if recipe.freeze_encoder:
+        parts.append("a frozen encoder")
+    if recipe.checkpoint == "best" or recipe.patience is not None:
+        rule = "the best" if recipe.checkpoint == "best" else "the last"
+        stop = f", stopped after {recipe.patience} epochs without a better one"
+        parts.append(
+            f"{rule} epoch by {recipe.select_by}{stop if recipe.patience is not None else ''}"
+        )
+    return "; ".join(parts)
+
+
+def _loss(recipe: Recipe) -> str:
+    words = []
+    for term in terms(recipe.loss):
+        text = {CrossEntropy: "cross-entropy", Focal: "focal loss", Dice: "Dice loss"}[type(term)]
+        weights = getattr(term, "class_weights", None)
+        if weights is not None:
+            rule = RULES[weights] if isinstance(weights, str) else "given numbers"
+            text += f" with classes weighted by {rule}"
+        words.append(text if term.weight == 1 else f"{term.weight:g} times {text}")
+    return " plus ".join(words)
+
+
+def _scores(rows: pd.DataFrame) -> list[Part]:
+    """Say what scores are of, a sentence for each protocol."""
+    sentences: list[Part] = []
+    scored = rows[rows["evaluation"].notna()].drop_duplicates("protocol")
+    for _, row in scored.iterrows():
+        about: dict[str, Any] = protocol_terms(row)
+        data = re.sub(r" \(fingerprint \w+\)", "", about["data"])
+        sentences.append(
+            f"Scores ({row['evaluation']}) are of {data}, input {about['input']}, compared at "
+            f"{about['scored at']}, {about['labels']}. "
+        )
+    if len(scored):
+        convention = json.loads(scored.iloc[0]["protocol"])["miou"]
+        sentences.append(f"Mean IoU is of one confusion matrix: {convention}. ")
+    return sentences
+
+
+def _seeds(cases: Sequence[Case]) -> list[Part]:
+    seeds = sorted({case.seed for case in cases})
+    if len(seeds) == 1:
+        return [f"Each model is trained once (seed {seeds[0]}). "]
+    shown = ", ".join(map(str, seeds))
+    return [f"Figures are means and standard deviations over seeds {shown}. "]
+
+
+def _machine(rows: pd.DataFrame) -> str:
+    machines = " and ".join(
+        f"{machine} ({precision})"
+        for machine, precision in rows[["machine", "trained_in"]].drop_duplicates().to_numpy()
+    )
+    software = " or ".join(dict.fromkeys(map(str, rows["software"])))
+    return f"Everything ran on {machines} with {software}."
+
+
+def _listed(labels: Sequence[str]) -> str:
+    return labels[0] if len(labels) == 1 else f"{', '.join(labels[:-1])} and {labels[-1]}"
+
+
+def as_markdown(parts: Iterable[Part]) -> str:
+    """Write the paragraph with Pandoc's citations."""
+    text = "".join(
+        f" [{'; '.join(f'@{key}' for key in part.keys)}]"
+        if isinstance(part, Cite)
+        else _spaced(escape_markdown, part)
+        for part in parts
+    )
+    return f"{text.strip()}\n"
+
+
+def as_latex(parts: Iterable[Part]) -> str:
+    r"""Write the paragraph with \cite."""
+    text = "".join(
+        f"~\\cite{{{','.join(part.keys)}}}"
+        if isinstance(part, Cite)
+        else _spaced(escape_latex, part)
+        for part in parts
+    )
+    breakable = text.replace("/", "/\\allowbreak{}").replace("\\_", "\\_\\allowbreak{}")
+    return f"% \\cite refers to references.bib\n{{\\sloppy\n{breakable.strip()}\n\\par}}\n"
+
+
+def _spaced(escape: Any, text: str) -> str:
+    """Escape a part, but keep the space at its ends."""
+    before = " " if text[:1] == " " else ""
+    after = " " if text[-1:] == " " else ""
+    return f"{before}{escape(text)}{after}"

@@ -1,0 +1,76 @@
+"""Published figures, and ours that they stand beside."""
+
+import math
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from bench.columns import column
+from bench.suite import Reported
+
+
+@dataclass(frozen=True)
+class Beside:
+    """One published figure and ours.
+
+    row: ours, of merged rows; None where there is none.
+    remarks: why the two cannot be compared, or only so far.
+    """
+
+    item: Reported
+    name: str
+    value: float
+    row: "pd.Series[Any] | None"
+    remarks: tuple[str, ...]
+
+    @property
+    def ours(self) -> float:
+        """Our value in the record's units; NaN where there is none."""
+        found = None if self.row is None else self.row.get(self.name)
+        return math.nan if found is None else float(found)
+
+
+def beside(item: Reported, rows: pd.DataFrame, evaluations: list[str]) -> list[Beside]:
+    """Find our figures for what was published of a case.
+
+    A score is ours of the same split; where that was not scored, ours of the first evaluation,
+    which a remark says.
+
+    Args:
+        rows: a row for each model and evaluation, seeds merged.
+        evaluations: in the order that reports have them.
+    """
+    matching = rows[[_matches(item.case, folders) for folders in rows["folders"]]]
+    found = []
+    for name, value in item.values.items():
+        ours, remarks = matching, [item.not_comparable] if item.not_comparable else []
+        if column(name).of == "evaluation" and len(matching):
+            of_split = matching[matching["split"] == item.split]
+            if not len(of_split):
+                of_split = matching[matching["evaluation"] == evaluations[0]]
+                if len(of_split):
+                    split = of_split["split"].iloc[0]
+                    remarks.append(f"theirs is of {item.split}, ours of {split}")
+            ours = _first_of_each(of_split, evaluations)
+        elif len(matching):
+            ours = _first_of_each(matching[matching[name].notna()], evaluations)
+        if not len(ours):
+            found.append(Beside(item, name, value, None, tuple(remarks)))
+        for _, row in ours.iterrows():
+            found.append(Beside(item, name, value, row, tuple(remarks)))
+    return found
+
+
+def _first_of_each(rows: pd.DataFrame, evaluations: list[str]) -> pd.DataFrame:
+    """Keep one evaluation of each model: the one that reports have first."""
+    order = rows["evaluation"].map({key: i for i, key in enumerate(evaluations)})
+    rows = rows.assign(order=order).sort_values("order", kind="stable")
+    return rows.drop_duplicates("folders").sort_index()
+
+
+def _matches(pattern: str, folders: tuple[str, ...]) -> bool:
+    names = (Path(folder).name.rpartition("__")[0] for folder in folders)
+    return any(fnmatchcase(name, pattern) for name in names)

@@ -1,0 +1,121 @@
+"""Rows of a table: their names, their figures, the conditions they were made under."""
+
+import json
+import math
+from typing import Any, Literal
+
+import pandas as pd
+
+from bench.columns import column
+from bench.report.marks import Ranks
+from bench.report.table import Figure, Footnotes
+
+By = Literal["dataset", "model", "recipe"]
+OF_TIME = ("epoch_s", "images_per_s")
+OF_A_MACHINE = (*OF_TIME, "peak_memory_mib", "data_wait_share")
+DATA_BOUND = 0.05  # the share of an epoch that may wait for images
+MOST_NAMES = 8  # in a note
+
+
+def names(rows: pd.DataFrame, by: By = "dataset") -> "pd.Series[str]":
+    """Name rows by label, and by recipe and numerics where those differ."""
+    if by == "model":
+        data = rows["protocol"].map(lambda text: json.loads(text)["dataset"])
+        named = data.astype(str) + ", " + rows["recipe"].astype(str)
+    else:
+        named = rows["label"].astype(str)
+        if rows["recipe"].nunique() > 1:
+            repeated = rows.groupby("label")["recipe"].transform("nunique") > 1
+            named = named.where(~repeated, named + ", " + rows["recipe"].astype(str))
+    if rows["numerics"].nunique() > 1:
+        own = rows.groupby(named)["numerics"].transform("nunique") > 1
+        how = rows["trained_in"].astype(str) + " on " + rows["machine"].astype(str)
+        named = named.where(~own, named + " (" + how + ")")
+    return named
+
+
+def figure(
+    row: "pd.Series[Any]", name: str, ranks: Ranks | None = None, notes: tuple[int, ...] = ()
+) -> Figure:
+    """Return a figure of a row in the unit and digits of its column."""
+    shown = column(name)
+    value, spread = row.get(name), row.get(f"{name}/std")
+    several = row.get("num_seeds", 1) > 1
+    return Figure(
+        math.nan if value is None else float(value) * shown.scale,
+        shown.digits,
+        float(spread) * shown.scale if several and spread is not None else math.nan,
+        (ranks or {}).get((row.name, name), ""),
+        notes,
+    )
+
+
+def on_one_machine(rows: pd.DataFrame, footnotes: Footnotes) -> tuple[pd.DataFrame, dict[Any, int]]:
+    """Leave the times of one machine, that of most rows; those of others have a footnote."""
+    machines = rows["machine"].dropna()
+    if machines.nunique() < 2:
+        return rows, {}
+    here = machines.mode()[0]
+    elsewhere = rows["machine"] != here
+    timed = rows.copy()
+    timed.loc[elsewhere, [*OF_A_MACHINE]] = float("nan")
+    notes = {
+        index: footnotes.add(f"Times and memory are of another machine, {machine}: not shown.")
+        for index, machine in rows.loc[elsewhere, "machine"].items()
+    }
+    return timed, notes
+
+
+def data_bound(row: "pd.Series[Any]", name: str, footnotes: Footnotes) -> tuple[int, ...]:
+    """Return the footnote of a time that waited for images."""
+    share = row.get("data_wait_share", 0.0)
+    if name not in OF_TIME or not share > DATA_BOUND:
+        return ()
+    text = (
+        f"Data-bound: training waited for images {100 * share:.0f} % of the time (more than "
+        f"{100 * DATA_BOUND:.0f} %), which is not the network's."
+    )
+    return (footnotes.add(text),)
+
+
+def conditions(rows: pd.DataFrame) -> list[str]:
+    """Say how many seeds, on what and in which precision."""
+    notes = []
+    measured = rows[["machine", "trained_in"]].drop_duplicates()
+    for machine, trained_in in measured.itertuples(index=False):
+        of = rows[(rows["machine"] == machine) & (rows["trained_in"] == trained_in)]
+        who = "" if len(of) == len(rows) else f": {listing(of['label'])}"
+        notes.append(f"Measured on {machine}, {trained_in}{who}.")
+    seeds = sorted(set(rows["num_seeds"]))
+    if seeds[-1] > 1:
+        notes.append(f"Mean ± standard deviation over {' or '.join(map(str, seeds))} seeds.")
+    halved = rows[rows["micro_batch"] < rows["asked_micro_batch"]]
+    for label, at_once, batch in halved[["label", "micro_batch", "batch_size"]].to_numpy():
+        notes.append(
+            f"{label}: for lack of memory {at_once:.0f} images of a batch of {batch:.0f} were "
+            "computed at once; BatchNorm saw no more."
+        )
+    if (rows["epochs"] == 0).any():
+        who = listing(rows["label"][rows["epochs"] == 0])
+        notes.append(f"Not trained here, scored with the weights given: {who}.")
+    return notes
+
+
+def missing_times(rows: pd.DataFrame) -> list[str]:
+    """Say which times are missing."""
+    shared, untimed = rows["num_sharing"] > 1, rows["epoch_s"].isna() & (rows["epochs"] > 0)
+    notes = []
+    if shared.any():
+        who = listing(rows["label"][shared])
+        notes.append(f"No times of cases that shared the machine with others: {who}.")
+    alone = rows[untimed & ~shared]
+    if (alone["epochs"] == 1).any():
+        notes.append("No time per epoch where only one was trained: the first is a warm-up.")
+    return notes
+
+
+def listing(labels: "pd.Series[Any]") -> str:
+    """List names, each once, and how many more there are."""
+    unique = list(dict.fromkeys(map(str, labels)))
+    more = len(unique) - MOST_NAMES
+    return ", ".join(unique[:MOST_NAMES]) + (f" and {more} more" if more > 0 else "")

@@ -1,0 +1,57 @@
+"""What models cost, as documents' tables of complexity show it; a table for each machine."""
+
+import json
+
+import pandas as pd
+
+from bench.columns import COLUMNS
+from bench.report.group import Group
+from bench.report.rows import conditions, data_bound, figure, missing_times, names
+from bench.report.table import Cell, Footnotes, Header, Table, Text
+from bench.report.tables.failures import failed_note
+
+ALWAYS = ("epoch_s", "num_params", "model_mb")  # as enet-r2unet-pspnet has them
+MORE = (
+    "checkpoint_mb",
+    "gmacs",
+    "images_per_s",
+    "latency_p50_ms",
+    "latency_p95_ms",
+    "peak_memory_mib",
+)
+
+
+def complexity(group: Group) -> list[Table]:
+    """Make a table for each machine that something ran on."""
+    if not group.evaluations:
+        return []
+    rows = group.of(group.evaluations[0])
+    return [_table(group, here) for _, here in rows.groupby("machine", sort=False, dropna=False)]
+
+
+def _table(group: Group, rows: pd.DataFrame) -> Table:
+    footnotes = Footnotes()
+    columns = [*ALWAYS, *(name for name in MORE if rows[name].notna().any())]
+    body: list[list[Cell]] = []
+    for name, (_, row) in zip(names(rows, group.choice.by), rows.iterrows(), strict=True):
+        notes: tuple[int, ...] = ()
+        if row["num_unreached"] > 0:
+            count = f"{row['num_unreached'] / 1e6:.2f} M of its parameters get no gradient."
+            notes = (footnotes.add(count),)
+        cells: list[Cell] = [Text(name)]
+        for column in columns:
+            own = notes if column == "num_params" else data_bound(row, column, footnotes)
+            cells.append(figure(row, column, notes=own))
+        body.append(cells)
+    sizes = ", ".join(dict.fromkeys(rows["macs_size"]))
+    limits = {json.loads(protocol)["limit"] for protocol in rows["protocol"]} - {None}
+    limit = f", limited to {', '.join(map(str, sorted(limits)))}" if limits else ""
+    return Table(
+        "complexity",
+        f"{group.stem}-complexity",
+        group.caption(f"Complexity on {group.title}{limit}; MACs of one image of {sizes}"),
+        [Header("Model"), *(Header(COLUMNS[column].title) for column in columns)],
+        body,
+        notes=[*conditions(rows), *missing_times(rows), *failed_note(group.failed)],
+        footnotes=footnotes.texts,
+    )

@@ -1,0 +1,80 @@
+"""One set of predictions under several conventions, beside the floor of no prediction at all."""
+
+import pandas as pd
+
+from bench.columns import COLUMNS, CONVENTIONS
+from bench.conventions import by_conventions
+from bench.frame import load_counts
+from bench.report.group import Group
+from bench.report.protocol import card_of
+from bench.report.rows import figure, names
+from bench.report.table import Cell, Figure, Footnotes, Header, Table, Text
+from bench.scores import constant_prediction, scores
+
+OFFICIAL = ("miou", "pixel_accuracy")
+HEADERS = {  # group and title, short enough for a page
+    "miou": Header("official", "mIoU (%)"),
+    "miou_absent_0": Header("absent as 0", "mIoU (%)"),
+    "miou_no_background": Header("no background", "mIoU (%)"),
+    "miou_no_unlabeled": Header("no unlabeled", "mIoU (%)"),
+    "miou_void_background": Header("void as backgr.", "mIoU (%)"),
+    "miou_image": Header("of images", "mIoU (%)"),
+    "miou_image_absent_0_void_background": Header("of images*", "mIoU (%)"),
+    "miou_batch": Header("of batches", "mIoU (%)"),
+    "miou_batch_void_background": Header("of batches**", "mIoU (%)"),
+    "pixel_accuracy": Header("official", "Pixel acc. (%)"),
+    "pixel_accuracy_void_background": Header("void as backgr.", "Pixel acc. (%)"),
+}
+EXPLAINED = (
+    "The same predictions in every column; the official figure is the first. Absent as 0: a class "
+    "in neither truth nor prediction counts as 0, not left out. Void as background: void pixels "
+    "are background that may be missed. Of images, of batches: an mIoU of each, then their mean "
+    "(batches of the recipe's batch size).",
+    "* absent as 0 and void as background too: fcn-resnet50-voc2007. ** void as background too: "
+    "darrennet-voc2007.",
+)
+
+
+def conventions(group: Group) -> list[Table]:
+    """Make a table for each protocol of the first evaluation."""
+    found = group.protocols(group.evaluations[0]) if group.evaluations else ()
+    return [_table(group, data, rows) for data, rows in found]
+
+
+def _table(group: Group, data: str, rows: pd.DataFrame) -> Table:
+    columns = [name for name in HEADERS if name in OFFICIAL or rows[name].notna().any()]
+    footnotes = Footnotes()
+    card, own = card_of(rows, footnotes)
+    body: list[list[Cell]] = [
+        [Text(name, own[index]), *(figure(row, column) for column in columns)]
+        for name, (index, row) in zip(names(rows, group.choice.by), rows.iterrows(), strict=True)
+    ]
+    floor = _floor(rows, columns) if group.choice.by != "model" else []
+    starred = any(name in columns for name in ("miou_image_absent_0_void_background",))
+    return Table(
+        "conventions",
+        f"{group.stem}-conventions",
+        group.caption(f"One set of predictions, several conventions: {data}"),
+        [Header("Model"), *(HEADERS[column] for column in columns)],
+        [*body, *floor],
+        card=card,
+        notes=list(EXPLAINED if starred else EXPLAINED[:1]),
+        footnotes=footnotes.texts,
+        rules=frozenset({len(body)} if floor else ()),
+    )
+
+
+def _floor(rows: pd.DataFrame, columns: list[str]) -> list[list[Cell]]:
+    """Return the row of always predicting the most frequent class, from any model's counts."""
+    first = rows.iloc[0]
+    counts = load_counts(first["folders"][0], first["evaluation"])
+    if counts is None:
+        return []
+    _, floor = constant_prediction(counts.per_image)
+    found = scores(floor) | by_conventions(floor, first["class_names"], int(first["batch_size"]))
+    cells: list[Cell] = [Text(f"(always {first['most_frequent']})")]
+    cells += [Figure(found[c] * COLUMNS[c].scale, COLUMNS[c].digits) for c in columns]
+    return [cells]
+
+
+assert set(HEADERS) == {*OFFICIAL, *CONVENTIONS}

@@ -1,0 +1,82 @@
+"""Training beside validation, as enet-r2unet-pspnet has it in its table 2."""
+
+from typing import Any
+
+import pandas as pd
+
+from bench.columns import COLUMNS
+from bench.report.group import Group
+from bench.report.protocol import card_of
+from bench.report.rows import conditions, figure, names
+from bench.report.table import EMPTY, Cell, Footnotes, Header, Table, Text
+from bench.report.tables.failures import failed_note
+
+SHOWN = ("dice", "f1", "miou", "pixel_accuracy", "sensitivity", "loss")
+ROW = ["dataset", "model", "recipe", "numerics"]  # what one row of the table is
+
+
+def metrics(group: Group) -> list[Table]:
+    """Make a table for all models of equal protocols."""
+    suite = group.suite
+    training = [k for k in group.evaluations if suite.scored[k].split == suite.splits.train]
+    order = [*training, *(k for k in group.evaluations if k not in training)]
+    if not order:
+        return []
+    rows = pd.concat([group.of(key) for key in order])
+    if group.choice.by == "model":
+        return [_table(group, order, rows)]
+    scored = rows["evaluation"] + rows["protocol"]
+    protocols = scored.groupby([rows[key] for key in ROW], sort=False).transform("\n".join)
+    return [_table(group, order, here) for _, here in rows.groupby(protocols, sort=False)]
+
+
+def _table(group: Group, order: list[str], rows: pd.DataFrame) -> Table:
+    footnotes = Footnotes()
+    cards: dict[str, dict[str, str]] = {}
+    own: dict[Any, tuple[int, ...]] = {}
+    ranks: dict[tuple[Any, str], Any] = {}
+    explained: list[str] = []
+    for key in order:
+        of_key = rows[rows["evaluation"] == key]
+        if len(of_key):
+            card, notes = card_of(of_key, footnotes)
+            found, explained = group.marks.of(of_key, SHOWN)
+            cards[key], own, ranks = dict(card), own | notes, {**ranks, **found}
+    named = names(rows, group.choice.by)
+    body: list[list[Cell]] = []
+    ids = rows[ROW].apply(tuple, axis=1)
+    for one in dict.fromkeys(ids):
+        here = {row["evaluation"]: row for _, row in rows[ids == one].iterrows()}
+        first = next(iter(here.values())).name
+        marked = tuple(dict.fromkeys(note for row in here.values() for note in own[row.name]))
+        cells: list[Cell] = [Text(named[first], marked)]
+        for key in order:
+            row = here.get(key)
+            cells += [
+                Text(EMPTY) if row is None else figure(row, column, ranks) for column in SHOWN
+            ]
+        body.append(cells)
+    headers = [Header("Model")]
+    headers += [Header(COLUMNS[column].title, key) for key in order for column in SHOWN]
+    return Table(
+        "metrics",
+        f"{group.stem}-metrics",
+        group.caption(f"Scores on {group.title}: {' and '.join(order)}"),
+        headers,
+        body,
+        card=_together(cards),
+        notes=[*conditions(rows), *explained, *failed_note(group.failed)],
+        footnotes=footnotes.texts,
+    )
+
+
+def _together(cards: dict[str, dict[str, str]]) -> list[tuple[str, str]]:
+    """Say once what several evaluations have in common."""
+    card = []
+    for term in dict.fromkeys(term for one in cards.values() for term in one):
+        texts = {key: one[term] for key, one in cards.items() if term in one}
+        if len(set(texts.values())) == 1 and len(texts) == len(cards):
+            card.append((term, next(iter(texts.values()))))
+        else:
+            card += [(f"{term} ({key})", text) for key, text in texts.items()]
+    return card

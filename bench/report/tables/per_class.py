@@ -1,0 +1,78 @@
+"""The IoU of each class, as in table 1 of fcn-idd; many classes are rows."""
+
+import pandas as pd
+
+from bench.columns import IOU
+from bench.report.group import Group
+from bench.report.protocol import card_of
+from bench.report.rows import conditions, figure, names
+from bench.report.table import Cell, Footnotes, Header, Table, Text
+from bench.report.tables.failures import failed_note
+
+MOST_COLUMNS = 8  # of classes, or of models where classes are rows
+
+
+def per_class(group: Group) -> list[Table]:
+    """Make a table for each protocol of the first evaluation; more where models are many."""
+    tables = []
+    for data, rows in group.protocols(group.evaluations[0]) if group.evaluations else ():
+        classes = list(dict.fromkeys(name for names_ in rows["class_names"] for name in names_))
+        if len(classes) <= MOST_COLUMNS:
+            tables.append(_classes_as_columns(group, data, rows, classes))
+        else:
+            tables += _classes_as_rows(group, data, rows, classes)
+    return tables
+
+
+def _classes_as_columns(group: Group, data: str, rows: pd.DataFrame, classes: list[str]) -> Table:
+    columns = [*(f"{IOU}{name}" for name in classes), "miou"]
+    footnotes = Footnotes()
+    card, own = card_of(rows, footnotes)
+    ranks, explained = group.marks.of(rows, columns)
+    body: list[list[Cell]] = [
+        [Text(name, own[index]), *(figure(row, column, ranks) for column in columns)]
+        for name, (index, row) in zip(names(rows, group.choice.by), rows.iterrows(), strict=True)
+    ]
+    return Table(
+        "per_class",
+        f"{group.stem}-per-class",
+        group.caption(f"IoU (%) of each class: {data}"),
+        [Header("Model"), *map(Header, classes), Header("mean")],
+        body,
+        card=card,
+        notes=[*conditions(rows), *explained, *failed_note(group.failed)],
+        footnotes=footnotes.texts,
+    )
+
+
+def _classes_as_rows(
+    group: Group, data: str, rows: pd.DataFrame, classes: list[str]
+) -> list[Table]:
+    columns = [*(f"{IOU}{name}" for name in classes), "miou"]
+    ranks, explained = group.marks.of(rows, columns)
+    named = names(rows, group.choice.by)
+    num_parts = -(-len(rows) // MOST_COLUMNS)
+    tables = []
+    for part in range(num_parts):
+        here = rows.iloc[part * MOST_COLUMNS : (part + 1) * MOST_COLUMNS]
+        footnotes = Footnotes()
+        card, own = card_of(here, footnotes)
+        marked = [f"{named[i]}: {footnotes.texts[n]}" for i in here.index for n in own[i]]
+        body: list[list[Cell]] = [
+            [Text(title), *(figure(row, column, ranks) for _, row in here.iterrows())]
+            for title, column in zip([*classes, "mean"], columns, strict=True)
+        ]
+        of_parts = f" (models, part {part + 1} of {num_parts})" if num_parts > 1 else ""
+        tables.append(
+            Table(
+                "per_class",
+                f"{group.stem}-per-class",
+                group.caption(f"IoU (%) of each class: {data}{of_parts}"),
+                [Header("Class"), *(Header(named[index]) for index in here.index)],
+                body,
+                card=card,
+                notes=[*marked, *conditions(here), *explained, *failed_note(group.failed)],
+                rules=frozenset({len(classes)}),
+            )
+        )
+    return tables

@@ -1,0 +1,33 @@
+"""What the figures of each evaluation rest on, side by side."""
+
+import pandas as pd
+
+from bench.report.group import Group
+from bench.report.protocol import terms
+from bench.report.table import EMPTY, Cell, Header, Table, Text
+
+
+def protocol(group: Group) -> list[Table]:
+    """Make a table with a column for each protocol of each evaluation."""
+    columns: list[tuple[str, dict[str, str]]] = []
+    for evaluation in group.evaluations:
+        for _, rows in group.of(evaluation).groupby("protocol", sort=False):
+            described = terms(rows.iloc[0])
+            described["models"] = f"{rows['label'].nunique()}"
+            described["seeds"] = ", ".join(map(str, sorted(set(rows["num_seeds"]))))
+            described["precision"] = _listed(rows["trained_in"])
+            described["measured on"] = _listed(rows["machine"])
+            columns.append((evaluation, described))
+    if not columns:
+        return []
+    body: list[list[Cell]] = [
+        [Text(term), *(Text(described.get(term, EMPTY)) for _, described in columns)]
+        for term in columns[0][1]
+    ]
+    caption = group.caption(f"Protocols of the scores on {group.title}")
+    headers = [Header(""), *(Header(evaluation) for evaluation, _ in columns)]
+    return [Table("protocol", f"{group.stem}-protocol", caption, headers, body)]
+
+
+def _listed(values: "pd.Series[str]") -> str:
+    return ", ".join(dict.fromkeys(map(str, values.dropna())))

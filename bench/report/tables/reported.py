@@ -1,0 +1,52 @@
+"""Published figures, ours, and why the two cannot be compared where they cannot."""
+
+import pandas as pd
+
+from bench.columns import column
+from bench.report.published import Beside, beside
+from bench.report.rows import figure
+from bench.report.table import Cell, Figure, Footnotes, Header, Table, Text
+from bench.suite import Suite
+
+TITLES = ("Model", "Figure", "Reported", "Ours", "Difference", "Source")
+
+
+def reported(
+    suite: Suite, rows: pd.DataFrame, evaluations: list[str], changes: tuple[str, ...]
+) -> list[Table]:
+    """Make the one table of a suite's reported figures, where it has any.
+
+    Args:
+        rows: of all datasets, seeds merged, and of profiles.
+    """
+    found = [one for item in suite.reported for one in beside(item, rows, evaluations)]
+    if not found:
+        return []
+    footnotes = Footnotes()
+    caption = "Reported figures beside ours"
+    return [
+        Table(
+            "reported",
+            f"{suite.name}-reported",
+            f"{caption} (changed: {', '.join(changes)})" if changes else caption,
+            [Header(title) for title in TITLES],
+            [_row(one, footnotes) for one in found],
+            footnotes=footnotes.texts,
+        )
+    ]
+
+
+def _row(one: Beside, footnotes: Footnotes) -> list[Cell]:
+    shown = column(one.name)
+    notes = tuple(footnotes.add(f"Not comparable: {remark}.") for remark in one.remarks)
+    label = str(one.row["label"]) if one.row is not None else one.item.case
+    ours = Figure(float("nan"), shown.digits) if one.row is None else figure(one.row, one.name)
+    split = one.item.split if shown.of == "evaluation" else None
+    return [
+        Text(label),
+        Text(f"{split or ''} {shown.title}".strip()),
+        Figure(one.value * shown.scale, shown.digits, notes=notes),
+        ours,
+        Figure((one.ours - one.value) * shown.scale, shown.digits),
+        Text(one.item.source),
+    ]

@@ -1,0 +1,85 @@
+"""The summary: scores beside what they cost, failed cases, and the floor of no model at all."""
+
+import math
+from dataclasses import replace
+
+import pandas as pd
+
+from bench.columns import COLUMNS, SCORES
+from bench.report.group import Group
+from bench.report.protocol import card_of
+from bench.report.rows import (
+    conditions,
+    data_bound,
+    figure,
+    missing_times,
+    names,
+    on_one_machine,
+)
+from bench.report.table import EMPTY, Cell, Footnotes, Header, Table, Text
+from bench.report.tables.failures import failed_rows
+
+COLUMNS_SHOWN = ("miou", "pixel_accuracy", "num_params", "model_mb", "epoch_s")
+
+
+def summary(group: Group) -> list[Table]:
+    """Make a table for each protocol of each reported evaluation."""
+    tables = []
+    reported = [key for key in group.evaluations if _is_reported(group, key)] or group.evaluations[
+        :1
+    ]
+    for evaluation in reported:
+        for number, (data, rows) in enumerate(group.protocols(evaluation)):
+            first = evaluation == reported[0] and number == 0
+            failed = group.failed if first else group.failed[:0]
+            tables.append(_table(group, data, rows, failed))
+    return tables
+
+
+def _is_reported(group: Group, evaluation: str) -> bool:
+    return group.suite.scored[evaluation].split in group.suite.splits.report
+
+
+def _table(group: Group, data: str, rows: pd.DataFrame, failed: pd.DataFrame) -> Table:
+    footnotes = Footnotes()
+    card, own = card_of(rows, footnotes)
+    ranks, explained = group.marks.of(rows, COLUMNS_SHOWN)
+    timed, elsewhere = on_one_machine(rows, footnotes)
+    body: list[list[Cell]] = []
+    for name, (index, row) in zip(names(rows, group.choice.by), timed.iterrows(), strict=True):
+        cells: list[Cell] = [Text(name, own[index])]
+        for column in COLUMNS_SHOWN:
+            notes = data_bound(row, column, footnotes)
+            if column == "epoch_s" and index in elsewhere:
+                notes = (elsewhere[index],)
+            cells.append(figure(row, column, ranks, notes))
+        body.append(cells)
+    body += failed_rows(failed, len(COLUMNS_SHOWN), footnotes)
+    rules = set()
+    if group.choice.by != "model":
+        rules.add(len(body))
+        body.append(_floor(rows))
+    return Table(
+        "summary",
+        f"{group.stem}-summary",
+        group.caption(data),
+        [Header("Model"), *(Header(COLUMNS[c].title) for c in COLUMNS_SHOWN)],
+        body,
+        card=card,
+        notes=[*conditions(rows), *missing_times(rows), *explained],
+        footnotes=footnotes.texts,
+        rules=frozenset(rules),
+    )
+
+
+def _floor(rows: pd.DataFrame) -> list[Cell]:
+    """Return the scores of always predicting the most frequent class: the same for every model."""
+    first = rows.iloc[0]
+    cells: list[Cell] = [Text(f"(always {first['most_frequent']})")]
+    for column in COLUMNS_SHOWN:
+        if column not in SCORES:
+            cells.append(Text(EMPTY))
+            continue
+        value = float(first[f"floor/{column}"]) * COLUMNS[column].scale
+        cells.append(replace(figure(first, column), value=value, spread=math.nan))
+    return cells
