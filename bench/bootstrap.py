@@ -76,28 +76,17 @@ def sample(
     Returns:
         By score, and by "iou/NAME".
     """
-    per_seed = [_sample_seed(one, names, draws) for one in counts]
-    return {
-        name: Sampled(
-            seeds=np.array([found[name][0] for found in per_seed]),
-            draws=np.mean([found[name][1:] for found in per_seed], axis=0),
-            num_images=draws.shape[1],
-        )
-        for name in per_seed[0]
-    }
-
-
-def _sample_seed(
-    counts: NDArray[Any], names: Sequence[str], draws: NDArray[np.float64]
-) -> dict[str, NDArray[np.float64]]:
-    """Return each score on all images, and then on each draw."""
-    num_images, _, num_classes = counts.shape
-    flat = counts[:, :3].reshape(num_images, -1).astype(np.float64)
-    weights = np.vstack([np.ones(num_images), draws])
-    totals = (weights @ flat).reshape(-1, 3, num_classes)  # whole numbers: exact in float64
+    per_image = np.stack(counts)[:, :, :3].astype(np.float64)  # (S, N, 3, K)
+    num_seeds, num_images, _, num_classes = per_image.shape
+    weights = np.vstack([np.ones(num_images), draws])  # first all images, then each draw
+    flat = per_image.reshape(num_seeds, num_images, -1)
+    totals = (weights @ flat).reshape(num_seeds, -1, 3, num_classes)  # whole numbers: exact
     iou = class_iou_of_totals(totals)
-    of_classes = {f"iou/{name}": iou[:, i] for i, name in enumerate(names)}
-    return scores_of_totals(totals) | of_classes
+    found = scores_of_totals(totals) | {f"iou/{name}": iou[..., i] for i, name in enumerate(names)}
+    return {
+        name: Sampled(values[:, 0], values[:, 1:].mean(0), num_images)
+        for name, values in found.items()
+    }
 
 
 def difference(one: Sampled, other: Sampled) -> Difference:

@@ -1,6 +1,7 @@
 """Records to one tidy DataFrame, and the mean and spread over seeds."""
 
 import json
+import os
 import warnings
 import zipfile
 import zlib
@@ -108,23 +109,32 @@ def _profile_row(profile: Profile, folder: Path) -> dict[str, Any]:
 
 
 def _rows(folder: Path) -> Iterable[dict[str, Any]]:
-    for file in sorted(folder.rglob("record.json")):
-        if file.relative_to(folder).parts[0] in APART:
-            continue
+    for place in _places(folder):
         try:
-            record = read_record(file.parent)
+            record = read_record(place)
         except UserError as error:
             warnings.warn(str(error), stacklevel=3)
             continue
         if record is None:
             continue
-        evaluations = read_evaluations(file.parent)
-        case = _case_row(record, file.parent)
+        evaluations = read_evaluations(place)
+        case = _case_row(record, place)
         if record.status != "ok" or not evaluations:
             yield case
             continue
         for evaluation in evaluations:
-            yield case | _evaluation_row(record, evaluation, file.parent)
+            yield case | _evaluation_row(record, evaluation, place)
+
+
+def _places(folder: Path) -> Iterable[Path]:
+    """Find the folders of cases; what lies below one is its own."""
+    for place, below, files in os.walk(folder):
+        if Path(place) == folder:
+            below[:] = [name for name in below if name not in APART]
+        below.sort()
+        if CaseFolder(Path(place)).record.name in files:
+            below.clear()
+            yield Path(place)
 
 
 def _case_row(record: Record, folder: Path) -> dict[str, Any]:

@@ -310,7 +310,9 @@ def read_record(folder: Path) -> Record | None:
 def read_evaluations(folder: Path) -> list[EvaluationRecord]:
     """Read every evaluation of a case's folder; one that cannot be read is warned of."""
     found = []
-    for file in sorted((folder / "eval").glob("*.json")):
+    place = folder / "eval"
+    names = sorted(os.listdir(place)) if place.is_dir() else []
+    for file in (place / name for name in names if name.endswith(".json")):
         try:
             found.append(EvaluationRecord.model_validate_json(file.read_bytes()))
         except (OSError, ValidationError):

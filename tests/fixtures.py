@@ -11,6 +11,7 @@ from scipy.io import savemat
 
 from bench.atomic import write_text
 from bench.case import Case, expand
+from bench.columns import CONVENTIONS
 from bench.data.camvid import ORIGINAL
 from bench.data.voc import voc_colour
 from bench.evaluation import Evaluation
@@ -119,6 +120,7 @@ def write_case(out: Path, case: Case) -> None:
             num_images=40,
             num_averaged=2,
             scores=scores | {"loss": 1.25},
+            conventions=dict.fromkeys(CONVENTIONS, miou),
             class_iou={"x&y": miou / 2, "z": None},
             most_frequent="x&y",
             floor=dict.fromkeys(names, 0.125),

@@ -2,6 +2,9 @@ r"""A table as LaTeX, ready for \input: booktabs, numbers aligned by siunitx, es
 
 import textwrap
 import unicodedata
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import groupby
 
 from bench.report.table import EMPTY, Cell, Figure, Header, Table, Text, letters, marks
 
@@ -40,16 +43,32 @@ LETTERS_OF_A_LINE = 60  # of body text that fit beside each other across an arti
 LETTERS_OF_A_HEADER = 9  # in one line; a longer one is broken between words
 
 
+@dataclass(frozen=True)
+class Column:
+    """What a column's cells have in common.
+
+    number: the most digits before and after the point; None where it holds text.
+    has_more: whether a spread or mark stands behind some number, in a column of its own.
+    share: of the line, for long text; 0 where it is short.
+    """
+
+    header: Header
+    number: tuple[int, int] | None
+    has_more: bool
+    share: float
+    letters: int
+
+
 def latex(table: Table) -> str:
     """Write a table environment; over both columns where wide, shrunk where it is wider still."""
-    is_wide = _width(table) > LETTERS_OF_A_LINE
+    columns = _columns(table)
+    is_wide = sum(2 + column.letters for column in columns) > LETTERS_OF_A_LINE
     environment = "table*" if is_wide else "table"
-    split = [_has_more(table, i) for i in range(len(table.headers))]
     body: list[str] = []
     for number, row in enumerate(table.rows):
         if number in table.rules:
             body.append("\\midrule")
-        body.append(_row([_cell(cell, table, i, split[i]) for i, cell in enumerate(row)]))
+        body.append(_row([_cell(cell, column) for cell, column in zip(row, columns, strict=True)]))
     lines = [
         *NEEDS,
         f"\\begin{{{environment}}}",
@@ -58,10 +77,10 @@ def latex(table: Table) -> str:
         f"\\caption{{{escape(table.caption)}}}",
         f"\\label{{tab:{table.name}}}",
         "\\resizebox{\\ifdim\\width>\\linewidth\\linewidth\\else\\width\\fi}{!}{%",
-        f"\\begin{{tabular}}{{{''.join(_column(table, i, split[i]) for i in range(len(split)))}}}",
+        f"\\begin{{tabular}}{{{''.join(map(_specification, columns))}}}",
         "\\toprule",
-        *_groups(table.headers, split),
-        _row([_header(table, i, split[i]) for i in range(len(split))]),
+        *_groups(columns),
+        _row(list(map(_header, columns))),
         "\\midrule",
         *body,
         "\\bottomrule",
@@ -71,6 +90,25 @@ def latex(table: Table) -> str:
         "",
     ]
     return "\n".join(lines)
+
+
+def _columns(table: Table) -> list[Column]:
+    cells = [[row[i] for row in table.rows] for i in range(len(table.headers))]
+    is_long = [
+        i > 0 and any(isinstance(c, Text) and len(c.text) > LETTERS_OF_A_LINE / 2 for c in column)
+        for i, column in enumerate(cells)
+    ]
+    share = round(0.8 / sum(is_long), 2) if any(is_long) else 0.0
+    found = []
+    for header, column, long in zip(table.headers, cells, is_long, strict=True):
+        figures = [cell for cell in column if isinstance(cell, Figure)]
+        more = any(f.spread_text for f in figures) or any(cell.notes for cell in column)
+        lengths = [*map(len, _header_lines(header)), *(len(_plain(cell)) for cell in column)]
+        number = _digits(figures) if figures else None
+        found.append(
+            Column(header, number, bool(figures) and more, share if long else 0.0, max(lengths))
+        )
+    return found
 
 
 def _below(table: Table) -> list[str]:
@@ -94,29 +132,9 @@ def _below(table: Table) -> list[str]:
     ]
 
 
-def _width(table: Table) -> int:
-    """Return the letters of the widest row, two for each gap between columns."""
-    width = 0
-    for i, header in enumerate(table.headers):
-        cells = [_plain(row[i]) for row in table.rows]
-        width += 2 + max(map(len, [*_header_lines(header), *cells]))
-    return width
-
-
 def _header_lines(header: Header) -> list[str]:
     """Break a title between words, its unit by itself."""
     return textwrap.wrap(header.title, LETTERS_OF_A_HEADER, break_long_words=False) or [""]
-
-
-def _share_of_texts(table: Table) -> float:
-    """Return the share of the line that each column of long texts gets; 0 where none is long."""
-    long = [i for i in range(1, len(table.headers)) if _is_long(table, i)]
-    return round(0.8 / len(long), 2) if long else 0.0
-
-
-def _is_long(table: Table, column: int) -> bool:
-    texts = [row[column] for row in table.rows]
-    return any(isinstance(cell, Text) and len(cell.text) > LETTERS_OF_A_LINE / 2 for cell in texts)
 
 
 def _plain(cell: Cell) -> str:
@@ -125,54 +143,45 @@ def _plain(cell: Cell) -> str:
     return cell.number + (f" ± {cell.spread_text}" if cell.spread_text else "") + marks(cell)
 
 
-def _has_more(table: Table, column: int) -> bool:
-    """Say whether something stands behind the numbers of a column: a spread or a mark."""
-    cells = [row[column] for row in table.rows]
-    return table.is_numeric(column) and any(
-        cell.notes or (isinstance(cell, Figure) and cell.spread_text) for cell in cells
-    )
-
-
-def _numbers(table: Table, column: int) -> tuple[int, int]:
-    """Return the most digits before and after the point of a column's numbers."""
-    texts = [cell.number for row in table.rows if isinstance(cell := row[column], Figure)]
+def _digits(figures: Sequence[Figure]) -> tuple[int, int]:
+    """Return the most digits before and after the point."""
+    texts = [figure.number for figure in figures]
     parts = [t.partition(".") for t in texts if t != EMPTY and "e" not in t]
     before = max((len(p[0]) for p in parts), default=1)
     return before, max((len(p[2]) for p in parts), default=0)
 
 
-def _column(table: Table, column: int, is_split: bool) -> str:
-    if column and _is_long(table, column):
-        return f">{{\\raggedright\\arraybackslash}}p{{{_share_of_texts(table)}\\linewidth}}"
-    if not table.is_numeric(column):
+def _specification(column: Column) -> str:
+    if column.share:
+        return f">{{\\raggedright\\arraybackslash}}p{{{column.share}\\linewidth}}"
+    if column.number is None:
         return "l"
-    before, after = _numbers(table, column)
+    before, after = column.number
     number = f"S[table-format={before}.{after},detect-weight,mode=text]"
-    return number + ("@{}l" if is_split else "")
+    return number + ("@{}l" if column.has_more else "")
 
 
-def _header(table: Table, column: int, is_split: bool) -> str:
-    lines = [escape(line) for line in _header_lines(table.headers[column])]
-    if not table.is_numeric(column):
-        return escape(table.headers[column].title)
+def _header(column: Column) -> str:
+    if column.number is None:
+        return escape(column.header.title)
+    lines = [escape(line) for line in _header_lines(column.header)]
     title = lines[0] if len(lines) == 1 else f"\\shortstack{{{BREAK.join(lines)}}}"
-    if is_split:
-        return f"\\multicolumn{{2}}{{c}}{{{title}}}"
-    return f"{{{title}}}"
+    return f"\\multicolumn{{2}}{{c}}{{{title}}}" if column.has_more else f"{{{title}}}"
 
 
-def _cell(cell: Cell, table: Table, column: int, is_split: bool) -> str:
+def _cell(cell: Cell, column: Column) -> str:
     mark = f"\\textsuperscript{{{marks(cell)}}}" if cell.notes else ""
     if isinstance(cell, Text):
         text = escape(cell.text)
-        if is_split:
+        if column.has_more:
             return f"{{{text}}} & {mark}"
-        return f"{{{text}{mark}}}" if table.is_numeric(column) else text + mark
+        return f"{{{text}{mark}}}" if column.number is not None else text + mark
+    assert column.number is not None
     spread = f"\\,$\\pm$\\,{cell.spread_text}" if cell.spread_text else ""
-    return _number(cell, _numbers(table, column)) + (f" & {spread}{mark}" if is_split else "")
+    return _number(cell, column.number) + (f" & {spread}{mark}" if column.has_more else "")
 
 
-def _number(figure: Figure, format_: tuple[int, int]) -> str:
+def _number(figure: Figure, digits: tuple[int, int]) -> str:
     number = figure.number
     if number == EMPTY:
         return "{---}"
@@ -182,10 +191,9 @@ def _number(figure: Figure, format_: tuple[int, int]) -> str:
         return f"\\bfseries {number}"
     if figure.rank == "second":  # siunitx underlines nothing: a box as wide as its own
         before, _, after = number.partition(".")
-        left = "0" * (format_[0] - len(before))
-        right = "0" * (format_[1] - len(after))
-        pads = [f"\\phantom{{{pad}}}" if pad else "" for pad in (left, right)]
-        return f"{{{pads[0]}\\underline{{{number}}}{pads[1]}}}"
+        pads = ["0" * (digits[0] - len(before)), "0" * (digits[1] - len(after))]
+        left, right = (f"\\phantom{{{pad}}}" if pad else "" for pad in pads)
+        return f"{{{left}\\underline{{{number}}}{right}}}"
     return number
 
 
@@ -193,20 +201,16 @@ def _row(cells: list[str]) -> str:
     return " & ".join(cells) + r" \\"
 
 
-def _groups(headers: list[Header], split: list[bool]) -> list[str]:
-    if not any(header.group for header in headers):
+def _groups(columns: Sequence[Column]) -> list[str]:
+    if not any(column.header.group for column in columns):
         return []
-    cells, rules, start, column = [], [], 0, 1
-    while start < len(headers):
-        end = start
-        while end < len(headers) and headers[end].group == headers[start].group:
-            end += 1
-        width = end - start + sum(split[start:end])
-        group = escape(headers[start].group)
-        cells.append(f"\\multicolumn{{{width}}}{{c}}{{{group}}}")
+    cells, rules, place = [], [], 1
+    for group, members in groupby(columns, key=lambda column: column.header.group):
+        width = sum(1 + column.has_more for column in members)
+        cells.append(f"\\multicolumn{{{width}}}{{c}}{{{escape(group)}}}")
         if group:
-            rules.append(f"\\cmidrule(lr){{{column}-{column + width - 1}}}")
-        start, column = end, column + width
+            rules.append(f"\\cmidrule(lr){{{place}-{place + width - 1}}}")
+        place += width
     return [_row(cells), "".join(rules)]
 
 

@@ -52,7 +52,7 @@ class Marks:
 def _draw(rows: pd.DataFrame) -> dict[Any, Mapping[str, Sampled]] | str:
     """Return every row's scores on drawn images, or why there are none."""
     counts: dict[Any, list[Counts]] = {}
-    for index, row in rows.iterrows():
+    for index, row in rows.iterrows():  # few
         read = [load_counts(folder, row["evaluation"]) for folder in row["folders"]]
         if any(one is None for one in read):
             return f"The best are not marked: {row['label']} has no counts of images."

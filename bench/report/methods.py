@@ -17,6 +17,7 @@ from bench.report import citations
 from bench.report.latex import escape as escape_latex
 from bench.report.markdown import escape as escape_markdown
 from bench.report.protocol import terms as protocol_terms
+from bench.report.rows import each
 from bench.schema import size_text
 
 RULES = {
@@ -149,8 +150,8 @@ def _scores(rows: pd.DataFrame) -> list[Part]:
     """Say what scores are of, a sentence for each protocol."""
     sentences: list[Part] = []
     scored = rows[rows["evaluation"].notna()].drop_duplicates("protocol")
-    for _, row in scored.iterrows():
-        about: dict[str, Any] = protocol_terms(row)
+    for _, row in each(scored):
+        about = protocol_terms(row)
         data = re.sub(r" \(fingerprint \w+\)", "", about["data"])
         sentences.append(
             f"Scores ({row['evaluation']}) are of {data}, input {about['input']}, compared at "

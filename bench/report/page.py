@@ -43,10 +43,10 @@ PAGE = """<!doctype html>
 <body>
 <h1>{{ title }}</h1>
 {% if methods %}<p>{{ methods }}</p>
-{% endif %}<nav>{% for table in tables %}<a href="#{{ table.name }}">{{ table.kind.replace("_", " ").capitalize() }}</a>
+{% endif %}<nav>{% for table in tables %}<a href="#{{ table.name }}">{{ kind(table) }}</a>
 {% endfor %}</nav>
 {% for table in tables %}<section id="{{ table.name }}">
-<h2>{{ table.kind.replace("_", " ").capitalize() }}</h2>
+<h2>{{ kind(table) }}</h2>
 <div class="scroll"><table>
 <caption>{{ table.caption }}</caption>
 <thead>
@@ -112,11 +112,16 @@ def page(
         methods=methods,
         pictures=shown,
         notes=notes,
+        kind=_kind,
         grouped=_grouped,
         is_figure=_is_figure,
         letters=letters,
         marks=marks,
     )
+
+
+def _kind(table: Table) -> str:
+    return table.kind.replace("_", " ").capitalize()
 
 
 def _is_figure(cell: Cell) -> bool:

@@ -1,6 +1,7 @@
 """What figures rest on: the protocol of rows as a card, and what sets a row apart as a footnote."""
 
 import json
+from collections.abc import Hashable, Mapping
 from typing import Any
 
 import pandas as pd
@@ -8,9 +9,18 @@ import pandas as pd
 from bench.report.table import Footnotes
 
 FINGERPRINT_DIGITS = 8
+NEEDED = [
+    "protocol",
+    "num_images",
+    "train_split",
+    "num_train",
+    "epochs",
+    "num_averaged",
+    "scores_version",
+]
 
 
-def terms(row: "pd.Series[Any]") -> dict[str, str]:
+def terms(row: Mapping[Hashable, Any]) -> dict[str, str]:
     """Describe the protocol of a row, by term."""
     protocol = json.loads(row["protocol"])
     stored = protocol["score_at"] == "stored"
@@ -43,7 +53,10 @@ def card_of(
         What all of them, or most, have in common, by term; and the footnotes of each row, by its
         index, that say what differs there.
     """
-    described = {index: terms(row) for index, row in rows.iterrows()}
+    described = {
+        index: terms(row)
+        for index, row in zip(rows.index, rows[NEEDED].to_dict("records"), strict=True)
+    }
     card: list[tuple[str, str]] = []
     differing: dict[Any, list[str]] = {index: [] for index in described}
     for term in next(iter(described.values()), {}):

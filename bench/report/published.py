@@ -4,11 +4,11 @@ import math
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 
 from bench.columns import column
+from bench.report.rows import Row, each
 from bench.suite import Reported
 
 
@@ -23,7 +23,7 @@ class Beside:
     item: Reported
     name: str
     value: float
-    row: "pd.Series[Any] | None"
+    row: Row | None
     remarks: tuple[str, ...]
 
     @property
@@ -59,7 +59,7 @@ def beside(item: Reported, rows: pd.DataFrame, evaluations: list[str]) -> list[B
             ours = _first_of_each(matching[matching[name].notna()], evaluations)
         if not len(ours):
             found.append(Beside(item, name, value, None, tuple(remarks)))
-        for _, row in ours.iterrows():
+        for _, row in each(ours):
             found.append(Beside(item, name, value, row, tuple(remarks)))
     return found
 

@@ -2,14 +2,15 @@
 
 import json
 import math
+from collections.abc import Hashable, Mapping
 from typing import Any, Literal
 
 import pandas as pd
 
 from bench.columns import column
-from bench.report.marks import Ranks
-from bench.report.table import Figure, Footnotes
+from bench.report.table import Figure, Footnotes, Rank
 
+Row = Mapping[Hashable, Any]  # of a frame
 By = Literal["dataset", "model", "recipe"]
 OF_TIME = ("epoch_s", "images_per_s")
 OF_A_MACHINE = (*OF_TIME, "peak_memory_mib", "data_wait_share")
@@ -34,9 +35,12 @@ def names(rows: pd.DataFrame, by: By = "dataset") -> "pd.Series[str]":
     return named
 
 
-def figure(
-    row: "pd.Series[Any]", name: str, ranks: Ranks | None = None, notes: tuple[int, ...] = ()
-) -> Figure:
+def each(rows: pd.DataFrame) -> list[tuple[Any, Row]]:
+    """Return the rows of a frame by their index."""
+    return list(zip(rows.index, rows.to_dict("records"), strict=True))
+
+
+def figure(row: Row, name: str, rank: Rank = "", notes: tuple[int, ...] = ()) -> Figure:
     """Return a figure of a row in the unit and digits of its column."""
     shown = column(name)
     value, spread = row.get(name), row.get(f"{name}/std")
@@ -45,7 +49,7 @@ def figure(
         math.nan if value is None else float(value) * shown.scale,
         shown.digits,
         float(spread) * shown.scale if several and spread is not None else math.nan,
-        (ranks or {}).get((row.name, name), ""),
+        rank,
         notes,
     )
 
@@ -66,7 +70,7 @@ def on_one_machine(rows: pd.DataFrame, footnotes: Footnotes) -> tuple[pd.DataFra
     return timed, notes
 
 
-def data_bound(row: "pd.Series[Any]", name: str, footnotes: Footnotes) -> tuple[int, ...]:
+def data_bound(row: Row, name: str, footnotes: Footnotes) -> tuple[int, ...]:
     """Return the footnote of a time that waited for images."""
     share = row.get("data_wait_share", 0.0)
     if name not in OF_TIME or not share > DATA_BOUND:

@@ -6,7 +6,7 @@ import pandas as pd
 
 from bench.columns import COLUMNS
 from bench.report.group import Group
-from bench.report.rows import conditions, data_bound, figure, missing_times, names
+from bench.report.rows import conditions, data_bound, each, figure, missing_times, names
 from bench.report.table import Cell, Footnotes, Header, Table, Text
 from bench.report.tables.failures import failed_note
 
@@ -33,7 +33,7 @@ def _table(group: Group, rows: pd.DataFrame) -> Table:
     footnotes = Footnotes()
     columns = [*ALWAYS, *(name for name in MORE if rows[name].notna().any())]
     body: list[list[Cell]] = []
-    for name, (_, row) in zip(names(rows, group.choice.by), rows.iterrows(), strict=True):
+    for name, (_, row) in zip(names(rows, group.choice.by), each(rows), strict=True):
         notes: tuple[int, ...] = ()
         if row["num_unreached"] > 0:
             count = f"{row['num_unreached'] / 1e6:.2f} M of its parameters get no gradient."

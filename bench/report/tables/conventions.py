@@ -7,7 +7,7 @@ from bench.conventions import by_conventions
 from bench.frame import load_counts
 from bench.report.group import Group
 from bench.report.protocol import card_of
-from bench.report.rows import figure, names
+from bench.report.rows import each, figure, names
 from bench.report.table import Cell, Figure, Footnotes, Header, Table, Text
 from bench.scores import constant_prediction, scores
 
@@ -47,7 +47,7 @@ def _table(group: Group, data: str, rows: pd.DataFrame) -> Table:
     card, own = card_of(rows, footnotes)
     body: list[list[Cell]] = [
         [Text(name, own[index]), *(figure(row, column) for column in columns)]
-        for name, (index, row) in zip(names(rows, group.choice.by), rows.iterrows(), strict=True)
+        for name, (index, row) in zip(names(rows, group.choice.by), each(rows), strict=True)
     ]
     floor = _floor(rows, columns) if group.choice.by != "model" else []
     starred = any(name in columns for name in ("miou_image_absent_0_void_background",))

@@ -7,7 +7,7 @@ import pandas as pd
 from bench.columns import COLUMNS
 from bench.report.group import Group
 from bench.report.protocol import card_of
-from bench.report.rows import conditions, figure, names
+from bench.report.rows import Row, conditions, each, figure, names
 from bench.report.table import EMPTY, Cell, Footnotes, Header, Table, Text
 from bench.report.tables.failures import failed_note
 
@@ -44,16 +44,17 @@ def _table(group: Group, order: list[str], rows: pd.DataFrame) -> Table:
             cards[key], own, ranks = dict(card), own | notes, {**ranks, **found}
     named = names(rows, group.choice.by)
     body: list[list[Cell]] = []
-    ids = rows[ROW].apply(tuple, axis=1)
-    for one in dict.fromkeys(ids):
-        here = {row["evaluation"]: row for _, row in rows[ids == one].iterrows()}
-        first = next(iter(here.values())).name
-        marked = tuple(dict.fromkeys(note for row in here.values() for note in own[row.name]))
-        cells: list[Cell] = [Text(named[first], marked)]
+    models: dict[tuple[Any, ...], dict[str, tuple[Any, Row]]] = {}
+    for index, row in each(rows):
+        models.setdefault(tuple(row[k] for k in ROW), {})[row["evaluation"]] = index, row
+    for model in models.values():
+        places = [index for index, _ in model.values()]
+        marked = dict.fromkeys(note for index in places for note in own[index])
+        cells: list[Cell] = [Text(named[places[0]], tuple(marked))]
         for key in order:
-            row = here.get(key)
+            index, row = model.get(key, (None, {}))
             cells += [
-                Text(EMPTY) if row is None else figure(row, column, ranks) for column in SHOWN
+                figure(row, c, ranks.get((index, c), "")) if row else Text(EMPTY) for c in SHOWN
             ]
         body.append(cells)
     headers = [Header("Model")]

@@ -3,9 +3,6 @@
 from collections.abc import Mapping
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Any
-
-import pandas as pd
 
 from bench.columns import COLUMNS, column
 from bench.report.group import Group, ordered
@@ -15,6 +12,7 @@ from bench.report.rows import (
     OF_A_MACHINE,
     conditions,
     data_bound,
+    each,
     figure,
     missing_times,
     names,
@@ -48,14 +46,14 @@ def _table(group: Group, key: str, spec: TableSpec) -> Table | None:
     published = _published(group, footnotes) if group.choice.reported else {}
     asked = [(one.of, one.evaluation or main, one.header) for one in spec.columns]
     paired = [
-        any((row["folders"], of, evaluation) in published for _, row in rows.iterrows())
+        any((folders, of, evaluation) in published for folders in rows["folders"])
         for of, evaluation, _ in asked
     ]
     ranks, explained = group.marks.of(rows, [of for of, evaluation, _ in asked])
     timed, elsewhere = on_one_machine(rows, footnotes)
-    everything = group.rows.set_index(["folders", "evaluation"])
+    everything = {(row["folders"], row["evaluation"]): row for _, row in each(group.rows)}
     body: list[list[Cell]] = []
-    for name, (index, row) in zip(names(rows, group.choice.by), timed.iterrows(), strict=True):
+    for name, (index, row) in zip(names(rows, group.choice.by), each(timed), strict=True):
         cells: list[Cell] = [Text(name, notes_of[index])]
         for (of, evaluation, _), is_paired in zip(asked, paired, strict=True):
             if is_paired:
@@ -65,9 +63,10 @@ def _table(group: Group, key: str, spec: TableSpec) -> Table | None:
             if of in OF_A_MACHINE and index in elsewhere:
                 notes = (elsewhere[index],)
             if evaluation == main or column(of).of == "case":
-                cells.append(figure(row, of, ranks, notes))
+                cells.append(figure(row, of, ranks.get((index, of), ""), notes))
             else:
-                cells.append(_other(everything, row["folders"], evaluation, of))
+                other = everything.get((row["folders"], evaluation))
+                cells.append(Text(EMPTY) if other is None else figure(other, of))
         body.append(cells)
     headers = [Header("Model")]
     for (of, evaluation, header), is_paired in zip(asked, paired, strict=True):
@@ -96,12 +95,6 @@ def _table(group: Group, key: str, spec: TableSpec) -> Table | None:
 
 def _matches(pattern: str, folders: tuple[str, ...]) -> bool:
     return any(fnmatchcase(Path(f).name.rpartition("__")[0], pattern) for f in folders)
-
-
-def _other(everything: pd.DataFrame, folders: tuple[str, ...], evaluation: str, of: str) -> Cell:
-    """Return a figure of another evaluation of the same model."""
-    key: Any = (folders, evaluation)
-    return figure(everything.loc[key], of) if key in everything.index else Text(EMPTY)
 
 
 def _published(group: Group, footnotes: Footnotes) -> Published:

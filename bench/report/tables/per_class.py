@@ -5,7 +5,7 @@ import pandas as pd
 from bench.columns import IOU
 from bench.report.group import Group
 from bench.report.protocol import card_of
-from bench.report.rows import conditions, figure, names
+from bench.report.rows import conditions, each, figure, names
 from bench.report.table import Cell, Footnotes, Header, Table, Text
 from bench.report.tables.failures import failed_note
 
@@ -30,8 +30,8 @@ def _classes_as_columns(group: Group, data: str, rows: pd.DataFrame, classes: li
     card, own = card_of(rows, footnotes)
     ranks, explained = group.marks.of(rows, columns)
     body: list[list[Cell]] = [
-        [Text(name, own[index]), *(figure(row, column, ranks) for column in columns)]
-        for name, (index, row) in zip(names(rows, group.choice.by), rows.iterrows(), strict=True)
+        [Text(name, own[index]), *(figure(row, c, ranks.get((index, c), "")) for c in columns)]
+        for name, (index, row) in zip(names(rows, group.choice.by), each(rows), strict=True)
     ]
     return Table(
         "per_class",
@@ -59,8 +59,8 @@ def _classes_as_rows(
         card, own = card_of(here, footnotes)
         marked = [f"{named[i]}: {footnotes.texts[n]}" for i in here.index for n in own[i]]
         body: list[list[Cell]] = [
-            [Text(title), *(figure(row, column, ranks) for _, row in here.iterrows())]
-            for title, column in zip([*classes, "mean"], columns, strict=True)
+            [Text(title), *(figure(row, c, ranks.get((i, c), "")) for i, row in each(here))]
+            for title, c in zip([*classes, "mean"], columns, strict=True)
         ]
         of_parts = f" (models, part {part + 1} of {num_parts})" if num_parts > 1 else ""
         tables.append(

@@ -2,7 +2,7 @@
 
 import pandas as pd
 
-from bench.report.rows import figure
+from bench.report.rows import each, figure
 from bench.report.table import Cell, Header, Table, Text
 
 SHOWN = {  # headers short enough for a page
@@ -37,7 +37,7 @@ def _table(name: str, rows: pd.DataFrame, timed_on: str) -> Table:
             *(figure(row, column) for column in SHOWN),
             Text(str(row["timed_size"])),
         ]
-        for _, row in rows.iterrows()
+        for _, row in each(rows)
     ]
     sizes = ", ".join(dict.fromkeys(rows["macs_size"]))
     notes = [

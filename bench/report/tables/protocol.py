@@ -4,6 +4,7 @@ import pandas as pd
 
 from bench.report.group import Group
 from bench.report.protocol import terms
+from bench.report.rows import each
 from bench.report.table import EMPTY, Cell, Header, Table, Text
 
 
@@ -12,7 +13,7 @@ def protocol(group: Group) -> list[Table]:
     columns: list[tuple[str, dict[str, str]]] = []
     for evaluation in group.evaluations:
         for _, rows in group.of(evaluation).groupby("protocol", sort=False):
-            described = terms(rows.iloc[0])
+            described = terms(each(rows.iloc[:1])[0][1])
             described["models"] = f"{rows['label'].nunique()}"
             described["seeds"] = ", ".join(map(str, sorted(set(rows["num_seeds"]))))
             described["precision"] = _listed(rows["trained_in"])

@@ -11,6 +11,7 @@ from bench.report.protocol import card_of
 from bench.report.rows import (
     conditions,
     data_bound,
+    each,
     figure,
     missing_times,
     names,
@@ -46,13 +47,13 @@ def _table(group: Group, data: str, rows: pd.DataFrame, failed: pd.DataFrame) ->
     ranks, explained = group.marks.of(rows, COLUMNS_SHOWN)
     timed, elsewhere = on_one_machine(rows, footnotes)
     body: list[list[Cell]] = []
-    for name, (index, row) in zip(names(rows, group.choice.by), timed.iterrows(), strict=True):
+    for name, (index, row) in zip(names(rows, group.choice.by), each(timed), strict=True):
         cells: list[Cell] = [Text(name, own[index])]
         for column in COLUMNS_SHOWN:
             notes = data_bound(row, column, footnotes)
             if column == "epoch_s" and index in elsewhere:
                 notes = (elsewhere[index],)
-            cells.append(figure(row, column, ranks, notes))
+            cells.append(figure(row, column, ranks.get((index, column), ""), notes))
         body.append(cells)
     body += failed_rows(failed, len(COLUMNS_SHOWN), footnotes)
     rules = set()
@@ -74,7 +75,7 @@ def _table(group: Group, data: str, rows: pd.DataFrame, failed: pd.DataFrame) ->
 
 def _floor(rows: pd.DataFrame) -> list[Cell]:
     """Return the scores of always predicting the most frequent class: the same for every model."""
-    first = rows.iloc[0]
+    [(_, first)] = each(rows.iloc[:1])
     cells: list[Cell] = [Text(f"(always {first['most_frequent']})")]
     for column in COLUMNS_SHOWN:
         if column not in SCORES:
