@@ -79,3 +79,8 @@ IOU = "iou/"  # before the name of a class
 def column(name: str) -> Column:
     """Return a column by its name, or that of a class's IoU by iou/NAME."""
     return _score(f"{name.removeprefix(IOU)} IoU") if name.startswith(IOU) else COLUMNS[name]
+
+
+def of_case(name: str) -> bool:
+    """Say whether a column is of a case, whatever it was scored on."""
+    return column(name).of == "case"

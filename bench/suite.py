@@ -138,6 +138,7 @@ class TableColumn(Frozen):
     of: FigureName = Field(description="a column's name, or iou/CLASS")
     evaluation: str | None = Field(None, description="defaults to the table's")
     header: str | None = Field(None, description="defaults to the column's own")
+    group: str = Field("", description="over the headers of neighbours")
 
 
 class Table(Frozen):

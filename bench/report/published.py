@@ -9,6 +9,7 @@ import pandas as pd
 
 from bench.columns import column
 from bench.report.rows import Row, each
+from bench.report.table import Footnotes
 from bench.suite import Reported
 
 
@@ -74,3 +75,8 @@ def _first_of_each(rows: pd.DataFrame, evaluations: list[str]) -> pd.DataFrame:
 def _matches(pattern: str, folders: tuple[str, ...]) -> bool:
     names = (Path(folder).name.rpartition("__")[0] for folder in folders)
     return any(fnmatchcase(name, pattern) for name in names)
+
+
+def remarks_of(one: Beside, footnotes: Footnotes) -> tuple[int, ...]:
+    """Return the footnotes that say why a published figure is not comparable."""
+    return tuple(footnotes.add(f"Not comparable: {remark}.") for remark in one.remarks)

@@ -1,13 +1,14 @@
 """Tables that a suite defines: its columns, in its order, published figures beside ours."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
 
-from bench.columns import COLUMNS, column
+from bench.columns import column, of_case
 from bench.report.group import Group, ordered
 from bench.report.protocol import card_of
-from bench.report.published import beside
+from bench.report.published import Beside, beside, remarks_of
 from bench.report.rows import (
     OF_A_MACHINE,
     conditions,
@@ -23,18 +24,32 @@ from bench.report.tables.failures import failed_note
 from bench.suite import Table as TableSpec
 
 PAPER, OURS = "paper", "ours"
-Published = Mapping[tuple[tuple[str, ...], str, str], Figure]  # folders, column, evaluation
+MOST_PAIRS = 4  # of columns, theirs and ours side by side; of more, theirs are a row above ours
+Published = Mapping[tuple[tuple[str, ...], str, str], Beside]  # by folders, column, evaluation
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A column as the suite asks for it.
+
+    is_paired: whether something was published of it.
+    """
+
+    of: str
+    evaluation: str
+    header: Header
+    is_paired: bool
 
 
 def own(group: Group) -> list[Table]:
     """Make each table of the suite's own; rows of several protocols share it, with footnotes."""
-    made = [_table(group, key, spec) for key, spec in group.suite.tables.items()]
+    published = _published(group) if group.choice.reported else {}
+    specs = group.suite.tables.items() if group.evaluations else ()
+    made = [_table(group, key, spec, published) for key, spec in specs]
     return [table for table in made if table is not None]
 
 
-def _table(group: Group, key: str, spec: TableSpec) -> Table | None:
-    if not group.evaluations:
-        return None
+def _table(group: Group, key: str, spec: TableSpec, published: Published) -> Table | None:
     main = spec.evaluation or group.evaluations[0]
     rows = group.rows[group.rows["evaluation"] == main]
     rows = rows[[_matches(spec.cases, folders) for folders in rows["folders"]]]
@@ -43,74 +58,100 @@ def _table(group: Group, key: str, spec: TableSpec) -> Table | None:
     rows = ordered(rows, group.choice.sort or spec.order)
     footnotes = Footnotes()
     card, notes_of = card_of(rows, footnotes)
-    published = _published(group, footnotes) if group.choice.reported else {}
-    asked = [(one.of, one.evaluation or main, one.header) for one in spec.columns]
-    paired = [
-        any((folders, of, evaluation) in published for folders in rows["folders"])
-        for of, evaluation, _ in asked
-    ]
-    ranks, explained = group.marks.of(rows, [of for of, evaluation, _ in asked])
+    columns = _columns(spec, main, list(rows["folders"]), published)
+    ranks, explained = group.marks.of(rows, [c.of for c in columns if c.evaluation == main])
     timed, elsewhere = on_one_machine(rows, footnotes)
-    everything = {(row["folders"], row["evaluation"]): row for _, row in each(group.rows)}
+    others = {(row["folders"], row["evaluation"]): row for _, row in each(group.rows)}
+    stacked = sum(asked.is_paired for asked in columns) > MOST_PAIRS
     body: list[list[Cell]] = []
+    rules: set[int] = set()
     for name, (index, row) in zip(names(rows, group.choice.by), each(timed), strict=True):
-        cells: list[Cell] = [Text(name, notes_of[index])]
-        for (of, evaluation, _), is_paired in zip(asked, paired, strict=True):
-            if is_paired:
-                theirs = published.get((row["folders"], of, evaluation))
-                cells.append(theirs or Text(EMPTY))
-            notes = data_bound(row, of, footnotes)
-            if of in OF_A_MACHINE and index in elsewhere:
+        theirs = [_theirs(published, row["folders"], asked, footnotes) for asked in columns]
+        ours: list[Cell] = []
+        for asked in columns:
+            notes = data_bound(row, asked.of, footnotes)
+            if asked.of in OF_A_MACHINE and index in elsewhere:
                 notes = (elsewhere[index],)
-            if evaluation == main or column(of).of == "case":
-                cells.append(figure(row, of, ranks.get((index, of), ""), notes))
+            if asked.evaluation == main or of_case(asked.of):
+                ours.append(figure(row, asked.of, ranks.get((index, asked.of), ""), notes))
             else:
-                other = everything.get((row["folders"], evaluation))
-                cells.append(Text(EMPTY) if other is None else figure(other, of))
-        body.append(cells)
-    headers = [Header("Model")]
-    for (of, evaluation, header), is_paired in zip(asked, paired, strict=True):
-        several = len({e for _, e, _ in asked}) > 1 and column(of).of == "evaluation"
-        title = header or (f"{evaluation} {column(of).title}" if several else column(of).title)
-        pair = [Header(PAPER, title), Header(OURS, title)]
-        headers += pair if is_paired else [Header(title)]
-    caption = spec.caption or f"{key}: {group.title}"
-    timed_columns = any(of in OF_A_MACHINE for of, _, _ in asked)
+                other = others.get((row["folders"], asked.evaluation))
+                ours.append(Text(EMPTY) if other is None else figure(other, asked.of))
+        named = Text(name, notes_of[index])
+        if stacked:
+            rules.add(len(body))
+            body += [[named, Text(PAPER), *theirs], [Text(""), Text(OURS), *ours]]
+        else:
+            pairs = zip(columns, theirs, ours, strict=True)
+            cells = [[one, other] if asked.is_paired else [other] for asked, one, other in pairs]
+            body.append([named, *(cell for pair in cells for cell in pair)])
+    is_timed = any(asked.of in OF_A_MACHINE for asked in columns)
     return Table(
         key,
         f"{group.stem}-{key}",
-        group.caption(caption),
-        headers,
+        group.caption(spec.caption or f"{key}: {group.title}"),
+        _headers(columns, stacked),
         body,
         card=card,
         notes=[
             *conditions(rows),
-            *(missing_times(rows) if timed_columns else []),
+            *(missing_times(rows) if is_timed else []),
             *explained,
             *failed_note(group.failed),
         ],
         footnotes=footnotes.texts,
+        rules=frozenset(rules - {0}),
     )
+
+
+def _columns(
+    spec: TableSpec, main: str, rows: list[tuple[str, ...]], published: Published
+) -> list[Asked]:
+    several = len({one.evaluation or main for one in spec.columns}) > 1
+    found = []
+    for one in spec.columns:
+        evaluation, title = one.evaluation or main, column(one.of).title
+        if several and not of_case(one.of) and not one.group:
+            title = f"{evaluation} {title}"
+        paired = any((folders, one.of, evaluation) in published for folders in rows)
+        header = Header(one.header or title, one.group)
+        found.append(Asked(one.of, evaluation, header, paired))
+    return found
+
+
+def _headers(columns: list[Asked], stacked: bool) -> list[Header]:
+    if stacked:
+        return [Header("Model"), Header(""), *(asked.header for asked in columns)]
+    headers = [Header("Model")]
+    for asked in columns:
+        title = asked.header.whole
+        pair = [Header(PAPER, title), Header(OURS, title)]
+        headers += pair if asked.is_paired else [asked.header]
+    return headers
+
+
+def _theirs(
+    published: Published, folders: tuple[str, ...], asked: Asked, footnotes: Footnotes
+) -> Cell:
+    one = published.get((folders, asked.of, asked.evaluation))
+    if one is None:
+        return Text(EMPTY)
+    shown = column(one.name)
+    return Figure(one.value * shown.scale, shown.digits, notes=remarks_of(one, footnotes))
 
 
 def _matches(pattern: str, folders: tuple[str, ...]) -> bool:
     return any(fnmatchcase(Path(f).name.rpartition("__")[0], pattern) for f in folders)
 
 
-def _published(group: Group, footnotes: Footnotes) -> Published:
+def _published(group: Group) -> Published:
     """Return published figures by the rows that they are of; of several the first."""
-    found: dict[tuple[tuple[str, ...], str, str], Figure] = {}
+    found: dict[tuple[tuple[str, ...], str, str], Beside] = {}
     for item in group.suite.reported:
         for one in beside(item, group.rows, group.evaluations):
             if one.row is None:
                 continue
-            shown = column(one.name)
-            notes = tuple(footnotes.add(f"Not comparable: {text}.") for text in one.remarks)
-            cell = Figure(one.value * shown.scale, shown.digits, notes=notes)
-            evaluations = group.evaluations if shown.of == "case" else [str(one.row["evaluation"])]
-            for evaluation in evaluations:
-                found.setdefault((one.row["folders"], one.name, evaluation), cell)
+            scored = [str(one.row["evaluation"])]
+            for evaluation in group.evaluations if of_case(one.name) else scored:
+                found.setdefault((one.row["folders"], one.name, evaluation), one)
     return found
-
-
-assert "suite" not in COLUMNS

@@ -3,7 +3,7 @@
 import pandas as pd
 
 from bench.columns import column
-from bench.report.published import Beside, beside
+from bench.report.published import Beside, beside, remarks_of
 from bench.report.rows import figure
 from bench.report.table import Cell, Figure, Footnotes, Header, Table, Text
 from bench.suite import Suite
@@ -38,7 +38,7 @@ def reported(
 
 def _row(one: Beside, footnotes: Footnotes) -> list[Cell]:
     shown = column(one.name)
-    notes = tuple(footnotes.add(f"Not comparable: {remark}.") for remark in one.remarks)
+    notes = remarks_of(one, footnotes)
     label = str(one.row["label"]) if one.row is not None else one.item.case
     ours = Figure(float("nan"), shown.digits) if one.row is None else figure(one.row, one.name)
     split = one.item.split if shown.of == "evaluation" else None
