@@ -141,7 +141,7 @@ TABLE = {
     "report.protocol": {"report"},
     "report.rows": {"columns", "report"},
     "report.marks": {"bootstrap", "columns", "frame", "report"},
-    "report.published": {"columns", "suite"},
+    "report.published": {"columns", "report", "suite"},
     "report.table": set(),
     "report.markdown": {"report"},
     "report.latex": {"report"},

@@ -1,0 +1,114 @@
+"""What stands beside the tables: methods, citations, curves, the page."""
+
+import re
+from pathlib import Path
+
+import pytest
+from fixtures import make_results, pdf_text, require_pdflatex
+
+from bench.recipe import Recipe
+from bench.report import report, write
+from bench.report.methods import as_markdown, methods
+
+HISTORY = "epoch,loss,train_miou,select_loss,select_miou\n1,2,0.1,,\n2,1.5,0.2,1.75,0.15\n"
+
+
+@pytest.fixture
+def results(tmp_path: Path) -> Path:
+    folder = make_results(tmp_path)
+    for record in folder.glob("*__[AB]__*/record.json"):
+        (record.parent / "history.csv").write_text(HISTORY)
+    return folder
+
+
+def test_methods_say_what_was_done(results: Path, tmp_path: Path) -> None:
+    made = report([results], tmp_path)
+    write(made, ["md", "latex"], tmp_path / "out")
+    words = (tmp_path / "out/paper/methods.md").read_text()
+    for part in (
+        "Shapes",
+        "A\\_1 [@long2015fully]",
+        "[@paszke2016enet]",
+        "from random weights",
+        "trained for 2 epochs with Adam (learning rate 0.001), a constant rate",
+        "batches of 8 images as stored",
+        "no augmentation",
+        "cross-entropy",
+        "means and standard deviations over seeds 0, 1",
+        "CPU\\_1, 2 threads (fp32)",
+    ):
+        assert part in words, part
+    assert "smp" not in words  # of a case that failed nothing was done
+    bib = (tmp_path / "out/paper/references.bib").read_text()
+    cited = re.findall(r"\\cite\{([^}]*)\}", (tmp_path / "out/paper/methods.tex").read_text())
+    for key in ",".join(cited).split(","):
+        assert f"{{{key}," in bib
+
+
+def test_methods_compile(results: Path, tmp_path: Path) -> None:
+    require_pdflatex()
+    write(report([results], tmp_path), ["latex"], tmp_path / "out")
+    words = (tmp_path / "out/paper/methods.tex").read_text()
+    assert "Overfull \\hbox" not in pdf_text(words, tmp_path)
+
+
+def test_curves_of_each_model_and_of_all(results: Path, tmp_path: Path) -> None:
+    made = report([results], tmp_path)
+    files = write(made, ["png", "pdf"], tmp_path / "out")
+    names = sorted(file.name for file in files)
+    assert [name for name in names if name.endswith(".png")] == [
+        "curves-a-1.png",
+        "curves-script-50-x-b-c.png",
+        "curves.png",
+    ]
+    assert (tmp_path / "out/paper/curves.pdf").read_bytes().startswith(b"%PDF")
+
+
+def test_a_broken_history_is_named(results: Path, tmp_path: Path) -> None:
+    [broken, *_] = sorted(results.glob("*__A__*/history.csv"))
+    broken.write_text("epoch,loss\n1")
+    made = report([results], tmp_path)
+    write(made, ["png"], tmp_path / "out")
+    assert any(str(broken) in note for note in made[0].notes)
+    assert (tmp_path / "out/paper/curves.png").exists()
+
+
+def test_the_page_holds_all(results: Path, tmp_path: Path) -> None:
+    made = report([results], tmp_path)
+    write(made, ["html", "png"], tmp_path / "out")
+    html = (tmp_path / "out/paper/report.html").read_text()
+    assert "<script>" not in html
+    assert html.count("<section") == len(made[0].tables) + 1
+    assert "data:image/png;base64," in html
+    assert html.count("<table>") == len(made[0].tables)
+    assert "http" not in re.sub(r"base64,[^\"]*", "", html)  # needs nothing from elsewhere
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        (
+            {"optimizer": {"name": "sgd", "lr": 0.01, "momentum": 0.9, "weight_decay": 1e-4}},
+            "SGD (learning rate 0.01, momentum 0.9, weight decay 0.0001)",
+        ),
+        ({"schedule": {"name": "poly", "power": 0.9}}, "the poly schedule (power 0.9)"),
+        ({"schedule": {"name": "step", "every": 100, "gamma": 0.1}}, "times 0.1 every 100 epochs"),
+        ({"checkpoint": "best", "patience": 30}, "the best epoch by miou, stopped after 30 epochs"),
+        ({"augment": [{"HorizontalFlip": {"p": 0.5}}]}, "augmentation by horizontal flip"),
+        ({"epochs": 0}, "are scored with the weights given, without training"),
+        (
+            {"loss": {"name": "cross_entropy", "class_weights": "enet", "label_smoothing": 0.0}},
+            "cross-entropy with classes weighted by 1 / ln(1.02 + class frequency)",
+        ),
+    ],
+)
+def test_recipes_in_words(
+    results: Path, tmp_path: Path, changes: dict[str, object], words: str
+) -> None:
+    [made] = report([results], tmp_path)
+    recipe = Recipe.model_validate(made.cases[0].recipe.model_dump() | changes)
+    cases = [case.model_copy(update={"recipe": recipe}) for case in made.cases]
+    ids = {old.id: new.id for old, new in zip(made.cases, cases, strict=True)}
+    rows = made.rows[made.rows["evaluation"].notna()]
+    found = as_markdown(methods(cases, rows.assign(id=rows["id"].map(ids))))
+    assert words in found.replace("\\", "")
