@@ -109,7 +109,7 @@ def _profile_row(profile: Profile, folder: Path) -> dict[str, Any]:
 
 
 def _rows(folder: Path) -> Iterable[dict[str, Any]]:
-    for place in _places(folder):
+    for place in folders_with("record.json", folder):
         try:
             record = read_record(place)
         except UserError as error:
@@ -126,13 +126,13 @@ def _rows(folder: Path) -> Iterable[dict[str, Any]]:
             yield case | _evaluation_row(record, evaluation, place)
 
 
-def _places(folder: Path) -> Iterable[Path]:
-    """Find the folders of cases; what lies below one is its own."""
+def folders_with(name: str, folder: Path) -> Iterable[Path]:
+    """Find the folders that hold a file, but for those within them, and results kept apart."""
     for place, below, files in os.walk(folder):
         if Path(place) == folder:
-            below[:] = [name for name in below if name not in APART]
+            below[:] = [one for one in below if one not in APART]
         below.sort()
-        if CaseFolder(Path(place)).record.name in files:
+        if name in files:
             below.clear()
             yield Path(place)
 

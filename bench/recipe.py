@@ -203,7 +203,7 @@ def lay_over(recipe: Mapping[str, Any], change: Mapping[str, Any]) -> dict[str, 
             kept.pop(other, None)
     for part in ("optimizer", "schedule", "loss"):
         old, new = named(kept.get(part)), named(change.get(part))
-        if isinstance(old, dict) and isinstance(new, dict) and "name" in new:
-            kept[part] = old if old.get("name") == new["name"] else {}
+        if isinstance(old, dict) and isinstance(new, dict):
+            kept[part] = old if new.get("name", old.get("name")) == old.get("name") else {}
             change = {**change, part: new}
     return yaml_file.merge(kept, change)

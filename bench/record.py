@@ -310,11 +310,15 @@ def read_record(folder: Path) -> Record | None:
 def read_evaluations(folder: Path) -> list[EvaluationRecord]:
     """Read every evaluation of a case's folder; one that cannot be read is warned of."""
     found = []
-    place = folder / "eval"
-    names = sorted(os.listdir(place)) if place.is_dir() else []
-    for file in (place / name for name in names if name.endswith(".json")):
+    place = os.path.join(folder, "eval")
+    try:
+        names = sorted(os.listdir(place))
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    for file in (os.path.join(place, name) for name in names if name.endswith(".json")):
         try:
-            found.append(EvaluationRecord.model_validate_json(file.read_bytes()))
+            with open(file, "rb") as stream:
+                found.append(EvaluationRecord.model_validate_json(stream.read()))
         except (OSError, ValidationError):
             warnings.warn(f"{file} is no evaluation; bench evaluate makes it again.", stacklevel=2)
     return found

@@ -116,7 +116,8 @@ def run_suites(
     if dry_run:
         for one in loaded:
             screen.plan(one.resolved.suite, one.folder, one.planned, one.checked)
-            for line in _missing(one.resolved.suite, where.roots):
+            chosen = [item.case for item in one.planned]
+            for line in _missing(one.resolved.suite, chosen, where.roots):
                 screen.say(f"Not there yet: {line}.")
         screen.say(f"At most {needed / 1e9:.2f} GB of disk.")
         return Exit.OK
@@ -330,17 +331,20 @@ def validate_suites(
         check(file, cases, where.roots, need_data=deep, device_name=where.device)
         for case, loss in check_deep(file, cases, where.roots, where.device) if deep else ():
             screen.say(f"  {case.name}: loss {loss:.4f}")
-        missing = [] if deep else list(_missing(file.suite, where.roots))
+        missing = [] if deep else list(_missing(file.suite, cases, where.roots))
         unseen = f"; not there to be looked at: {', '.join(missing)}" if missing else ""
         screen.say(f"{path}: valid, {len(cases)} cases{unseen}")
 
 
-def _missing(suite: Suite, roots: Mapping[str, Path]) -> Iterator[str]:
-    """Name the datasets whose folder is not there, and the weights whose file is not."""
+def _missing(suite: Suite, cases: Sequence[Case], roots: Mapping[str, Path]) -> Iterator[str]:
+    """Name the datasets of cases whose folder is not there, and weights whose file is not."""
+    used = {name for case in cases for name in (case.dataset_name, case.model_name)}
     for key, spec in suite.datasets.items():
+        if key not in used:
+            continue
         dataset = open_dataset(key, spec.name, spec.root, spec.options, roots)
         if dataset.needs_root and (dataset.root is None or not dataset.root.is_dir()):
             yield f"the data of {key}"
     for key, model in suite.models.items():
-        if model.weights is not None and model.weights.is_missing:
+        if key in used and model.weights is not None and model.weights.is_missing:
             yield f"the weights of {key} ({model.weights.source})"

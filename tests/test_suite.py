@@ -183,7 +183,8 @@ def test_weights_are_found_and_hashed(
 @pytest.mark.parametrize("file", SUITES, ids=lambda f: f.stem)
 def test_shipped_suites_say_what_to_expect(file: Path) -> None:
     head = file.read_text().split("name:")[0]
-    assert re.search(rf"python -m bench (run|profile) suites/{re.escape(file.name)}", head)
+    name = re.escape(file.relative_to(ROOT).as_posix())
+    assert re.search(rf"python -m bench (run|profile) {name}", head)
     assert "Expected time:" in head
     assert "Expected result:" in head
 
@@ -198,3 +199,12 @@ def test_the_schema_refuses_what_loading_refuses() -> None:
         jsonschema.validate({"name": "x", "datasets": {}, "models": {}}, json_schema())
     with pytest.raises(jsonschema.ValidationError):
         jsonschema.validate({"name": "x", "recipe": {"epoch": 1}}, json_schema())
+
+
+def test_a_named_recipe_changes_part_of_a_loss_given_by_name(
+    write_suite: Callable[..., Path],
+) -> None:
+    text = TINY.replace("recipe:", "recipe:\n  loss: cross_entropy")
+    text += "recipes: {weighted: {loss: {class_weights: enet}}}\n"
+    loss = load(write_suite(text)).suite.all_recipes["weighted"].loss
+    assert loss == CrossEntropy(class_weights="enet")

@@ -80,6 +80,6 @@ def open_dataset(
     if folder is None and dataset.needs_root and os.environ.get("BENCH_DATA"):
         folder = Path(os.environ["BENCH_DATA"]) / plain
     opened = dataset(folder, dataset.Options.model_validate(dict(options)))
-    opened.name = plain
+    opened.name, opened.key = plain, key
     opened.source = source_hash(name)
     return opened

@@ -116,7 +116,7 @@ class Dataset(ABC):
     withheld: Mapping[str, str] = {}  # splits whose labels are not public, and why
 
     def __init__(self, root: Path | None, options: Any) -> None:
-        self.name = type(self).__name__.lower()
+        self.name = self.key = type(self).__name__.lower()  # the key is the suite's name for it
         self.root = root
         self.options = options
         self.source: str | None = None  # a hash of the code, of users' own datasets
@@ -208,7 +208,7 @@ class Dataset(ABC):
             raise UserError(
                 f"{self.title}: {split!r} has {len(samples)} images here, {official} officially. "
                 "Complete the folder, or set partial: true on the dataset to use a part "
-                f"(--set datasets.{self.name}.partial=true)."
+                f"(--set datasets.{self.key}.partial=true)."
             )
         return samples
 

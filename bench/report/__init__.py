@@ -1,8 +1,10 @@
 """Reports: a suite's records as the tables, curves and words of a paper."""
 
+import gc
 import re
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -60,7 +62,7 @@ def report(
             agree, and for names of tables or columns that are unknown.
     """
     _check(choice)
-    with warnings.catch_warnings(record=True) as caught:
+    with warnings.catch_warnings(record=True) as caught, _without_collecting():
         warnings.simplefilter("always")
         sources = find(targets, out, settings)
         read_ones = [(source, read(source, prefer)) for source in sources]
@@ -76,6 +78,18 @@ def report(
         raise UserError(f"No results in {listed}. bench run SUITE makes some.{hint}{broken}")
     made[0].notes[:0] = passed_over
     return made
+
+
+@contextmanager
+def _without_collecting() -> Iterator[None]:
+    """Put off the garbage collector, which looks at every record again and again."""
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_on:
+            gc.enable()
 
 
 def _check(choice: Choice) -> None:
@@ -135,14 +149,14 @@ def _write_methods(one: Report, folder: Path, formats: Sequence[str]) -> list[Pa
     scored = _scored(one)
     if not len(scored):
         return []
-    parts = methods.methods(one.cases, scored)
+    cases = _scored_cases(one, scored)
+    parts = methods.methods(cases, scored)
     texts = {}
     if "md" in formats:
         texts["methods.md"] = methods.as_markdown(parts)
     if "latex" in formats:
-        done = set(scored["id"])
         texts["methods.tex"] = methods.as_latex(parts)
-        texts["references.bib"] = citations.bibliography([c for c in one.cases if c.id in done])
+        texts["references.bib"] = citations.bibliography(cases)
     for name, content in texts.items():
         write_text(folder / name, content, sync=False)
     return [folder / name for name in texts]
@@ -150,6 +164,14 @@ def _write_methods(one: Report, folder: Path, formats: Sequence[str]) -> list[Pa
 
 def _scored(one: Report) -> pd.DataFrame:
     return one.rows[one.rows["evaluation"].notna()] if len(one.rows) else one.rows
+
+
+def _scored_cases(one: Report, scored: pd.DataFrame) -> list[Case]:
+    """Return a case of each model and recipe that has scores, whatever its seed."""
+    done = set(scored["id"])
+    there = [case for case in one.cases if case.id in done]
+    names = ((case.dataset_name, case.model_name, case.recipe_name, case.label) for case in there)
+    return list(dict(zip(names, there, strict=True)).values())
 
 
 def _write_curves(one: Report, folder: Path, formats: Sequence[str]) -> list[Path]:
@@ -181,7 +203,7 @@ def _write_page(one: Report, folder: Path) -> Path:
     from bench.report.page import page
 
     scored = _scored(one)
-    parts = methods.methods(one.cases, scored) if len(scored) else []
+    parts = methods.methods(_scored_cases(one, scored), scored) if len(scored) else []
     words = "".join(part for part in parts if isinstance(part, str))
     pictures = [("Curves", folder / "curves.png")] if (folder / "curves.png").exists() else []
     file = folder / "report.html"

@@ -11,7 +11,7 @@ from bench.columns import IOU, SCORES
 from bench.frame import Counts, load_counts
 from bench.report.table import Rank
 
-MOST_COMPARED = 50  # of the best models of a table
+MOST_COMPARED = 30  # of the best models of a table
 OF_COUNTS = SCORES.keys() - {"loss"}
 Ranks = Mapping[tuple[Any, str], Rank]  # by the index of a row, and column
 

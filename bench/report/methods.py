@@ -42,15 +42,14 @@ def methods(cases: Sequence[Case], rows: pd.DataFrame) -> list[Part]:
     """Write the paragraph of some cases.
 
     Args:
-        rows: of `bench.frame.load`, of the cases that have scores.
+        cases: that have scores; of several seeds one is enough.
+        rows: of `bench.frame.load`, of these cases and all their seeds.
     """
-    done = set(rows["id"])
-    cases = [case for case in cases if case.id in done]
     parts: list[Part] = [*_data(cases), *_models(cases)]
     for recipe, labels in _by_recipe(cases):
         everyone = len(labels) == len({case.label for case in cases})
         parts.append(f"{'They' if everyone else _listed(labels)} {_training(recipe)}. ")
-    return [*parts, *_scores(rows), *_seeds(cases), _machine(rows)]
+    return [*parts, *_scores(rows), *_seeds(rows), _machine(rows)]
 
 
 def _data(cases: Sequence[Case]) -> list[Part]:
@@ -163,8 +162,8 @@ def _scores(rows: pd.DataFrame) -> list[Part]:
     return sentences
 
 
-def _seeds(cases: Sequence[Case]) -> list[Part]:
-    seeds = sorted({case.seed for case in cases})
+def _seeds(rows: pd.DataFrame) -> list[Part]:
+    seeds = sorted(set(rows["seed"]))
     if len(seeds) == 1:
         return [f"Each model is trained once (seed {seeds[0]}). "]
     shown = ", ".join(map(str, seeds))

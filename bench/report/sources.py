@@ -11,8 +11,8 @@ import pandas as pd
 from bench.case import expand
 from bench.columns import SCORES
 from bench.errors import Faults, UserError
-from bench.frame import load, load_profiles
-from bench.record import APART, Resolved, read_resolved, results_folder
+from bench.frame import folders_with, load, load_profiles
+from bench.record import Resolved, read_resolved, results_folder
 from bench.suite_file import load as load_suite
 
 MOST_NAMES = 8  # of cases in a message
@@ -60,16 +60,14 @@ def _find(target: Path, out: Path, settings: Sequence[str]) -> Iterator[tuple[Pa
         raise UserError("--set and --limit go with a suite file, not with a folder of results.")
     if not target.is_dir() and target != out:
         raise UserError(f"{target} is neither a suite (.yaml) nor a folder with results.")
-    for file_path in sorted(target.rglob("suite.json")):
-        if file_path.relative_to(target).parts[0] in APART:
-            continue
+    for folder in folders_with("suite.json", target):
         try:
-            resolved = read_resolved(file_path.parent)
+            resolved = read_resolved(folder)
         except UserError as error:
             warnings.warn(f"Passed over: {error}", stacklevel=2)
             continue
-        assert resolved is not None
-        yield file_path.parent, resolved
+        if resolved is not None:
+            yield folder, resolved
 
 
 def _merge(one: Resolved, other: Resolved) -> Resolved:

@@ -151,7 +151,8 @@ def _published(group: Group) -> Published:
         for one in beside(item, group.rows, group.evaluations):
             if one.row is None:
                 continue
-            scored = [str(one.row["evaluation"])]
-            for evaluation in group.evaluations if of_case(one.name) else scored:
-                found.setdefault((one.row["folders"], one.name, evaluation), one)
+            for evaluation in group.evaluations:
+                same = group.suite.scored[evaluation].split == one.row["split"]
+                if same or of_case(one.name):
+                    found.setdefault((one.row["folders"], one.name, evaluation), one)
     return found
