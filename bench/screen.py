@@ -12,7 +12,6 @@ from bench import report
 from bench.data.loading import Loading
 from bench.progress import duration
 from bench.record import CaseFolder, Profile, read_evaluations, read_record
-from bench.report.formats import FORMATS
 from bench.schedule import Planned
 from bench.suite import Suite
 from bench.task import Outcome, Task
@@ -127,7 +126,7 @@ class Screen:
     def profiles(self, folder: Path) -> None:
         """Write the report of a suite that was profiled, and print what it says of costs."""
         [made] = report.report([folder], folder.parent)
-        report.write([made], list(FORMATS), None)
+        report.write([made], report.USUAL_FORMATS, None)
         if not self.json_lines:
             shown = [t for t in made.tables if t.kind in ("profile", "reported")]
             self.say(f"\n{report.text(made, shown)}\nTables: {folder / 'report'}")
@@ -138,7 +137,7 @@ class Screen:
             return
         folder = planned[0].task.folder.parent
         [made] = report.report([folder], folder.parent)
-        report.write([made], list(FORMATS), None)
+        report.write([made], report.USUAL_FORMATS, None)
         if not self.json_lines:
             self.say(f"\n{report.text(made, [t for t in made.tables if t.kind == 'summary'])}")
         where = f"Records: {folder}   Tables: {folder / 'report'}"

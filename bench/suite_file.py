@@ -39,7 +39,7 @@ def load(
 
     Args:
         settings: "key.key=value" texts laid over the file; those under `recipe.` go over every
-            recipe and override.
+            recipe and override, and come last.
         check_transform: raises UserError for a bad augmentation; without it none is checked.
 
     Raises:
@@ -48,7 +48,7 @@ def load(
     document = yaml_file.read(path)
     if not isinstance(document.data, dict):
         raise UserError(f"{path}: a suite is keys and values, beginning with name:.")
-    for setting in settings:
+    for setting in sorted(settings, key=lambda text: text.startswith("recipe.")):
         for one in _spelled_out(setting, document.data):
             _apply(one, document)
     _spread_recipe(document)

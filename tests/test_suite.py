@@ -208,3 +208,11 @@ def test_a_named_recipe_changes_part_of_a_loss_given_by_name(
     text += "recipes: {weighted: {loss: {class_weights: enet}}}\n"
     loss = load(write_suite(text)).suite.all_recipes["weighted"].loss
     assert loss == CrossEntropy(class_weights="enet")
+
+
+def test_settings_of_recipes_go_over_overrides_whatever_their_order(
+    write_suite: Callable[..., Path],
+) -> None:
+    overrides = "overrides=[{model: enet, recipe: {epochs: 9}}]"
+    suite = load(write_suite(), ["recipe.epochs=1", overrides]).suite
+    assert [override.recipe["epochs"] for override in suite.overrides] == [9, 1]

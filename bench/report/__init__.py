@@ -23,6 +23,7 @@ from bench.report.table import Table
 from bench.report.tables import KINDS, build_tables
 
 PAGE, PICTURES = "html", ("png", "pdf")
+USUAL_FORMATS = ("md", "latex", "csv")
 ALL_FORMATS = (*FORMATS, PAGE, *PICTURES)
 
 
