@@ -3,7 +3,7 @@ r"""A table as LaTeX, ready for \input: booktabs, numbers aligned by siunitx, es
 import textwrap
 import unicodedata
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby
 
 from bench.report.table import EMPTY, Cell, Figure, Header, Table, Text, letters, marks
@@ -40,6 +40,7 @@ NEEDS = (
     "% and \\usepackage[utf8]{inputenc} before TeX Live 2018",
 )
 LETTERS_OF_A_LINE = 60  # of body text that fit beside each other across an article's page
+LETTERS_OF_TWO_COLUMNS = 100  # the same where it has two columns
 LETTERS_OF_A_HEADER = 9  # in one line; a longer one is broken between words
 
 
@@ -61,8 +62,10 @@ class Column:
 
 def latex(table: Table) -> str:
     """Write a table environment; over both columns where wide, shrunk where it is wider still."""
+    if _width(_columns(table)) > LETTERS_OF_TWO_COLUMNS:
+        table = _stacked(table)
     columns = _columns(table)
-    is_wide = sum(2 + column.letters for column in columns) > LETTERS_OF_A_LINE
+    is_wide = _width(columns) > LETTERS_OF_A_LINE
     environment = "table*" if is_wide else "table"
     body: list[str] = []
     for number, row in enumerate(table.rows):
@@ -90,6 +93,29 @@ def latex(table: Table) -> str:
         "",
     ]
     return "\n".join(lines)
+
+
+def _width(columns: Sequence[Column]) -> int:
+    return sum(2 + column.letters for column in columns)
+
+
+def _stacked(table: Table) -> Table:
+    """Put groups of equal columns one below the other; other tables stay as they are."""
+    first, *headers = table.headers
+    groups = {name: list(of) for name, of in groupby(headers, key=lambda header: header.group)}
+    titles = [[header.title for header in of] for of in groups.values()]
+    if len(groups) < 2 or any(one != titles[0] for one in titles):
+        return table
+    width = len(titles[0])
+    rows: list[list[Cell]] = []
+    rules = set()
+    for number, name in enumerate(groups):
+        rules.add(len(rows))
+        rows.append([Text(name), *[Text("")] * width])
+        start = 1 + number * width
+        rows += [[row[0], *row[start : start + width]] for row in table.rows]
+    new_headers = [first, *(Header(title) for title in titles[0])]
+    return replace(table, headers=new_headers, rows=rows, rules=frozenset(rules - {0}))
 
 
 def _columns(table: Table) -> list[Column]:
@@ -174,7 +200,7 @@ def _cell(cell: Cell, column: Column) -> str:
     if isinstance(cell, Text):
         text = escape(cell.text)
         if column.has_more:
-            return f"{{{text}}} & {mark}"
+            return f"{{{text}}} & {mark}" if text else " & "
         return f"{{{text}{mark}}}" if column.number is not None else text + mark
     assert column.number is not None
     spread = f"\\,$\\pm$\\,{cell.spread_text}" if cell.spread_text else ""

@@ -44,7 +44,7 @@ def figure(row: Row, name: str, rank: Rank = "", notes: tuple[int, ...] = ()) ->
     """Return a figure of a row in the unit and digits of its column."""
     shown = column(name)
     value, spread = row.get(name), row.get(f"{name}/std")
-    several = row.get("num_seeds", 1) > 1
+    several = row.get("num_seeds", 1) > 1 and (shown.of == "evaluation" or name in OF_A_MACHINE)
     return Figure(
         math.nan if value is None else float(value) * shown.scale,
         shown.digits,

@@ -1,5 +1,8 @@
 """One set of predictions under several conventions, beside the floor of no prediction at all."""
 
+import math
+from dataclasses import replace
+
 import pandas as pd
 
 from bench.columns import COLUMNS, CONVENTIONS
@@ -46,11 +49,12 @@ def _table(group: Group, data: str, rows: pd.DataFrame) -> Table:
     footnotes = Footnotes()
     card, own = card_of(rows, footnotes)
     body: list[list[Cell]] = [
-        [Text(name, own[index]), *(figure(row, column) for column in columns)]
+        [Text(name, own[index]), *(replace(figure(row, c), spread=math.nan) for c in columns)]
         for name, (index, row) in zip(names(rows, group.choice.by), each(rows), strict=True)
     ]
     floor = _floor(rows, columns) if group.choice.by != "model" else []
-    starred = any(name in columns for name in ("miou_image_absent_0_void_background",))
+    starred = "miou_image_absent_0_void_background" in columns
+    over_seeds = ["Means over seeds."] if (rows["num_seeds"] > 1).any() else []
     return Table(
         "conventions",
         f"{group.stem}-conventions",
@@ -58,7 +62,7 @@ def _table(group: Group, data: str, rows: pd.DataFrame) -> Table:
         [Header("Model"), *(HEADERS[column] for column in columns)],
         [*body, *floor],
         card=card,
-        notes=list(EXPLAINED if starred else EXPLAINED[:1]),
+        notes=[*(EXPLAINED if starred else EXPLAINED[:1]), *over_seeds],
         footnotes=footnotes.texts,
         rules=frozenset({len(body)} if floor else ()),
     )
