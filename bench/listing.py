@@ -102,7 +102,8 @@ def shown(name: str, results: Path) -> str:
     record = read_record(folder)
     if record is None:
         raise UserError(f"{folder} has no record yet.")
-    parts = [f"{folder}", record.model_dump_json(indent=2)]
+    outcome = record.status if record.reason is None else f"{record.status}: {record.reason}"
+    parts = [f"{folder}", outcome, *record.notes, "", record.model_dump_json(indent=2)]
     parts += [evaluation.model_dump_json(indent=2) for evaluation in read_evaluations(folder)]
     return "\n".join([*parts, "", *_how_to_repeat(record, folder)])
 
@@ -118,6 +119,7 @@ def _how_to_repeat(record: Record, folder: Path) -> list[str]:
     words = ["python", "-m", "bench", "run", str(suite), "--filter", record.case.name]
     words += [word for setting in settings for word in ("--set", setting)]
     words += ["--device", str(record.numerics.get("device", "auto"))]
+    words += ["--retry-failed"] if record.status == "failed" else []
     lines.append("Repeat it, with the --root of its data and another --out, by")
     lines.append(f"  {shlex.join(words)}")
     return lines

@@ -90,9 +90,7 @@ def conditions(rows: pd.DataFrame) -> list[str]:
         of = rows[(rows["machine"] == machine) & (rows["trained_in"] == trained_in)]
         who = "" if len(of) == len(rows) else f": {listing(of['label'])}"
         notes.append(f"Measured on {machine}, {trained_in}{who}.")
-    seeds = sorted(set(rows["num_seeds"]))
-    if seeds[-1] > 1:
-        notes.append(f"Mean ± standard deviation over {' or '.join(map(str, seeds))} seeds.")
+    notes += _over_seeds(rows)
     halved = rows[rows["micro_batch"] < rows["asked_micro_batch"]]
     for label, at_once, batch in halved[["label", "micro_batch", "batch_size"]].to_numpy():
         notes.append(
@@ -103,6 +101,17 @@ def conditions(rows: pd.DataFrame) -> list[str]:
         who = listing(rows["label"][rows["epochs"] == 0])
         notes.append(f"Not trained here, scored with the weights given: {who}.")
     return notes
+
+
+def _over_seeds(rows: pd.DataFrame) -> list[str]:
+    """Say what the spread is over, and for whom where that differs."""
+    seeds = sorted(set(rows["num_seeds"]), reverse=True)
+    if seeds == [1]:
+        return []
+    if len(seeds) == 1:
+        return [f"Mean ± standard deviation over {seeds[0]} seeds."]
+    shown = (f"{num} of {listing(rows['label'][rows['num_seeds'] == num])}" for num in seeds)
+    return [f"Mean ± standard deviation over seeds: {'; '.join(shown)}."]
 
 
 def missing_times(rows: pd.DataFrame) -> list[str]:
