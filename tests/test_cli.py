@@ -88,9 +88,24 @@ def test_report(finished: Path, tmp_path: Path) -> None:
         args = [target] if target else []
         done = bench("report", *args, "--results", finished / "out", "--out", tmp_path / "r")
         assert "| enet" in done.stdout
-    assert {f.suffix for f in (tmp_path / "r" / "tiny").iterdir()} == {".md", ".tex", ".csv"}
-    done = bench("report", "--results", finished / "out", "--format", "pdf", code=2)
-    assert "Unknown format 'pdf'" in done.stderr
+    suffixes = {f.suffix for f in (tmp_path / "r" / "tiny").iterdir()}
+    assert suffixes == {".md", ".tex", ".csv", ".bib"}
+    done = bench("report", "--results", finished / "out", "--format", "pfd", code=2)
+    assert "Unknown format 'pfd'. Did you mean 'pdf'" in done.stderr
+
+
+def test_report_as_it_is_asked_for(finished: Path, tmp_path: Path) -> None:
+    asked = "--table summary,own --format html,json,png --by recipe --sort miou --no-reported"
+    done = bench("report", "--results", finished / "out", *asked.split(), "--out", tmp_path, code=2)
+    assert "Unknown table 'own'" in done.stderr
+    asked = asked.replace(",own", "")
+    bench("report", "--results", finished / "out", *asked.split(), "--out", tmp_path)
+    names = sorted(file.name for file in (tmp_path / "tiny").iterdir())
+    assert names == ["curves-enet.png", "report.html", "tiny-summary.json"]
+    history = next((finished / "out").rglob("history.csv")).read_text()
+    assert ",train_miou," in history.splitlines()[0]
+    done = bench("report", "--results", finished / "out", "--by", "modell", code=2)
+    assert "modell" in done.stderr
 
 
 def test_report_counts_what_is_not_of_the_suite(finished: Path, tmp_path: Path) -> None:
