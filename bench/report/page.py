@@ -19,7 +19,9 @@ table { border-collapse: collapse; border-top: 2px solid; border-bottom: 2px sol
 caption { text-align: left; font-weight: 600; padding: .3rem 0; }
 th, td { padding: .2rem .7rem; text-align: left; vertical-align: top; }
 thead tr:last-child th { border-bottom: 1px solid; }
-th { font-weight: 600; vertical-align: bottom; } sup { line-height: 0; } th.group { text-align: center; border-bottom: 1px solid #888; }
+sup { line-height: 0; }
+th { font-weight: 600; vertical-align: bottom; }
+th.group { text-align: center; border-bottom: 1px solid #888; }
 td.number, th.number { text-align: right; }
 td.number { white-space: nowrap; }
 td:first-child { min-width: 9rem; }

@@ -5,14 +5,12 @@ from dataclasses import replace
 
 import pandas as pd
 
-from bench.columns import COLUMNS, CONVENTIONS
-from bench.conventions import by_conventions
-from bench.frame import load_counts
+from bench.columns import CONVENTIONS
+from bench.report.floor import floor_row
 from bench.report.group import Group
 from bench.report.protocol import card_of
 from bench.report.rows import each, figure, names
-from bench.report.table import Cell, Figure, Footnotes, Header, Table, Text
-from bench.scores import constant_prediction, scores
+from bench.report.table import Cell, Footnotes, Header, Table, Text
 
 OFFICIAL = ("miou", "pixel_accuracy")
 HEADERS = {  # group and title, short enough for a page
@@ -52,7 +50,7 @@ def _table(group: Group, data: str, rows: pd.DataFrame) -> Table:
         [Text(name, own[index]), *(replace(figure(row, c), spread=math.nan) for c in columns)]
         for name, (index, row) in zip(names(rows, group.choice.by), each(rows), strict=True)
     ]
-    floor = _floor(rows, columns) if group.choice.by != "model" else []
+    floor = [floor_row(each(rows.iloc[:1])[0][1], columns)] if group.choice.by != "model" else []
     starred = "miou_image_absent_0_void_background" in columns
     over_seeds = ["Means over seeds."] if (rows["num_seeds"] > 1).any() else []
     return Table(
@@ -66,19 +64,6 @@ def _table(group: Group, data: str, rows: pd.DataFrame) -> Table:
         footnotes=footnotes.texts,
         rules=frozenset({len(body)} if floor else ()),
     )
-
-
-def _floor(rows: pd.DataFrame, columns: list[str]) -> list[list[Cell]]:
-    """Return the row of always predicting the most frequent class, from any model's counts."""
-    first = rows.iloc[0]
-    counts = load_counts(first["folders"][0], first["evaluation"])
-    if counts is None:
-        return []
-    _, floor = constant_prediction(counts.per_image)
-    found = scores(floor) | by_conventions(floor, first["class_names"], int(first["batch_size"]))
-    cells: list[Cell] = [Text(f"(always {first['most_frequent']})")]
-    cells += [Figure(found[c] * COLUMNS[c].scale, COLUMNS[c].digits) for c in columns]
-    return [cells]
 
 
 assert set(HEADERS) == {*OFFICIAL, *CONVENTIONS}

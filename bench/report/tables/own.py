@@ -5,12 +5,16 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
 
+import pandas as pd
+
 from bench.columns import column, of_case
+from bench.report.floor import floor_row
 from bench.report.group import Group, ordered
 from bench.report.protocol import card_of
 from bench.report.published import Beside, beside, remarks_of
 from bench.report.rows import (
     OF_A_MACHINE,
+    Row,
     conditions,
     data_bound,
     each,
@@ -85,6 +89,9 @@ def _table(group: Group, key: str, spec: TableSpec, published: Published) -> Tab
             pairs = zip(columns, theirs, ours, strict=True)
             cells = [[one, other] if asked.is_paired else [other] for asked, one, other in pairs]
             body.append([named, *(cell for pair in cells for cell in pair)])
+    if _has_floor(rows, columns, main):
+        rules.add(len(body))
+        body.append(_floor(each(rows.iloc[:1])[0][1], columns, main, stacked))
     is_timed = any(asked.of in OF_A_MACHINE for asked in columns)
     return Table(
         key,
@@ -102,6 +109,21 @@ def _table(group: Group, key: str, spec: TableSpec, published: Published) -> Tab
         footnotes=footnotes.texts,
         rules=frozenset(rules - {0}),
     )
+
+
+def _has_floor(rows: pd.DataFrame, columns: list[Asked], main: str) -> bool:
+    """Say whether all rows have one floor, and some column shows it."""
+    scored = any(asked.evaluation == main and not of_case(asked.of) for asked in columns)
+    return scored and rows["protocol"].nunique() == 1
+
+
+def _floor(row: Row, columns: list[Asked], main: str, stacked: bool) -> list[Cell]:
+    first, *figures = floor_row(row, [asked.of for asked in columns])
+    cells: list[Cell] = [first, *([Text("")] if stacked else [])]
+    for asked, cell in zip(columns, figures, strict=True):
+        shown = cell if asked.evaluation == main else Text(EMPTY)
+        cells += [Text(EMPTY), shown] if asked.is_paired and not stacked else [shown]
+    return cells
 
 
 def _columns(

@@ -1,11 +1,9 @@
 """The summary: scores beside what they cost, failed cases, and the floor of no model at all."""
 
-import math
-from dataclasses import replace
-
 import pandas as pd
 
-from bench.columns import COLUMNS, SCORES
+from bench.columns import COLUMNS
+from bench.report.floor import floor_row
 from bench.report.group import Group
 from bench.report.protocol import card_of
 from bench.report.rows import (
@@ -17,7 +15,7 @@ from bench.report.rows import (
     names,
     on_one_machine,
 )
-from bench.report.table import EMPTY, Cell, Footnotes, Header, Table, Text
+from bench.report.table import Cell, Footnotes, Header, Table, Text
 from bench.report.tables.failures import failed_rows
 
 COLUMNS_SHOWN = ("miou", "pixel_accuracy", "num_params", "model_mb", "epoch_s")
@@ -59,7 +57,7 @@ def _table(group: Group, data: str, rows: pd.DataFrame, failed: pd.DataFrame) ->
     rules = set()
     if group.choice.by != "model":
         rules.add(len(body))
-        body.append(_floor(rows))
+        body.append(floor_row(each(rows.iloc[:1])[0][1], COLUMNS_SHOWN))
     return Table(
         "summary",
         f"{group.stem}-summary",
@@ -71,16 +69,3 @@ def _table(group: Group, data: str, rows: pd.DataFrame, failed: pd.DataFrame) ->
         footnotes=footnotes.texts,
         rules=frozenset(rules),
     )
-
-
-def _floor(rows: pd.DataFrame) -> list[Cell]:
-    """Return the scores of always predicting the most frequent class: the same for every model."""
-    [(_, first)] = each(rows.iloc[:1])
-    cells: list[Cell] = [Text(f"(always {first['most_frequent']})")]
-    for column in COLUMNS_SHOWN:
-        if column not in SCORES:
-            cells.append(Text(EMPTY))
-            continue
-        value = float(first[f"floor/{column}"]) * COLUMNS[column].scale
-        cells.append(replace(figure(first, column), value=value, spread=math.nan))
-    return cells
