@@ -149,7 +149,7 @@ TABLE = {
     "report.values": {"report"},
     "report.formats": {"report"},
     "report.page": {"report"},
-    "report.curves": {"atomic", "errors"},
+    "report.curves": {"atomic", "report"},
     "report.histories": {"errors", "report"},
     "report.citations": {"case", "data", "model_spec"},
     "report.methods": {

@@ -21,15 +21,12 @@ from bench.report.curves import (
     OVERLAY_WIDTH,
     QUANTITIES,
     SEEDS_NOTE,
-    Curve,
-    History,
-    mean_of,
     model_figure,
     overlay_figure,
-    read_history,
     save,
     style_of,
 )
+from bench.report.histories import Curve, History, mean_of, read_history
 
 NAN = math.nan
 PUBLISHED = sorted((ROOT / "results" / "published" / "camvid_small").glob("*/history.csv"))
