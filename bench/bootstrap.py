@@ -4,9 +4,11 @@ Images are drawn with replacement, the same for both models (Efron and Tibshiran
 of the difference over the draws is what another choice of images explains. The seeds' own spread,
 pooled over the two models, is what another training explains. Both add up to the variance of the
 difference, whose interval is Student's, with degrees of freedom after Welch and Satterthwaite: a
-few seeds tell little of their spread. What images do to one seed and not to another is in both
-parts, so that equal models are told apart less often than one time in twenty, never more often.
-Where every model has one seed, the interval is of these trained models, not of their architectures.
+few seeds tell little of their spread, and so do a few images. How many images a difference rests
+on is found by leaving out each in turn: the IoU of a class that two images hold rests on two.
+What images do to one seed and not to another is in both parts, which errs towards not telling
+apart. Where every model has one seed, the interval is of these trained models, not of their
+architectures.
 """
 
 from collections.abc import Mapping, Sequence
@@ -29,12 +31,12 @@ class Sampled:
 
     seeds: on all images, (S,), a value for each seed.
     draws: on drawn images, (B,), the mean over seeds.
-    num_images: in a draw.
+    without: on all images but one, (N,), the mean over seeds.
     """
 
     seeds: NDArray[np.float64]
     draws: NDArray[np.float64]
-    num_images: int
+    without: NDArray[np.float64]
 
     @property
     def value(self) -> float:
@@ -78,13 +80,15 @@ def sample(
     """
     per_image = np.stack(counts)[:, :, :3].astype(np.float64)  # (S, N, 3, K)
     num_seeds, num_images, _, num_classes = per_image.shape
-    weights = np.vstack([np.ones(num_images), draws])  # first all images, then each draw
     flat = per_image.reshape(num_seeds, num_images, -1)
-    totals = (weights @ flat).reshape(num_seeds, -1, 3, num_classes)  # whole numbers: exact
+    every = flat.sum(1, keepdims=True)
+    totals = np.concatenate([every, draws @ flat, every - flat], axis=1)  # whole numbers: exact
+    totals = totals.reshape(num_seeds, -1, 3, num_classes)
     iou = class_iou_of_totals(totals)
     found = scores_of_totals(totals) | {f"iou/{name}": iou[..., i] for i, name in enumerate(names)}
+    end = 1 + len(draws)
     return {
-        name: Sampled(values[:, 0], values[:, 1:].mean(0), num_images)
+        name: Sampled(values[:, 0], values[:, 1:end].mean(0), values[:, end:].mean(0))
         for name, values in found.items()
     }
 
@@ -92,17 +96,35 @@ def sample(
 def difference(one: Sampled, other: Sampled) -> Difference:
     """Return one score minus another, with the interval of `CONFIDENCE`."""
     value = one.value - other.value
-    of_draws = one.draws - other.draws
-    images_freedom = max(1, one.num_images - 1)
-    by_images = float(np.nanvar(of_draws, ddof=1)) * one.num_images / images_freedom
+    by_images, images_freedom = _by_images(one, other, value)
     by_seeds, seeds_freedom = _by_seeds(one.seeds, other.seeds)
     variance = by_images + by_seeds
     if variance == 0:
         return Difference(value, value, value)
     terms = [(by_images, images_freedom), (by_seeds, seeds_freedom)]
+    if not np.isfinite(variance):
+        return Difference(value, -np.inf, np.inf)
     freedom = variance**2 / sum(part**2 / free for part, free in terms if part > 0)
-    half = stdtrit(max(freedom, 1), (1 + CONFIDENCE) / 2) * np.sqrt(variance)
+    half = stdtrit(freedom, (1 + CONFIDENCE) / 2) * np.sqrt(variance)
     return Difference(value, value - half, value + half)
+
+
+def _by_images(one: Sampled, other: Sampled, value: float) -> tuple[float, float]:
+    """Return the variance of a difference over images, and its degrees of freedom.
+
+    Both go by the number of images that the difference rests on: N where all weigh the same, 1
+    where all but one could be left out. With one, or where the score is none without some image,
+    the variance is infinite.
+    """
+    moved = one.without - other.without - value
+    squares, fourths = (moved**2).sum(), (moved**4).sum()
+    if squares == 0:
+        return 0.0, 1.0
+    num_images = squares**2 / fourths
+    if not num_images > 1 + 1e-9:
+        return np.inf, 1.0
+    variance = np.nanvar(one.draws - other.draws, ddof=1) * num_images / (num_images - 1)
+    return float(variance), float(num_images - 1)
 
 
 def _by_seeds(one: NDArray[np.float64], other: NDArray[np.float64]) -> tuple[float, int]:

@@ -1,5 +1,6 @@
 """Records to one tidy DataFrame, and the mean and spread over seeds."""
 
+import hashlib
 import json
 import os
 import warnings
@@ -15,6 +16,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
+from bench.case import Case
 from bench.columns import COLUMNS, CONVENTIONS
 from bench.conventions import by_conventions
 from bench.errors import UserError
@@ -43,7 +45,18 @@ PROTOCOL_KEYS = (
 )
 
 
-OF_A_MACHINE = ("epoch_s", "images_per_s", "data_wait_share", "peak_memory_mib")
+OF_A_MACHINE = (
+    "epoch_s",
+    "images_per_s",
+    "data_wait_share",
+    "peak_memory_mib",
+    "latency_p50_ms",
+    "latency_p95_ms",
+    "inference_images_per_s",
+)
+ONE_MODEL = ["suite", "dataset", "model", "recipe", "label", "variant", "numerics"]
+ONE_SCORE = ["evaluation", "protocol", "scores_version"]
+NOT_OF_A_VARIANT: Any = {"seed": True, "label": True, "parent": True, "dataset": {"root"}}
 
 
 def load(*folders: str | Path) -> pd.DataFrame:
@@ -63,7 +76,7 @@ def load(*folders: str | Path) -> pd.DataFrame:
             raise UserError(f"No folder {folder}.")
     rows = [row for folder in folders for row in _rows(Path(folder))]
     frame = pd.DataFrame(rows, columns=None if rows else ["id"])
-    for name in ("evaluation", "split", "protocol"):
+    for name in ("evaluation", "split", "protocol", "scores_version"):
         if name not in frame:
             frame[name] = None
     for name in COLUMNS:
@@ -152,6 +165,7 @@ def _case_row(record: Record, folder: Path) -> dict[str, Any]:
         "arch": case.model.arch,
         "recipe": case.recipe_name,
         "seed": case.seed,
+        "variant": _variant(case),
         "status": record.status,
         "reason": record.reason,
         "finished": record.finished,
@@ -180,6 +194,12 @@ def _machine(numerics: Mapping[str, Any], environment: Mapping[str, Any]) -> str
         return environment.get("gpu")
     cpu: str | None = environment.get("cpu")
     return f"{cpu}, {numerics.get('threads')} threads" if numerics.get("device") == "cpu" else cpu
+
+
+def _variant(case: Case) -> str:
+    """Tell a case from one of the same names whose suite was another."""
+    asked = case.model_dump_json(exclude=NOT_OF_A_VARIANT)
+    return hashlib.sha256(asked.encode()).hexdigest()[:8]
 
 
 def _software(environment: Mapping[str, Any]) -> str:
@@ -251,28 +271,37 @@ def load_counts(folder: str | Path, evaluation: str) -> Counts | None:
         return None
 
 
+def entries(frame: pd.DataFrame) -> "pd.Series[int]":
+    """Number the models: rows that differ in seed and evaluation alone have one number."""
+    return frame.groupby(ONE_MODEL, sort=False, dropna=False).ngroup()
+
+
 def over_seeds(frame: pd.DataFrame) -> pd.DataFrame:
     """Reduce rows that differ in their seed alone to mean, `NAME/std` and the number of seeds.
 
-    Rows with other numerics stay apart; `folders` are those of the seeds. The standard deviation
-    is of the sample (n - 1). Times and memory are left out where the seeds ran on several machines.
+    Rows with other numerics, or of another suite's case of the same name, stay apart. `entry` is
+    the number of the model, `folders` are those of the seeds. The standard deviation is of the
+    sample (n - 1). Times and memory are left out where the seeds ran on several machines.
     """
-    keys = ["suite", "dataset", "model", "recipe", "label", "evaluation", "numerics", "protocol"]
+    keys = [*ONE_MODEL, *ONE_SCORE]
     figures = [*COLUMNS, *(str(n) for n in frame if str(n).startswith(("iou/", "floor/")))]
     numbers = frame[figures].apply(pd.to_numeric)
-    machines = frame.groupby(keys, sort=False, dropna=False)["machine"]
+    together = frame.groupby(keys, sort=False, dropna=False)
+    machines = together["machine"]
     mixed = machines.transform("nunique") > 1
     numbers.loc[mixed, list(OF_A_MACHINE)] = float("nan")
     groups = numbers.groupby([frame[key] for key in keys], sort=False, dropna=False)
     group = groups.ngroup()
     first = ~group.duplicated()
     merged: pd.DataFrame = frame.loc[first].copy()
+    merged["entry"] = entries(frame).loc[first]
     merged[figures] = groups.transform("mean").loc[first]
     merged["num_seeds"] = group.map(group.value_counts()).loc[first]
+    merged["num_sharing"] = together["num_sharing"].transform("max").loc[first]
     merged["folders"] = group.map(frame["folder"].groupby(group).agg(tuple)).loc[first]
     if mixed.any():
         named = machines.transform(lambda names: " and ".join(sorted(set(names.dropna()))))
         merged["machine"] = named.loc[first]
     spread = groups.transform("std").loc[first].add_suffix("/std")
-    together: pd.DataFrame = pd.concat([merged, spread], axis=1).reset_index(drop=True)
-    return together
+    wide: pd.DataFrame = pd.concat([merged, spread], axis=1).reset_index(drop=True)
+    return wide

@@ -246,7 +246,7 @@ class Suite(Frozen):
             for key, table in self.tables.items()
             for i, one in enumerate(table.columns)
         } | {
-            ("reported", i, "values"): name
+            ("reported", i, "values", name): name
             for i, item in enumerate(self.reported)
             for name in item.values
         }

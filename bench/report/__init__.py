@@ -1,7 +1,6 @@
 """Reports: a suite's records as the tables, curves and words of a paper."""
 
 import gc
-import re
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -16,7 +15,7 @@ from bench.columns import COLUMNS
 from bench.errors import UserError
 from bench.lookup import pick, unknown
 from bench.report.formats import FORMATS
-from bench.report.group import EVERYTHING, Choice
+from bench.report.group import EVERYTHING, Choice, slugs
 from bench.report.markdown import markdown
 from bench.report.sources import Prefer, Records, Source, find, read
 from bench.report.table import Table
@@ -66,8 +65,9 @@ def report(
     with warnings.catch_warnings(record=True) as caught, _without_collecting():
         warnings.simplefilter("always")
         sources = find(targets, out, settings)
-        read_ones = [(source, read(source, prefer)) for source in sources]
-        made = [_report(*one, choice) for one in read_ones if one[1] is not None]
+        _check_kinds(choice, sources)
+        found = [(source, read(source, prefer)) for source in sources]
+        made = [_report(source, records, choice) for source, records in found if records]
     passed_over = list(dict.fromkeys(str(warning.message) for warning in caught))
     if not made:
         folders = [folder for source in sources for folder in source.folders]
@@ -98,12 +98,15 @@ def _check(choice: Choice) -> None:
         raise UserError(unknown("column", choice.sort, COLUMNS))
 
 
-def _report(source: Source, records: Records | None, choice: Choice) -> Report:
-    assert records is not None
-    suite, frame, profiles = source.resolved.suite, records.frame, records.profiles
+def _check_kinds(choice: Choice, sources: Sequence[Source]) -> None:
+    known = [*KINDS, *(key for source in sources for key in source.resolved.suite.tables)]
     for kind in choice.kinds or ():
-        if kind not in (*KINDS, *suite.tables):
-            raise UserError(unknown("table", kind, [*KINDS, *suite.tables]))
+        if kind not in known:
+            raise UserError(unknown("table", kind, known))
+
+
+def _report(source: Source, records: Records, choice: Choice) -> Report:
+    suite, frame, profiles = source.resolved.suite, records.frame, records.profiles
     tables = []
     if len(frame) + len(profiles):
         settings = source.resolved.settings
@@ -127,9 +130,10 @@ def write(reports: Iterable[Report], formats: Sequence[str], out: Path | None) -
         folder = one.folder / "report" if out is None else out / one.folder.name
         files += _write_tables(one, folder, [name for name in formats if name in FORMATS])
         files += _write_methods(one, folder, formats)
-        files += _write_curves(one, folder, formats)
+        drawn = _write_curves(one, folder, formats)
+        files += drawn
         if PAGE in formats:
-            files.append(_write_page(one, folder))
+            files.append(_write_page(one, folder, drawn))
     return files
 
 
@@ -185,7 +189,10 @@ def _write_curves(one: Report, folder: Path, formats: Sequence[str]) -> list[Pat
 
     drawn, unread = curves_of(_scored(one))
     one.notes.extend(unread)
-    figures = {f"curves-{slug(curve.label)}": curves.model_figure(curve) for curve in drawn}
+    figures = {
+        f"curves-{name}": curves.model_figure(curve)
+        for name, curve in zip(slugs([curve.label for curve in drawn]), drawn, strict=True)
+    }
     if len(drawn) > 1:
         figures["curves"] = curves.overlay_figure(drawn)
     files = [folder / f"{name}.{suffix}" for name in figures for suffix in wanted]
@@ -194,19 +201,15 @@ def _write_curves(one: Report, folder: Path, formats: Sequence[str]) -> list[Pat
     return files
 
 
-def slug(text: str) -> str:
-    """Return a name as that of a file."""
-    return re.sub(r"[^A-Za-z0-9]+", "-", text).strip("-").lower() or "model"
-
-
-def _write_page(one: Report, folder: Path) -> Path:
+def _write_page(one: Report, folder: Path, drawn: Sequence[Path]) -> Path:
     from bench.report import methods
     from bench.report.page import page
 
     scored = _scored(one)
     parts = methods.methods(_scored_cases(one, scored), scored) if len(scored) else []
     words = "".join(part for part in parts if isinstance(part, str))
-    pictures = [("Curves", folder / "curves.png")] if (folder / "curves.png").exists() else []
+    pngs = [file for file in drawn if file.suffix == ".png"]
+    pictures = [("Curves", file) for file in pngs[-1:]]  # of all models, or of the only one
     file = folder / "report.html"
     write_text(file, page(one.title, one.tables, words, pictures, one.notes), sync=False)
     return file

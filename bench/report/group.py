@@ -1,6 +1,7 @@
 """The rows that the tables of one dataset, model or recipe are made of."""
 
 import json
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -90,16 +91,18 @@ def groups(
     """Split the rows of a suite's records as was asked."""
     keys = {"dataset": ["dataset"], "model": ["label"], "recipe": ["dataset", "recipe"]}[choice.by]
     found = list(frame.groupby(keys, sort=False)) if len(frame) else []
+    stems = slugs(["-".join(map(str, values)) for values, _ in found])
     made = []
-    for values, rows in found:
+    for stem, (values, rows) in zip(stems, found, strict=True):
         texts = [str(value) for value in values]
-        scored, failed = rows[rows["status"] == "ok"], rows[rows["status"] != "ok"]
+        is_scored = (rows["status"] == "ok") & rows["evaluation"].notna()
+        scored, failed = rows[is_scored], _without_scores(rows[~is_scored])
         merged = over_seeds(scored) if len(scored) else scored
         there = set(merged["evaluation"].dropna()) if len(merged) else set()
         made.append(
             Group(
                 suite=suite,
-                stem="-".join([suite.name, *texts]) if len(found) > 1 else suite.name,
+                stem=f"{suite.name}-{stem}" if len(found) > 1 else suite.name,
                 title=", ".join(texts[1:] if choice.by == "recipe" else texts),
                 rows=merged,
                 failed=failed,
@@ -109,6 +112,28 @@ def groups(
                 marks=marks,
             )
         )
+    return made
+
+
+def _without_scores(rows: pd.DataFrame) -> pd.DataFrame:
+    """Word what became of cases that have no scores."""
+    finished = rows["status"] == "ok"
+    reason = rows["reason"].fillna("no reason was recorded")
+    return rows.assign(
+        status=rows["status"].where(~finished, "not scored"),
+        reason=reason.where(~finished, "bench evaluate scores its weights"),
+    )
+
+
+def slugs(names: Sequence[str]) -> list[str]:
+    """Return names as those of files and labels, each another."""
+    made: list[str] = []
+    for name in names:
+        plain = re.sub(r"[^A-Za-z0-9_]+", "-", name).strip("-") or "unnamed"
+        number = 1 + sum(one.lower() == plain.lower() for one in made)
+        while number > 1 and f"{plain}-{number}" in made:
+            number += 1
+        made.append(f"{plain}-{number}" if number > 1 else plain)
     return made
 
 

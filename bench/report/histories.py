@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from bench.errors import UserError
+from bench.frame import entries
 from bench.report.rows import names
 
 SERIES = ("loss", "select_loss", "train_miou", "select_miou")  # columns of history.csv
@@ -121,9 +122,8 @@ def curves_of(rows: pd.DataFrame) -> tuple[list[Curve], list[str]]:
     Args:
         rows: of `bench.frame.load`, with scores.
     """
-    cases = rows.drop_duplicates("folder")
-    several = cases["dataset"].nunique() > 1
-    named = names(cases) + (", " + cases["dataset"] if several else "")
+    cases = rows.assign(entry=entries(rows)).drop_duplicates("folder")
+    named = names(cases)
     curves, unread = [], []
     for label, here in cases.groupby(named, sort=False):
         read: list[History] = []

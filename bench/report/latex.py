@@ -102,14 +102,17 @@ def _width(columns: Sequence[Column]) -> int:
 def _stacked(table: Table) -> Table:
     """Put groups of equal columns one below the other; other tables stay as they are."""
     first, *headers = table.headers
-    groups = {name: list(of) for name, of in groupby(headers, key=lambda header: header.group)}
-    titles = [[header.title for header in of] for of in groups.values()]
+    groups = [
+        (name, [header.title for header in of])
+        for name, of in groupby(headers, key=lambda header: header.group)
+    ]
+    titles = [of for _, of in groups]
     if len(groups) < 2 or any(one != titles[0] for one in titles):
         return table
     width = len(titles[0])
     rows: list[list[Cell]] = []
     rules = set()
-    for number, name in enumerate(groups):
+    for number, (name, _) in enumerate(groups):
         rules.add(len(rows))
         rows.append([Text(name), *[Text("")] * width])
         start = 1 + number * width
@@ -242,6 +245,7 @@ def _groups(columns: Sequence[Column]) -> list[str]:
 
 def escape(text: str) -> str:
     """Let LaTeX print the characters of a text as they are; ? for what its fonts have not."""
+    text = "".join(c if c.isprintable() or c.isspace() else "?" for c in text)
     shown = []
     for before, character in zip(f" {text}", text, strict=False):
         apart = "{}" if before == character and character in LIGATURES else ""

@@ -12,6 +12,7 @@ from bench.frame import Counts, load_counts
 from bench.report.table import Rank
 
 MOST_COMPARED = 30  # of the best models of a table
+COMPARABLE = ["protocol", "scores_version"]
 OF_COUNTS = SCORES.keys() - {"loss"}
 Ranks = Mapping[tuple[Any, str], Rank]  # by the index of a row, and column
 
@@ -33,7 +34,7 @@ class Marks:
         """
         asked = [name for name in columns if name.startswith(IOU) or name in OF_COUNTS]
         compared = rows[rows["miou"].notna()].nlargest(MOST_COMPARED, "miou")
-        if not asked or len(compared) < 2 or rows["protocol"].nunique() > 1:
+        if not asked or len(compared) < 2 or len(rows[COMPARABLE].drop_duplicates()) > 1:
             return {}, []
         key = (*compared["folders"], *compared["evaluation"])
         if key not in self._drawn:
@@ -42,7 +43,8 @@ class Marks:
         if isinstance(drawn, str):
             return {}, [drawn]
         found: dict[tuple[Any, str], Rank] = {}
-        for name in asked:
+        there = set.intersection(*(set(one) for one in drawn.values()))
+        for name in (name for name in asked if name in there):
             for place, index in enumerate(_ranked(drawn, name)):
                 if index:
                     found[compared.index[place], name] = index
@@ -90,7 +92,7 @@ def _explain(compared: pd.DataFrame, num_rows: int) -> str:
         if compared["num_seeds"].max() > 1
         else "of these trained models, for each has one seed"
     )
-    among = f" among the {MOST_COMPARED} with the best mIoU" if num_rows > len(compared) else ""
+    among = f" among the {MOST_COMPARED} with the best mIoU" if num_rows > MOST_COMPARED else ""
     return (
         f"Bold: the best{among} and those that cannot be told apart from it by a paired bootstrap "
         f"over images, {seeds} ({NUM_DRAWS} draws, {CONFIDENCE:.0%}). Underlined or italic: the "

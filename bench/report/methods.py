@@ -11,7 +11,6 @@ import pandas as pd
 from bench.case import Case
 from bench.data import find
 from bench.loss_spec import CrossEntropy, Dice, Focal, terms
-from bench.model_spec import ModelSpec
 from bench.recipe import Recipe
 from bench.report import citations
 from bench.report.latex import escape as escape_latex
@@ -46,17 +45,19 @@ def methods(cases: Sequence[Case], rows: pd.DataFrame) -> list[Part]:
         rows: of `bench.frame.load`, of these cases and all their seeds.
     """
     parts: list[Part] = [*_data(cases), *_models(cases)]
-    for recipe, labels in _by_recipe(cases):
+    recipes = list(_by_recipe(cases))
+    for name, recipe, labels in recipes:
         everyone = len(labels) == len({case.label for case in cases})
-        parts.append(f"{'They' if everyone else _listed(labels)} {_training(recipe)}. ")
+        who = "They" if everyone else _listed(labels)
+        by = f"By the recipe {name} " if len(recipes) > 1 else ""
+        parts.append(f"{by}{who.lower() if by and everyone else who} {_training(recipe)}. ")
     return [*parts, *_scores(rows), *_seeds(rows), _machine(rows)]
 
 
 def _data(cases: Sequence[Case]) -> list[Part]:
     parts: list[Part] = ["We train and evaluate on "]
-    datasets = {case.dataset_name: case.dataset for case in cases}
-    for number, (name, spec) in enumerate(datasets.items()):
-        title = getattr(find(spec.name), "title", name)
+    datasets = {getattr(find(c.dataset.name), "title", c.dataset_name): c.dataset for c in cases}
+    for number, (title, spec) in enumerate(datasets.items()):
         parts.append(f"{', ' if number else ''}{title}")
         keys = citations.dataset_keys(spec.name, spec.options)
         parts += [Cite(keys)] if keys else []
@@ -64,31 +65,36 @@ def _data(cases: Sequence[Case]) -> list[Part]:
 
 
 def _models(cases: Sequence[Case]) -> list[Part]:
-    models = {case.label: case.model for case in cases}
+    models = {case.label: case for case in cases}
     parts: list[Part] = [f"The {len(models)} models are " if len(models) > 1 else "The model is "]
-    for number, (label, spec) in enumerate(models.items()):
-        keys = citations.keys(spec)
+    for number, (label, case) in enumerate(models.items()):
+        keys = citations.keys(case.model)
         parts.append(f"{', ' if number else ''}{label}")
         parts += [Cite(keys)] if keys else []
-        parts.append(f" ({_built(spec)})")
+        parts.append(f" ({_built(case)})")
     return [*parts, ". "]
 
 
-def _built(spec: ModelSpec) -> str:
+def _built(case: Case) -> str:
+    spec = case.model
     encoder = f", encoder {spec.encoder}" if spec.encoder else ""
+    if case.parent is not None:
+        part = "" if case.parent.part == "all" else f"{case.parent.part} "
+        return f"{spec.arch}{encoder}, {part}from the trained {case.parent.name.split('__')[1]}"
     if spec.weights is None:
         return f"{spec.arch}{encoder}, from random weights"
     what = "encoder" if spec.weights.part == "encoder" else "all"
     return f"{spec.arch}{encoder}, {what} from {spec.weights.source.rpartition('/')[2]} weights"
 
 
-def _by_recipe(cases: Sequence[Case]) -> Iterable[tuple[Recipe, list[str]]]:
+def _by_recipe(cases: Sequence[Case]) -> Iterable[tuple[str, Recipe, list[str]]]:
     """List each recipe with the models that were trained by it."""
-    found: dict[str, tuple[Recipe, list[str]]] = {}
+    found: dict[str, list[Case]] = {}
     for case in cases:
-        found.setdefault(case.recipe.model_dump_json(), (case.recipe, []))[1].append(case.label)
-    for recipe, labels in found.values():
-        yield recipe, list(dict.fromkeys(labels))
+        found.setdefault(case.recipe.model_dump_json(), []).append(case)
+    for same in found.values():
+        names = _listed(list(dict.fromkeys(case.recipe_name for case in same)))
+        yield names, same[0].recipe, list(dict.fromkeys(case.label for case in same))
 
 
 def _training(recipe: Recipe) -> str:
@@ -197,13 +203,16 @@ def as_markdown(parts: Iterable[Part]) -> str:
 def as_latex(parts: Iterable[Part]) -> str:
     r"""Write the paragraph with \cite."""
     text = "".join(
-        f"~\\cite{{{','.join(part.keys)}}}"
-        if isinstance(part, Cite)
-        else _spaced(escape_latex, part)
+        f"~\\cite{{{','.join(part.keys)}}}" if isinstance(part, Cite) else _spaced(_breakable, part)
         for part in parts
     )
-    breakable = text.replace("/", "/\\allowbreak{}").replace("\\_", "\\_\\allowbreak{}")
-    return f"% \\cite refers to references.bib\n{{\\sloppy\n{breakable.strip()}\n\\par}}\n"
+    return f"% \\cite refers to references.bib\n{{\\sloppy\n{text.strip()}\n\\par}}\n"
+
+
+def _breakable(text: str) -> str:
+    """Escape a text, whose long names may be broken."""
+    escaped = escape_latex(text)
+    return escaped.replace("/", "/\\allowbreak{}").replace("\\_", "\\_\\allowbreak{}")
 
 
 def _spaced(escape: Any, text: str) -> str:

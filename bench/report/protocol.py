@@ -74,3 +74,15 @@ def card_of(
         for index, texts in differing.items()
     }
     return card, notes
+
+
+def together(cards: dict[str, dict[str, str]]) -> list[tuple[str, str]]:
+    """Say once what several evaluations have in common."""
+    card = []
+    for term in dict.fromkeys(term for one in cards.values() for term in one):
+        texts = {key: one[term] for key, one in cards.items() if term in one}
+        if len(set(texts.values())) == 1 and len(texts) == len(cards):
+            card.append((term, next(iter(texts.values()))))
+        else:
+            card += [(f"{term} ({key})", text) for key, text in texts.items()]
+    return card

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from bench.columns import column
+from bench.columns import of_case
 from bench.report.rows import Row, each
 from bench.report.table import Footnotes
 from bench.suite import Reported
@@ -18,6 +18,7 @@ class Beside:
     """One published figure and ours.
 
     row: ours, of merged rows; None where there is none.
+    is_exact: whether ours is of the split that theirs is of.
     remarks: why the two cannot be compared, or only so far.
     """
 
@@ -25,6 +26,7 @@ class Beside:
     name: str
     value: float
     row: Row | None
+    is_exact: bool
     remarks: tuple[str, ...]
 
     @property
@@ -44,24 +46,26 @@ def beside(item: Reported, rows: pd.DataFrame, evaluations: list[str]) -> list[B
         rows: a row for each model and evaluation, seeds merged.
         evaluations: in the order that reports have them.
     """
-    matching = rows[[_matches(item.case, folders) for folders in rows["folders"]]]
+    matching = rows.loc[[matches(item.case, folders) for folders in rows["folders"]]]
     found = []
     for name, value in item.values.items():
-        ours, remarks = matching, [item.not_comparable] if item.not_comparable else []
-        if column(name).of == "evaluation" and len(matching):
-            of_split = matching[matching["split"] == item.split]
-            if not len(of_split):
-                of_split = matching[matching["evaluation"] == evaluations[0]]
-                if len(of_split):
-                    split = of_split["split"].iloc[0]
-                    remarks.append(f"theirs is of {item.split}, ours of {split}")
-            ours = _first_of_each(of_split, evaluations)
+        ours, remarks, exact = matching, [item.not_comparable] if item.not_comparable else [], True
+        if of_case(name):
+            ours = matching[matching[name].notna()]
+            recorded = ours[ours["evaluation"].notna()]
+            ours = recorded if len(recorded) else ours
         elif len(matching):
-            ours = _first_of_each(matching[matching[name].notna()], evaluations)
+            ours = matching[matching["split"] == item.split]
+            if not len(ours):
+                ours, exact = matching[matching["evaluation"] == evaluations[0]], False
+                remarks += [
+                    f"theirs is of {item.split}, ours of {split}" for split in set(ours["split"])
+                ]
+        ours = _first_of_each(ours, evaluations)
         if not len(ours):
-            found.append(Beside(item, name, value, None, tuple(remarks)))
+            found.append(Beside(item, name, value, None, exact, tuple(remarks)))
         for _, row in each(ours):
-            found.append(Beside(item, name, value, row, tuple(remarks)))
+            found.append(Beside(item, name, value, row, exact, tuple(remarks)))
     return found
 
 
@@ -69,10 +73,11 @@ def _first_of_each(rows: pd.DataFrame, evaluations: list[str]) -> pd.DataFrame:
     """Keep one evaluation of each model: the one that reports have first."""
     order = rows["evaluation"].map({key: i for i, key in enumerate(evaluations)})
     rows = rows.assign(order=order).sort_values("order", kind="stable")
-    return rows.drop_duplicates("folders").sort_index()
+    return rows.drop_duplicates("entry").sort_index()
 
 
-def _matches(pattern: str, folders: tuple[str, ...]) -> bool:
+def matches(pattern: str, folders: tuple[str, ...]) -> bool:
+    """Say whether a glob is of a case whose folders these are."""
     names = (Path(folder).name.rpartition("__")[0] for folder in folders)
     return any(fnmatchcase(name, pattern) for name in names)
 

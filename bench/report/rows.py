@@ -8,31 +8,53 @@ from typing import Any, Literal
 import pandas as pd
 
 from bench.columns import column
+from bench.frame import OF_A_MACHINE
 from bench.report.table import Figure, Footnotes, Rank
 
 Row = Mapping[Hashable, Any]  # of a frame
 By = Literal["dataset", "model", "recipe"]
 OF_TIME = ("epoch_s", "images_per_s")
-OF_A_MACHINE = (*OF_TIME, "peak_memory_mib", "data_wait_share")
 DATA_BOUND = 0.05  # the share of an epoch that may wait for images
 MOST_NAMES = 8  # in a note
 
 
 def names(rows: pd.DataFrame, by: By = "dataset") -> "pd.Series[str]":
-    """Name rows by label, and by recipe and numerics where those differ."""
+    """Name rows by label, and by recipe, numerics and what else tells two models apart.
+
+    Args:
+        rows: with `entry`; rows of one entry have one name, those of two never.
+    """
+    models = rows.drop_duplicates("entry").set_index("entry")
     if by == "model":
-        data = rows["protocol"].map(lambda text: json.loads(text)["dataset"])
-        named = data.astype(str) + ", " + rows["recipe"].astype(str)
+        data = models["protocol"].map(lambda text: json.loads(text)["dataset"])
+        named = data.astype(str) + ", " + models["recipe"].astype(str)
     else:
-        named = rows["label"].astype(str)
-        if rows["recipe"].nunique() > 1:
-            repeated = rows.groupby("label")["recipe"].transform("nunique") > 1
-            named = named.where(~repeated, named + ", " + rows["recipe"].astype(str))
-    if rows["numerics"].nunique() > 1:
-        own = rows.groupby(named)["numerics"].transform("nunique") > 1
-        how = rows["trained_in"].astype(str) + " on " + rows["machine"].astype(str)
-        named = named.where(~own, named + " (" + how + ")")
-    return named
+        named = models["label"].astype(str)
+    how = models["trained_in"].astype(str) + " on " + models["machine"].astype(str)
+    for more in (
+        ", " + models["recipe"].astype(str),
+        ", " + models["dataset"].astype(str),
+        " (" + how + ")",
+        _differing(models["numerics"]),
+        " [" + models["model"].astype(str) + "]",
+        " [" + models["variant"].astype(str) + "]",
+    ):
+        repeated = named.duplicated(keep=False)
+        told = more.groupby(named).transform("nunique") > 1
+        named = named.where(~(repeated & told), named + more)
+    number = named.groupby(named).cumcount() + 1
+    named = named.where(~named.duplicated(keep=False), named + " #" + number.astype(str))
+    return rows["entry"].map(named)
+
+
+def _differing(numerics: "pd.Series[str]") -> "pd.Series[str]":
+    """Say of each model's numerics what is not the same for all."""
+    read = pd.DataFrame([json.loads(text) for text in numerics], index=numerics.index).astype(str)
+    differing = [key for key in read if read[key].nunique() > 1]
+    texts = read[differing].apply(
+        lambda row: ", ".join(f"{key} {row[key]}".replace("_", " ") for key in differing), axis=1
+    )
+    return (" (" + texts + ")") if differing else pd.Series("", numerics.index)
 
 
 def each(rows: pd.DataFrame) -> list[tuple[Any, Row]]:
@@ -85,7 +107,8 @@ def data_bound(row: Row, name: str, footnotes: Footnotes) -> tuple[int, ...]:
 def conditions(rows: pd.DataFrame) -> list[str]:
     """Say how many seeds, on what and in which precision."""
     notes = []
-    measured = rows[["machine", "trained_in"]].drop_duplicates()
+    rows = rows.sort_values("num_seeds", ascending=False, kind="stable").drop_duplicates("entry")
+    measured = rows[["machine", "trained_in"]].dropna().drop_duplicates()
     for machine, trained_in in measured.itertuples(index=False):
         of = rows[(rows["machine"] == machine) & (rows["trained_in"] == trained_in)]
         who = "" if len(of) == len(rows) else f": {listing(of['label'])}"

@@ -3,9 +3,11 @@
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
+import numpy as np
 import pandas as pd
 
 from bench.case import expand
@@ -34,16 +36,19 @@ def find(targets: Sequence[Path], out: Path, settings: Sequence[str]) -> list[So
     Raises:
         UserError: where a target is neither a suite nor a folder.
     """
-    found: dict[str, Source] = {}
+    found: list[Source] = []
     for target in targets or [out]:
+        before = list(found)  # folders of one target are never merged with each other
         for folder, resolved in _find(target, out, settings):
-            before = found.get(folder.name)
-            if before is None:
-                found[folder.name] = Source(folder.name, (folder,), resolved)
-            elif folder.resolve() not in {one.resolve() for one in before.folders}:
-                merged = _merge(before.resolved, resolved)
-                found[folder.name] = Source(folder.name, (*before.folders, folder), merged)
-    return list(found.values())
+            same = next((one for one in before if one.title == folder.name), None)
+            if same is None:
+                found.append(Source(folder.name, (folder,), resolved))
+            elif folder.resolve() not in {one.resolve() for one in same.folders}:
+                merged = _merge(same.resolved, resolved)
+                place = found.index(same)
+                found[place] = Source(folder.name, (*same.folders, folder), merged)
+                before[before.index(same)] = found[place]
+    return found
 
 
 def _find(target: Path, out: Path, settings: Sequence[str]) -> Iterator[tuple[Path, Resolved]]:
@@ -53,6 +58,13 @@ def _find(target: Path, out: Path, settings: Sequence[str]) -> Iterator[tuple[Pa
             cases = expand(file.suite)
         except Faults as error:
             raise file.error(error.faults) from error
+        for model in file.suite.models.values():
+            if model.weights is not None and model.weights.is_missing:
+                warnings.warn(
+                    f"{model.weights.missing} Its cases are known by what is in that file: name "
+                    "the folder of results instead of the suite.",
+                    stacklevel=2,
+                )
         folder = results_folder(out, file.suite, settings)
         yield folder, Resolved(suite=file.suite, settings=tuple(settings), cases=tuple(cases))
         return
@@ -97,9 +109,12 @@ def read(source: Source, prefer: Prefer | None) -> Records | None:
     profiles = [load_profiles(folder) for folder in folders]
     if all(one.empty for one in [*frames, *profiles]):
         return None
-    frame, notes = _each_once([one for one in frames if len(one)], prefer)
+    frame, notes = _each_once(pd.concat(_with_rows(frames), ignore_index=True), prefer)
     frame["suite"] = source.resolved.suite.name
-    profiled = pd.concat(profiles, ignore_index=True).drop_duplicates("id", keep="last")
+    profiled = pd.concat(_with_rows(profiles), ignore_index=True)
+    if len(profiled):
+        once = ["id", "case", "machine", "precision"]
+        profiled = profiled.drop_duplicates(once, keep="last").reset_index(drop=True)
     ids = [case.id for case in source.resolved.cases]
     here = _in_order(frame, ids)
     done = set(here["id"])
@@ -114,44 +129,46 @@ def read(source: Source, prefer: Prefer | None) -> Records | None:
     return Records(_with_latency(here, profiled), profiled, notes)
 
 
-def _each_once(frames: list[pd.DataFrame], prefer: Prefer | None) -> tuple[pd.DataFrame, list[str]]:
-    """Put the rows of several places together, each case from one place."""
-    if len(frames) < 2:
-        return (frames[0] if frames else load()), []
-    everything = pd.concat(frames, ignore_index=True)
+def _with_rows(frames: list[pd.DataFrame]) -> list[pd.DataFrame]:
+    return [one for one in frames if len(one)] or frames[:1]
+
+
+def _each_once(frame: pd.DataFrame, prefer: Prefer | None) -> tuple[pd.DataFrame, list[str]]:
+    """Keep the rows of each case from one place only."""
+    folders = frame[["id", "case", "folder"]].drop_duplicates() if len(frame) else frame
+    if not len(frame) or not folders.duplicated(["id", "case"]).any():
+        return frame, []
     dropped: list[str] = []
-    conflicts, newer = [], []
-    for _, rows in everything.groupby("id", sort=False):
-        places = list(rows.groupby("folder", sort=False))
+    conflicts = []
+    for (_, name), rows in frame.groupby(["id", "case"], sort=False):
+        places = [place for _, place in rows.groupby("folder", sort=False)]
         if len(places) == 1:
             continue
-        finished = [place for place in places if (place[1]["status"] == "ok").all()] or places
-        kept = finished[0]
-        if not all(_agree(kept[1], other[1]) for other in finished[1:]):
-            name = str(rows["case"].iloc[0])
-            conflicts.append(name)
-            newer.append(name)
-            kept = max(finished, key=lambda place: str(place[1]["finished"].iloc[0]))
-        dropped += [str(folder) for folder, _ in places if folder != kept[0]]
+        finished = [place for place in places if (place["status"] == "ok").all()]
+        kept = max(finished or places, key=_finished)
+        if finished and all(_agree(finished[0], other) for other in finished[1:]):
+            kept = max(finished, key=len)  # the one with most evaluations
+        elif finished:
+            conflicts.append(str(name))
+        dropped += [place["folder"].iloc[0] for place in places if place is not kept]
     if conflicts and prefer is None:
         raise UserError(
             f"{len(conflicts)} cases have other scores in one folder than in another: "
             f"{_some(conflicts)}. Give --prefer newest, or leave a folder out."
         )
-    notes = [f"Of several records the newest was taken: {_some(newer)}."] if newer else []
-    return everything[~everything["folder"].isin(dropped)].reset_index(drop=True), notes
+    notes = [f"Of several records the newest was taken: {_some(conflicts)}."] if conflicts else []
+    return frame[~frame["folder"].isin(dropped)].reset_index(drop=True), notes
+
+
+def _finished(place: pd.DataFrame) -> datetime:
+    return datetime.fromisoformat(str(place["finished"].iloc[0]))
 
 
 def _agree(one: pd.DataFrame, other: pd.DataFrame) -> bool:
-    """Say whether two records of a case have the same outcome and, where both have them, scores."""
-    if set(one["status"]) != set(other["status"]):
-        return False
-    both = one.merge(other, on=["evaluation", "protocol"], suffixes=("", "/other"))
-    return all(
-        (
-            both[name].eq(both[f"{name}/other"]) | both[name].isna() & both[f"{name}/other"].isna()
-        ).all()
-        for name in SCORES
+    """Say whether two records of a case have equal scores of all that both were scored on."""
+    both = one.merge(other, on="evaluation", suffixes=("", "/other"))
+    return bool((both["protocol"] == both["protocol/other"]).all()) and all(
+        np.array_equal(both[name], both[f"{name}/other"], equal_nan=True) for name in SCORES
     )
 
 
@@ -163,13 +180,14 @@ def _in_order(frame: pd.DataFrame, ids: list[str]) -> pd.DataFrame:
 
 
 def _with_latency(frame: pd.DataFrame, profiles: pd.DataFrame) -> pd.DataFrame:
-    """Add the latencies that were measured of the same case on the same machine."""
+    """Add the latencies of the same case, machine and precision, of images of the MACs' size."""
     if not (len(frame) and len(profiles)):
         return frame
-    timed: Any = profiles.set_index(["id", "machine"])
-    keys = pd.MultiIndex.from_frame(frame[["id", "machine"]])
     columns = ["latency_p50_ms", "latency_p95_ms", "inference_images_per_s"]
-    return frame.assign(**{name: timed[name].reindex(keys).to_numpy() for name in columns})
+    keys = ["id", "case", "machine", "trained_in", "macs_size"]
+    timed = profiles.rename(columns={"precision": "trained_in"}).drop(columns="macs_size")
+    timed = timed.rename(columns={"timed_size": "macs_size"})[[*keys, *columns]]
+    return frame.drop(columns=columns).merge(timed, on=keys, how="left")
 
 
 def _some(names: Iterable[str]) -> str:

@@ -57,7 +57,7 @@ def test_curves_of_each_model_and_of_all(results: Path, tmp_path: Path) -> None:
     files = write(made, ["png", "pdf"], tmp_path / "out")
     names = sorted(file.name for file in files)
     assert [name for name in names if name.endswith(".png")] == [
-        "curves-a-1.png",
+        "curves-A_1.png",
         "curves-script-50-x-b-c.png",
         "curves.png",
     ]

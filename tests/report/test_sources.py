@@ -9,6 +9,7 @@ import pytest
 from fixtures import make_results
 
 from bench.errors import UserError
+from bench.record import Resolved
 from bench.report import report, text
 from bench.report.table import Figure
 
@@ -73,6 +74,75 @@ def test_records_that_do_not_agree(tmp_path: Path) -> None:
         assert isinstance(table.rows[0][1], Figure)
         assert table.rows[0][1].value == pytest.approx(100 * np.mean([0.9, 0.6]))
         assert any("the newest was taken: shapes__A__default__s0" in note for note in made.notes)
+
+
+def test_a_copied_folder_is_no_seed(tmp_path: Path) -> None:
+    folder = make_results(tmp_path / "a")
+    case = next(folder.glob("*__A__*s0__*"))
+    shutil.copytree(case, case.with_name(f"{case.name}-copy"))
+    (tmp_path / "b").mkdir()
+    assert miou_of(tmp_path, "A_1") == pytest.approx([55])
+
+
+def test_one_name_of_two_recipes_is_two_models(tmp_path: Path) -> None:
+    split_in_two(tmp_path)
+    for file in (tmp_path / "b").rglob("*.json"):
+        file.write_text(file.read_text().replace('"epochs":2', '"epochs":5'))
+    suite = tmp_path / "b" / "paper" / "suite.json"
+    resolved = Resolved.model_validate_json(
+        suite.read_bytes().replace(b'"epochs": 2', b'"epochs": 5')
+    )
+    for case in resolved.cases:
+        for folder in (tmp_path / "b" / "paper").glob(f"{case.name}__*"):
+            change(folder / "record.json", id=case.id)
+    suite.write_text(resolved.model_dump_json())
+    assert miou_of(tmp_path, "A_1") == pytest.approx([50, 60])
+
+
+def test_records_of_other_data_do_not_agree(tmp_path: Path) -> None:
+    one = make_results(tmp_path / "a")
+    shutil.copytree(one, tmp_path / "b" / "paper")
+    for file in (tmp_path / "b").rglob("val.json"):
+        protocol = json.loads(file.read_text())["protocol"] | {"fingerprint": "g"}
+        change(file, protocol=protocol)
+    with pytest.raises(UserError, match="4 cases have other scores"):
+        report([tmp_path / "a", tmp_path / "b"], tmp_path)
+
+
+@pytest.mark.parametrize("order", ["ab", "ba"])
+def test_a_place_with_more_evaluations_goes_first(tmp_path: Path, order: str) -> None:
+    one = make_results(tmp_path / "a")
+    shutil.copytree(one, tmp_path / "b" / "paper")
+    for file in (tmp_path / "a").rglob("train.json"):
+        file.unlink()
+    [made] = report([tmp_path / name for name in order], tmp_path)
+    assert set(made.rows["evaluation"].dropna()) == {"val", "train"}
+
+
+def test_newest_whatever_the_clock(tmp_path: Path) -> None:
+    disagreeing(tmp_path)
+    for name, time in (("a", "2027-01-01T01:00:00+0000"), ("b", "2027-01-01T05:00:00+0900")):
+        for file in (tmp_path / name).rglob("record.json"):
+            change(file, finished=time)
+    [made] = report([tmp_path / "a", tmp_path / "b"], tmp_path, prefer="newest")
+    assert made.rows["miou"].max() == pytest.approx(0.7)
+
+
+def test_folders_of_one_name_within_one_target_stay_apart(tmp_path: Path) -> None:
+    one = make_results(tmp_path / "r")
+    shutil.copytree(one, tmp_path / "r" / "archive" / "paper")
+    for file in (tmp_path / "r" / "archive").rglob("val.json"):
+        change(file, scores=json.loads(file.read_text())["scores"] | {"miou": 0.1})
+    assert len(report([tmp_path / "r"], tmp_path)) == 2
+
+
+def test_trained_but_not_scored_is_told(tmp_path: Path) -> None:
+    folder = make_results(tmp_path)
+    for file in folder.glob("*__A__*/eval/*.json"):
+        file.unlink()
+    [made] = report([folder], tmp_path)
+    [table] = [table for table in made.tables if table.kind == "summary"]
+    assert "Not scored: bench evaluate scores its weights" in table.footnotes
 
 
 def test_a_case_that_failed_in_one_place_only(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from fixtures import make_results, pdf_text, require_pdflatex, write_counts
 
 from bench.errors import UserError
 from bench.report import report, text, write
-from bench.report.group import Choice
+from bench.report.group import Choice, slugs
 from bench.report.latex import latex
 from bench.report.table import Cell, Figure, Table, Text
 
@@ -336,3 +336,60 @@ def test_many_classes_are_rows_and_many_models_parts(tmp_path: Path) -> None:
     [table] = [one for one in made.tables if one.kind == "per_class"]
     assert [label(row[0]) for row in table.rows] == [*names, "mean"]
     assert table.rules == {11}
+
+
+def test_names_of_files_and_labels_are_plain_and_each_another() -> None:
+    assert slugs(["A_1", "A-1", "a-1", "../x", "日本", "日本"]) == [
+        "A_1",
+        "A-1",
+        "a-1-2",
+        "x",
+        "unnamed",
+        "unnamed-2",
+    ]
+
+
+def test_numerics_that_differ_are_in_the_names(tmp_path: Path) -> None:
+    folder = make_results(tmp_path)
+    for file in folder.glob("*__[AB]__*/record.json"):
+        content = json.loads(file.read_text())
+        content["numerics"]["micro_batch"] = 2 if "__A__default__s1" in str(file) else 8
+        file.write_text(json.dumps(content))
+    names = [label(row[0]) for row in summary(tmp_path).rows[:2]]
+    assert names == ["A_1 (micro batch 8)", "A_1 (micro batch 2)"]
+
+
+def test_a_figure_of_another_protocol_of_another_evaluation_is_told(tmp_path: Path) -> None:
+    folder = make_results(tmp_path)
+    content = json.loads((folder / "suite.json").read_text())
+    column = {"of": "miou", "evaluation": "train", "header": None, "group": ""}
+    content["suite"]["tables"]["own"]["columns"].append(column)
+    (folder / "suite.json").write_text(json.dumps(content))
+    for file in folder.glob("*__B__*/eval/train.json"):
+        content = json.loads(file.read_text())
+        content["protocol"]["size"] = "32x32"
+        file.write_text(json.dumps(content))
+    [made] = report([folder], tmp_path)
+    [own] = [one for one in made.tables if one.kind == "own"]
+    notes = [own.footnotes[place] for place in own.rows[0][-1].notes]
+    assert notes == ["input: 32x32, whole."]
+
+
+def test_published_of_the_very_split_goes_first(tmp_path: Path) -> None:
+    folder = make_results(tmp_path)
+    content = json.loads((folder / "suite.json").read_text())
+    [item] = content["suite"]["reported"]
+    content["suite"]["reported"].insert(0, item | {"split": "test", "values": {"miou": 0.3}})
+    (folder / "suite.json").write_text(json.dumps(content))
+    [made] = report([folder], tmp_path)
+    [own] = [one for one in made.tables if one.kind == "own"]
+    assert [cell.value for cell in own.rows[1][2:3] if isinstance(cell, Figure)] == [50]
+
+
+def test_a_class_that_a_models_records_lack_is_not_ranked(tmp_path: Path) -> None:
+    folder = make_results(tmp_path)
+    content = json.loads((folder / "suite.json").read_text())
+    content["suite"]["tables"]["own"]["columns"][0]["of"] = "iou/disc"
+    (folder / "suite.json").write_text(json.dumps(content))
+    [made] = report([folder], tmp_path)
+    assert "own" in {table.kind for table in made.tables}

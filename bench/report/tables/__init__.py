@@ -59,11 +59,16 @@ def build_tables(
         tables += profile(suite.name, profiles)
     if "reported" in wanted and choice.reported and suite.reported:
         rows = [group.rows for group in found if group.evaluations]
-        alone = profiles.assign(evaluation=None, split=None)
-        alone["folders"] = alone["folder"].map(lambda folder: (folder,)) if len(alone) else None
-        everything = pd.concat([*rows, alone], ignore_index=True)
+        everything = pd.concat([*rows, _as_entries(profiles)], ignore_index=True)
         tables += reported(suite, everything, list(evaluation_order(suite)), changes)
     return _with_own_names(tables)
+
+
+def _as_entries(profiles: pd.DataFrame) -> pd.DataFrame:
+    """Give profiles what rows of models have."""
+    folders = pd.Series([(one,) for one in profiles.get("folder", ())], profiles.index, object)
+    numbers = [-1 - number for number in range(len(profiles))]
+    return profiles.assign(evaluation=None, split=None, folders=folders, entry=numbers)
 
 
 def _with_own_names(tables: list[Table]) -> list[Table]:

@@ -20,7 +20,7 @@ def failed_note(failed: pd.DataFrame) -> list[str]:
     """Name the cases in a note."""
     if not len(failed):
         return []
-    return [f"Without figures, as the summary says why: {listing(failed['label'])}."]
+    return [f"Without figures, as the summary says why: {listing(pd.Series(_names(failed)))}."]
 
 
 def only_failed(stem: str, title: str, failed: pd.DataFrame) -> Table:
@@ -32,12 +32,16 @@ def only_failed(stem: str, title: str, failed: pd.DataFrame) -> Table:
 
 def _reasons(failed: pd.DataFrame) -> list[tuple[str, str]]:
     """Return name and reason of each case; the reason is as long as a table bears."""
-    several = failed["recipe"].nunique() > 1 if len(failed) else False
     found = []
-    for label, recipe, seed, status, reason in zip(
-        *(failed[key] for key in ("label", "recipe", "seed", "status", "reason")), strict=True
+    for name, status, reason in zip(
+        _names(failed), failed["status"], failed["reason"], strict=True
     ):
         short = reason if len(reason) <= MOST_OF_A_REASON else f"{reason[:MOST_OF_A_REASON]}…"
-        name = f"{label}, {recipe}" if several else str(label)
-        found.append((f"{name}, seed {seed}", f"{str(status).capitalize()}: {short}"))
+        found.append((name, f"{str(status).capitalize()}: {short}"))
     return found
+
+
+def _names(failed: pd.DataFrame) -> list[str]:
+    several = failed["recipe"].nunique() > 1
+    recipes = ", " + failed["recipe"].astype(str) if several else ""
+    return list(failed["label"].astype(str) + recipes + ", seed " + failed["seed"].astype(str))

@@ -6,13 +6,12 @@ import pandas as pd
 
 from bench.columns import COLUMNS
 from bench.report.group import Group
-from bench.report.protocol import card_of
+from bench.report.protocol import card_of, together
 from bench.report.rows import Row, conditions, each, figure, names
 from bench.report.table import EMPTY, Cell, Footnotes, Header, Table, Text
 from bench.report.tables.failures import failed_note
 
 SHOWN = ("dice", "f1", "miou", "pixel_accuracy", "sensitivity", "loss")
-ROW = ["dataset", "model", "recipe", "numerics"]  # what one row of the table is
 
 
 def metrics(group: Group) -> list[Table]:
@@ -26,7 +25,7 @@ def metrics(group: Group) -> list[Table]:
     if group.choice.by == "model":
         return [_table(group, order, rows)]
     scored = rows["evaluation"] + rows["protocol"]
-    protocols = scored.groupby([rows[key] for key in ROW], sort=False).transform("\n".join)
+    protocols = scored.groupby(rows["entry"], sort=False).transform("\n".join)
     return [_table(group, order, here) for _, here in rows.groupby(protocols, sort=False)]
 
 
@@ -44,9 +43,9 @@ def _table(group: Group, order: list[str], rows: pd.DataFrame) -> Table:
             cards[key], own, ranks = dict(card), own | notes, {**ranks, **found}
     named = names(rows, group.choice.by)
     body: list[list[Cell]] = []
-    models: dict[tuple[Any, ...], dict[str, tuple[Any, Row]]] = {}
+    models: dict[int, dict[str, tuple[Any, Row]]] = {}
     for index, row in each(rows):
-        models.setdefault(tuple(row[k] for k in ROW), {})[row["evaluation"]] = index, row
+        models.setdefault(row["entry"], {})[row["evaluation"]] = index, row
     for model in models.values():
         places = [index for index, _ in model.values()]
         marked = dict.fromkeys(note for index in places for note in own[index])
@@ -65,19 +64,7 @@ def _table(group: Group, order: list[str], rows: pd.DataFrame) -> Table:
         group.caption(f"Scores on {group.title}: {' and '.join(order)}"),
         headers,
         body,
-        card=_together(cards),
+        card=together(cards),
         notes=[*conditions(rows), *explained, *failed_note(group.failed)],
         footnotes=footnotes.texts,
     )
-
-
-def _together(cards: dict[str, dict[str, str]]) -> list[tuple[str, str]]:
-    """Say once what several evaluations have in common."""
-    card = []
-    for term in dict.fromkeys(term for one in cards.values() for term in one):
-        texts = {key: one[term] for key, one in cards.items() if term in one}
-        if len(set(texts.values())) == 1 and len(texts) == len(cards):
-            card.append((term, next(iter(texts.values()))))
-        else:
-            card += [(f"{term} ({key})", text) for key, text in texts.items()]
-    return card

@@ -2,18 +2,17 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
-from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
 from bench.columns import column, of_case
+from bench.frame import OF_A_MACHINE
 from bench.report.floor import floor_row
 from bench.report.group import Group, ordered
-from bench.report.protocol import card_of
-from bench.report.published import Beside, beside, remarks_of
+from bench.report.protocol import card_of, together
+from bench.report.published import Beside, beside, matches, remarks_of
 from bench.report.rows import (
-    OF_A_MACHINE,
     Row,
     conditions,
     data_bound,
@@ -29,7 +28,7 @@ from bench.suite import Table as TableSpec
 
 PAPER, OURS = "paper", "ours"
 MOST_PAIRS = 4  # of columns, theirs and ours side by side; of more, theirs are a row above ours
-Published = Mapping[tuple[tuple[str, ...], str, str], Beside]  # by folders, column, evaluation
+Published = Mapping[tuple[int, str, str], Beside]  # by entry, column, evaluation
 
 
 @dataclass(frozen=True)
@@ -56,21 +55,28 @@ def own(group: Group) -> list[Table]:
 def _table(group: Group, key: str, spec: TableSpec, published: Published) -> Table | None:
     main = spec.evaluation or group.evaluations[0]
     rows = group.rows[group.rows["evaluation"] == main]
-    rows = rows[[_matches(spec.cases, folders) for folders in rows["folders"]]]
+    rows = rows.loc[[matches(spec.cases, folders) for folders in rows["folders"]]]
     if not len(rows):
         return None
     rows = ordered(rows, group.choice.sort or spec.order)
+    columns = _columns(spec, main, list(rows["entry"]), published)
     footnotes = Footnotes()
-    card, notes_of = card_of(rows, footnotes)
-    columns = _columns(spec, main, list(rows["folders"]), published)
+    here = group.rows[group.rows["entry"].isin(rows["entry"])]
+    others = {(row["entry"], row["evaluation"]): (index, row) for index, row in each(here)}
+    cards: dict[str, dict[str, str]] = {}
+    notes_of: dict[Any, tuple[int, ...]] = {}
+    for evaluation in dict.fromkeys([main, *(c.evaluation for c in columns)]):
+        of = here[here["evaluation"] == evaluation]
+        if len(of):
+            card, own_notes = card_of(of, footnotes)
+            cards[evaluation], notes_of = dict(card), notes_of | own_notes
     ranks, explained = group.marks.of(rows, [c.of for c in columns if c.evaluation == main])
     timed, elsewhere = on_one_machine(rows, footnotes)
-    others = {(row["folders"], row["evaluation"]): row for _, row in each(group.rows)}
     stacked = sum(asked.is_paired for asked in columns) > MOST_PAIRS
     body: list[list[Cell]] = []
     rules: set[int] = set()
     for name, (index, row) in zip(names(rows, group.choice.by), each(timed), strict=True):
-        theirs = [_theirs(published, row["folders"], asked, footnotes) for asked in columns]
+        theirs = [_theirs(published, row["entry"], asked, footnotes) for asked in columns]
         ours: list[Cell] = []
         for asked in columns:
             notes = data_bound(row, asked.of, footnotes)
@@ -79,8 +85,9 @@ def _table(group: Group, key: str, spec: TableSpec, published: Published) -> Tab
             if asked.evaluation == main or of_case(asked.of):
                 ours.append(figure(row, asked.of, ranks.get((index, asked.of), ""), notes))
             else:
-                other = others.get((row["folders"], asked.evaluation))
-                ours.append(Text(EMPTY) if other is None else figure(other, asked.of))
+                place, other = others.get((row["entry"], asked.evaluation), (None, {}))
+                notes = notes_of.get(place, ())
+                ours.append(figure(other, asked.of, notes=notes) if other else Text(EMPTY))
         named = Text(name, notes_of[index])
         if stacked:
             rules.add(len(body))
@@ -99,7 +106,7 @@ def _table(group: Group, key: str, spec: TableSpec, published: Published) -> Tab
         group.caption(spec.caption or f"{key}: {group.title}"),
         _headers(columns, stacked),
         body,
-        card=card,
+        card=together(cards),
         notes=[
             *conditions(rows),
             *(missing_times(rows) if is_timed else []),
@@ -126,16 +133,14 @@ def _floor(row: Row, columns: list[Asked], main: str, stacked: bool) -> list[Cel
     return cells
 
 
-def _columns(
-    spec: TableSpec, main: str, rows: list[tuple[str, ...]], published: Published
-) -> list[Asked]:
+def _columns(spec: TableSpec, main: str, rows: list[int], published: Published) -> list[Asked]:
     several = len({one.evaluation or main for one in spec.columns}) > 1
     found = []
     for one in spec.columns:
         evaluation, title = one.evaluation or main, column(one.of).title
         if several and not of_case(one.of) and not one.group:
             title = f"{evaluation} {title}"
-        paired = any((folders, one.of, evaluation) in published for folders in rows)
+        paired = any((entry, one.of, evaluation) in published for entry in rows)
         header = Header(one.header or title, one.group)
         found.append(Asked(one.of, evaluation, header, paired))
     return found
@@ -152,29 +157,26 @@ def _headers(columns: list[Asked], stacked: bool) -> list[Header]:
     return headers
 
 
-def _theirs(
-    published: Published, folders: tuple[str, ...], asked: Asked, footnotes: Footnotes
-) -> Cell:
-    one = published.get((folders, asked.of, asked.evaluation))
+def _theirs(published: Published, entry: int, asked: Asked, footnotes: Footnotes) -> Cell:
+    one = published.get((entry, asked.of, asked.evaluation))
     if one is None:
         return Text(EMPTY)
     shown = column(one.name)
     return Figure(one.value * shown.scale, shown.digits, notes=remarks_of(one, footnotes))
 
 
-def _matches(pattern: str, folders: tuple[str, ...]) -> bool:
-    return any(fnmatchcase(Path(f).name.rpartition("__")[0], pattern) for f in folders)
-
-
 def _published(group: Group) -> Published:
-    """Return published figures by the rows that they are of; of several the first."""
-    found: dict[tuple[tuple[str, ...], str, str], Beside] = {}
-    for item in group.suite.reported:
-        for one in beside(item, group.rows, group.evaluations):
-            if one.row is None:
-                continue
-            for evaluation in group.evaluations:
-                same = group.suite.scored[evaluation].split == one.row["split"]
-                if same or of_case(one.name):
-                    found.setdefault((one.row["folders"], one.name, evaluation), one)
+    """Return published figures by the rows that they are of; of several the first.
+
+    One of the very split goes before one of another.
+    """
+    found: dict[tuple[int, str, str], Beside] = {}
+    all_items = [b for i in group.suite.reported for b in beside(i, group.rows, group.evaluations)]
+    for one in sorted(all_items, key=lambda one: not one.is_exact):
+        if one.row is None:
+            continue
+        for evaluation in group.evaluations:
+            same = group.suite.scored[evaluation].split == one.row["split"]
+            if same or of_case(one.name):
+                found.setdefault((one.row["entry"], one.name, evaluation), one)
     return found
