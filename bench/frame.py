@@ -280,9 +280,12 @@ def over_seeds(frame: pd.DataFrame) -> pd.DataFrame:
     """Reduce rows that differ in their seed alone to mean, `NAME/std` and the number of seeds.
 
     Rows with other numerics, or of another suite's case of the same name, stay apart. `entry` is
-    the number of the model, `folders` are those of the seeds. The standard deviation is of the
-    sample (n - 1). Times and memory are left out where the seeds ran on several machines.
+    the number of the model, as `entries` counts them; `folders` are those of the seeds. The
+    standard deviation is of the sample (n - 1). Times and memory are left out where the seeds ran
+    on several machines.
     """
+    if "entry" not in frame:
+        frame = frame.assign(entry=entries(frame))
     keys = [*ONE_MODEL, *ONE_SCORE]
     figures = [*COLUMNS, *(str(n) for n in frame if str(n).startswith(("iou/", "floor/")))]
     numbers = frame[figures].apply(pd.to_numeric)
@@ -294,7 +297,6 @@ def over_seeds(frame: pd.DataFrame) -> pd.DataFrame:
     group = groups.ngroup()
     first = ~group.duplicated()
     merged: pd.DataFrame = frame.loc[first].copy()
-    merged["entry"] = entries(frame).loc[first]
     merged[figures] = groups.transform("mean").loc[first]
     merged["num_seeds"] = group.map(group.value_counts()).loc[first]
     merged["num_sharing"] = together["num_sharing"].transform("max").loc[first]

@@ -150,7 +150,7 @@ TABLE = {
     "report.formats": {"report"},
     "report.page": {"report"},
     "report.curves": {"atomic", "report"},
-    "report.histories": {"errors", "frame", "report"},
+    "report.histories": {"errors", "report"},
     "report.citations": {"case", "data", "model_spec"},
     "report.methods": {
         *("case", "data", "loss_spec", "recipe", "report", "schema"),

@@ -11,7 +11,6 @@ import numpy as np
 import pandas as pd
 
 from bench.errors import UserError
-from bench.frame import entries
 from bench.report.rows import names
 
 SERIES = ("loss", "select_loss", "train_miou", "select_miou")  # columns of history.csv
@@ -120,9 +119,9 @@ def curves_of(rows: pd.DataFrame) -> tuple[list[Curve], list[str]]:
     """Read a curve for each model, its seeds together, and say what cannot be read.
 
     Args:
-        rows: of `bench.frame.load`, with scores.
+        rows: of `bench.frame.load` with scores, and with `entry`.
     """
-    cases = rows.assign(entry=entries(rows)).drop_duplicates("folder")
+    cases = rows.drop_duplicates("folder")
     named = names(cases)
     curves, unread = [], []
     for label, here in cases.groupby(named, sort=False):

@@ -58,9 +58,8 @@ def beside(item: Reported, rows: pd.DataFrame, evaluations: list[str]) -> list[B
             ours = matching[matching["split"] == item.split]
             if not len(ours):
                 ours, exact = matching[matching["evaluation"] == evaluations[0]], False
-                remarks += [
-                    f"theirs is of {item.split}, ours of {split}" for split in set(ours["split"])
-                ]
+                splits = sorted(set(ours["split"]))
+                remarks += [f"theirs is of {item.split}, ours of {split}" for split in splits]
         ours = _first_of_each(ours, evaluations)
         if not len(ours):
             found.append(Beside(item, name, value, None, exact, tuple(remarks)))

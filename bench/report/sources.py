@@ -13,7 +13,7 @@ import pandas as pd
 from bench.case import expand
 from bench.columns import SCORES
 from bench.errors import Faults, UserError
-from bench.frame import folders_with, load, load_profiles
+from bench.frame import entries, folders_with, load, load_profiles
 from bench.record import Resolved, read_resolved, results_folder
 from bench.suite_file import load as load_suite
 
@@ -126,6 +126,7 @@ def read(source: Source, prefer: Prefer | None) -> Records | None:
         where = ", ".join(map(str, folders))
         notes.append(f"{others} other records lie in {where}, of this suite as it was.")
     profiled = _in_order(profiled, ids)
+    here = here.assign(entry=entries(here)) if len(here) else here
     return Records(_with_latency(here, profiled), profiled, notes)
 
 

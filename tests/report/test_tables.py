@@ -393,3 +393,19 @@ def test_a_class_that_a_models_records_lack_is_not_ranked(tmp_path: Path) -> Non
     (folder / "suite.json").write_text(json.dumps(content))
     [made] = report([folder], tmp_path)
     assert "own" in {table.kind for table in made.tables}
+
+
+def test_published_figures_of_a_model_on_two_datasets(tmp_path: Path) -> None:
+    folder = make_results(tmp_path)
+    for file in (folder / "suite.json", *folder.glob("*__B__*/record.json")):
+        content = json.loads(file.read_text())
+        for case in content["cases"] if "cases" in content else [content["case"]]:
+            if case["model_name"] == "B":
+                case["dataset_name"] = "other"
+        if "suite" in content:
+            content["suite"]["reported"][0]["case"] = "*"
+            content["suite"]["datasets"]["other"] = content["suite"]["datasets"]["shapes"]
+        file.write_text(json.dumps(content))
+    [made] = report([folder], tmp_path)
+    [table] = [one for one in made.tables if one.kind == "reported"]
+    assert [label(row[0])[:8] for row in table.rows] == ["A_1", "<script>"]
