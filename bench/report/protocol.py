@@ -33,8 +33,8 @@ def terms(row: Mapping[Hashable, Any]) -> dict[str, str]:
         "input": f"{protocol['size']}, {protocol['method']}",
         "scored at": "the masks' own resolution" if stored else "the input's size",
         "checkpoint": str(protocol["checkpoint"]),
-        "mIoU": f"{protocol['miou']} ({row['num_averaged']:.0f} classes); "
-        f"scores version {row['scores_version']:.0f}",
+        "mIoU": f"{protocol['miou']} (scores version {row['scores_version']:.0f})",
+        "classes averaged": f"{row['num_averaged']:.0f}",
     }
 
 

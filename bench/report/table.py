@@ -112,4 +112,4 @@ def letters(place: int) -> str:
 
 def marks(cell: Cell) -> str:
     """Name the footnotes of a cell, separated by commas."""
-    return ",".join(map(letters, cell.notes))
+    return ",".join(map(letters, sorted(cell.notes)))
