@@ -170,9 +170,9 @@ def report(
     files = reports.write(made, _names(formats), out)
     for one in made:
         typer.echo(f"# {one.title}\n\n{reports.text(one)}")
-    typer.echo(
-        f"Written: {len(files)} files in {', '.join(sorted({str(f.parent) for f in files}))}"
-    )
+    if files:
+        where = ", ".join(sorted({str(file.parent) for file in files}))
+        typer.echo(f"Written: {len(files)} files in {where}")
 
 
 @app.command(name="list")

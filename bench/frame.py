@@ -193,7 +193,10 @@ def _machine(numerics: Mapping[str, Any], environment: Mapping[str, Any]) -> str
     if numerics.get("device") == "cuda":
         return environment.get("gpu")
     cpu: str | None = environment.get("cpu")
-    return f"{cpu}, {numerics.get('threads')} threads" if numerics.get("device") == "cpu" else cpu
+    if numerics.get("device") != "cpu":
+        return cpu
+    threads = numerics.get("threads")
+    return f"{cpu}, {threads} thread{'' if threads == 1 else 's'}"
 
 
 def _variant(case: Case) -> str:

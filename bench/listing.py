@@ -119,7 +119,6 @@ def _how_to_repeat(record: Record, folder: Path) -> list[str]:
     words = ["python", "-m", "bench", "run", str(suite), "--filter", record.case.name]
     words += [word for setting in settings for word in ("--set", setting)]
     words += ["--device", str(record.numerics.get("device", "auto"))]
-    words += ["--retry-failed"] if record.status == "failed" else []
     lines.append("Repeat it, with the --root of its data and another --out, by")
     lines.append(f"  {shlex.join(words)}")
     return lines

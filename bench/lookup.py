@@ -10,7 +10,7 @@ from typing import TypeVar
 from bench.errors import UserError
 
 T = TypeVar("T")
-MOST_NAMES_SHOWN = 24
+MOST_NAMES_SHOWN = 40
 USER_CODE_ERRORS = (  # what running a user's code can raise
     ImportError,
     SyntaxError,

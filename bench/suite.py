@@ -31,6 +31,18 @@ Limit = Annotated[StrictInt, Field(gt=0)] | Annotated[StrictFloat, Field(gt=0, l
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 
 
+USUAL_TABLES = (
+    "summary",
+    "complexity",
+    "metrics",
+    "per_class",
+    "conventions",
+    "protocol",
+    "profile",
+    "reported",
+)
+
+
 class DatasetSpec(Frozen):
     """A dataset by name, or a user's own as `package.module:attribute`, with its options."""
 
@@ -237,6 +249,14 @@ class Suite(Frozen):
             }
             return value | {"datasets": specs}
         return value
+
+    @field_validator("tables")
+    @classmethod
+    def _own_names(cls, tables: dict[str, Table]) -> dict[str, Table]:
+        taken = [key for key in tables if key in USUAL_TABLES]
+        if taken:
+            raise Faults([Fault((key,), f"{key} is one of the usual tables.") for key in taken])
+        return tables
 
     @model_validator(mode="after")
     def _classes_of_figures_exist(self) -> "Suite":

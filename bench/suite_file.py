@@ -150,6 +150,7 @@ def _split_faults(suite: dict[str, Any], context: Any) -> Iterator[Fault]:
         used |= {("splits", "report", i): split for i, split in enumerate(report)}
     for name, evaluation in evaluations.items():
         used["evaluations", name, "split"] = _mapping(evaluation).get("split")
+    known_splits: set[str] = set()
     for key, spec in _mapping(suite.get("datasets")).items():
         given = {k: v for k, v in _mapping(spec).items() if k not in ("name", "root")}
         try:
@@ -162,6 +163,14 @@ def _split_faults(suite: dict[str, Any], context: Any) -> Iterator[Fault]:
                 yield Fault(path, f"Dataset {key!r}: {opened.withheld[split]}")
             elif isinstance(split, str) and split not in opened.splits:
                 yield Fault(path, f"Dataset {key!r}: {unknown('split', split, opened.splits)}")
+        known_splits |= {*opened.splits, *opened.withheld}
+    for i, item in enumerate(_rows(suite.get("reported"))):
+        if (
+            known_splits
+            and isinstance(item.get("split"), str)
+            and item["split"] not in known_splits
+        ):
+            yield Fault(("reported", i, "split"), unknown("split", item["split"], known_splits))
     scored = [*evaluations, *(report or ["val"]), splits.get("train", "train")]
     for key, table in _mapping(suite.get("tables")).items():
         columns = _rows(_mapping(table).get("columns"))
@@ -171,7 +180,7 @@ def _split_faults(suite: dict[str, Any], context: Any) -> Iterator[Fault]:
             asked["tables", key, "columns", i, "evaluation"] = column.get("evaluation")
         for path, wanted in asked.items():
             if isinstance(wanted, str) and wanted not in scored:
-                yield Fault(path, unknown("evaluation", wanted, [str(one) for one in scored]))
+                yield Fault(path, unknown("evaluation", wanted, {str(one) for one in scored}))
 
 
 def _mapping(value: Any) -> dict[str, Any]:

@@ -6,6 +6,8 @@ from importlib import import_module
 import torch
 from conftest import ROOT
 
+from bench.columns import COLUMNS
+from bench.suite import USUAL_TABLES
 from custom_models import ARCHITECTURES
 
 TEXT = (ROOT / "docs" / "models.md").read_text()
@@ -33,3 +35,8 @@ def test_the_table_names_every_option() -> None:
             for option in ARCHITECTURES[name].options:
                 if option != "pretrained":  # set by weights:
                     assert f"`{option}" in options, f"{name}: {option}"
+
+
+def test_docs_of_reports_name_every_column_and_kind() -> None:
+    text = (ROOT / "docs" / "reports.md").read_text()
+    assert not [name for name in (*COLUMNS, *USUAL_TABLES) if f"`{name}`" not in text]

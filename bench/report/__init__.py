@@ -4,14 +4,14 @@ import gc
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pandas as pd
 
 from bench.atomic import write_text
 from bench.case import Case
-from bench.columns import COLUMNS
+from bench.columns import COLUMNS, IOU
 from bench.errors import UserError
 from bench.lookup import pick, unknown
 from bench.report.formats import FORMATS
@@ -94,8 +94,8 @@ def _without_collecting() -> Iterator[None]:
 
 
 def _check(choice: Choice) -> None:
-    if choice.sort is not None and choice.sort not in COLUMNS:
-        raise UserError(unknown("column", choice.sort, COLUMNS))
+    if choice.sort and not choice.sort.startswith(IOU) and choice.sort not in COLUMNS:
+        raise UserError(unknown("column", choice.sort, [*COLUMNS, f"{IOU}CLASS"]))
 
 
 def _check_kinds(choice: Choice, sources: Sequence[Source]) -> None:
@@ -111,9 +111,13 @@ def _report(source: Source, records: Records, choice: Choice) -> Report:
     if len(frame) + len(profiles):
         settings = source.resolved.settings
         tables = build_tables(suite, frame, profiles, settings, choice)
-    return Report(
-        source.folders[0], source.title, tables, records.notes, source.resolved.cases, frame
-    )
+    places = [i for i, table in enumerate(tables) if table.kind == "summary"]
+    for place in places[:1]:
+        tables[place] = replace(tables[place], notes=[*tables[place].notes, *records.notes])
+    made = {table.kind for table in tables}
+    missing = [kind for kind in choice.kinds or () if kind not in made]
+    notes = [*records.notes, *(f"Nothing is there for a table {kind}." for kind in missing)]
+    return Report(source.folders[0], source.title, tables, notes, source.resolved.cases, frame)
 
 
 def write(reports: Iterable[Report], formats: Sequence[str], out: Path | None) -> list[Path]:

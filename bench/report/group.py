@@ -8,7 +8,7 @@ from typing import Any
 
 import pandas as pd
 
-from bench.columns import COLUMNS
+from bench.columns import column
 from bench.frame import over_seeds
 from bench.report.marks import Marks
 from bench.report.protocol import data_of
@@ -40,6 +40,7 @@ class Group:
     """Rows of one dataset, model or recipe.
 
     stem: that names of tables begin with.
+    title: of the dataset or model; recipe: its name where the tables are of one.
     rows: a row for each model and evaluation, seeds merged.
     failed: cases that came to nothing.
     evaluations: those there are, those of reported splits first.
@@ -49,6 +50,7 @@ class Group:
     suite: Suite
     stem: str
     title: str
+    recipe: str
     rows: pd.DataFrame
     failed: pd.DataFrame
     evaluations: list[str]
@@ -64,25 +66,46 @@ class Group:
         """Return the rows of an evaluation, in the order that was asked for."""
         return ordered(self.rows[self.rows["evaluation"] == evaluation], self.choice.sort)
 
+    @property
+    def header(self) -> str:
+        """What the rows of a table are."""
+        return "Data, recipe" if self.choice.by == "model" else "Model"
+
+    @property
+    def reported(self) -> list[str]:
+        """The evaluations of reported splits; the first one there is where none of them is."""
+        wanted = self.suite.splits.report
+        found = [key for key in self.evaluations if self.suite.scored[key].split in wanted]
+        return found or self.evaluations[:1]
+
+    def name(self, kind: str, evaluation: str) -> str:
+        """Name a table, with its evaluation where that is not the first."""
+        more = "" if evaluation == self.evaluations[0] else f"-{evaluation}"
+        return f"{self.stem}-{kind}{more}"
+
     def protocols(self, evaluation: str) -> Iterable[tuple[str, pd.DataFrame]]:
         """Split an evaluation's rows by protocol, for scores of two are not comparable.
 
         Rows of one model are of many protocols and stay together.
+
+        Returns:
+            What to call the data of each, and the rows.
         """
         rows = self.of(evaluation)
+        named = "" if evaluation == self.suite.scored[evaluation].split else f" ({evaluation})"
         if self.choice.by == "model":
             yield f"{self.title}, {evaluation}", rows
             return
         for protocol, group in rows.groupby("protocol", sort=False):
-            data = data_of(json.loads(str(protocol)))
-            yield f"{data}, {self.title}" if self.choice.by == "recipe" else data, group
+            data = f"{data_of(json.loads(str(protocol)))}{named}"
+            yield f"{data}, {self.recipe}" if self.choice.by == "recipe" else data, group
 
 
 def ordered(rows: pd.DataFrame, order: str | None) -> pd.DataFrame:
     """Sort rows by a column, best first; as they are where none is named."""
-    if order is None or order == "suite":
+    if order is None or order == "suite" or order not in rows:
         return rows
-    return rows.sort_values(order, ascending=COLUMNS[order].better != "higher", kind="stable")
+    return rows.sort_values(order, ascending=column(order).better != "higher", kind="stable")
 
 
 def groups(
@@ -103,7 +126,8 @@ def groups(
             Group(
                 suite=suite,
                 stem=f"{suite.name}-{stem}" if len(found) > 1 else suite.name,
-                title=", ".join(texts[1:] if choice.by == "recipe" else texts),
+                title=_title(texts[0], merged, choice.by),
+                recipe=texts[-1] if choice.by == "recipe" else "",
                 rows=merged,
                 failed=failed,
                 evaluations=[key for key in evaluation_order(suite) if key in there],
@@ -113,6 +137,13 @@ def groups(
             )
         )
     return made
+
+
+def _title(name: str, rows: pd.DataFrame, by: By) -> str:
+    """Return a dataset's own title where its records give it."""
+    if by == "model" or not len(rows):
+        return name
+    return str(json.loads(rows["protocol"].iloc[0])["dataset"])
 
 
 def _without_scores(rows: pd.DataFrame) -> pd.DataFrame:

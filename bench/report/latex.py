@@ -44,17 +44,20 @@ LETTERS_OF_TWO_COLUMNS = 100  # the same where it has two columns
 LETTERS_OF_A_HEADER = 9  # in one line; a longer one is broken between words
 
 
+Digits = tuple[str, int, int]
+
+
 @dataclass(frozen=True)
 class Column:
     """What a column's cells have in common.
 
-    number: the most digits before and after the point; None where it holds text.
+    number: a sign, and the most digits before and after the point; None where it holds text.
     has_more: whether a spread or mark stands behind some number, in a column of its own.
     share: of the line, for long text; 0 where it is short.
     """
 
     header: Header
-    number: tuple[int, int] | None
+    number: Digits | None
     has_more: bool
     share: float
     letters: int
@@ -79,6 +82,7 @@ def latex(table: Table) -> str:
         *(["\\setlength{\\tabcolsep}{3.5pt}"] if is_wide else []),
         f"\\caption{{{escape(table.caption)}}}",
         f"\\label{{tab:{table.name}}}",
+        "\\smallskip",
         "\\resizebox{\\ifdim\\width>\\linewidth\\linewidth\\else\\width\\fi}{!}{%",
         f"\\begin{{tabular}}{{{''.join(map(_specification, columns))}}}",
         "\\toprule",
@@ -172,12 +176,13 @@ def _plain(cell: Cell) -> str:
     return cell.number + (f" ± {cell.spread_text}" if cell.spread_text else "") + marks(cell)
 
 
-def _digits(figures: Sequence[Figure]) -> tuple[int, int]:
-    """Return the most digits before and after the point."""
+def _digits(figures: Sequence[Figure]) -> Digits:
+    """Return whether there is a sign, and the most digits before and after the point."""
     texts = [figure.number for figure in figures]
     parts = [t.partition(".") for t in texts if t != EMPTY and "e" not in t]
-    before = max((len(p[0]) for p in parts), default=1)
-    return before, max((len(p[2]) for p in parts), default=0)
+    before = max((len(p[0].lstrip("-")) for p in parts), default=1)
+    sign = "-" if any(p[0].startswith("-") for p in parts) else ""
+    return sign, before, max((len(p[2]) for p in parts), default=0)
 
 
 def _specification(column: Column) -> str:
@@ -185,8 +190,8 @@ def _specification(column: Column) -> str:
         return f">{{\\raggedright\\arraybackslash}}p{{{column.share}\\linewidth}}"
     if column.number is None:
         return "l"
-    before, after = column.number
-    number = f"S[table-format={before}.{after},detect-weight,mode=text]"
+    sign, before, after = column.number
+    number = f"S[table-format={sign}{before}.{after},detect-weight,mode=text]"
     return number + ("@{}l" if column.has_more else "")
 
 
@@ -210,7 +215,7 @@ def _cell(cell: Cell, column: Column) -> str:
     return _number(cell, column.number) + (f" & {spread}{mark}" if column.has_more else "")
 
 
-def _number(figure: Figure, digits: tuple[int, int]) -> str:
+def _number(figure: Figure, digits: Digits) -> str:
     number = figure.number
     if number == EMPTY:
         return "{---}"
@@ -220,7 +225,7 @@ def _number(figure: Figure, digits: tuple[int, int]) -> str:
         return f"\\bfseries {number}"
     if figure.rank == "second":  # siunitx underlines nothing: a box as wide as its own
         before, _, after = number.partition(".")
-        pads = ["0" * (digits[0] - len(before)), "0" * (digits[1] - len(after))]
+        pads = ["0" * (digits[1] - len(before)), "0" * (digits[2] - len(after))]
         left, right = (f"\\phantom{{{pad}}}" if pad else "" for pad in pads)
         return f"{{{left}\\underline{{{number}}}{right}}}"
     return number

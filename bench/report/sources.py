@@ -150,7 +150,9 @@ def _each_once(frame: pd.DataFrame, prefer: Prefer | None) -> tuple[pd.DataFrame
         if finished and all(_agree(finished[0], other) for other in finished[1:]):
             kept = max(finished, key=len)  # the one with most evaluations
         elif finished:
-            conflicts.append(str(name))
+            conflicts.append(
+                f"{name} ({' and '.join(place['folder'].iloc[0] for place in places)})"
+            )
         dropped += [place["folder"].iloc[0] for place in places if place is not kept]
     if conflicts and prefer is None:
         raise UserError(

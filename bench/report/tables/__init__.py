@@ -18,7 +18,7 @@ from bench.report.tables.profile import profile
 from bench.report.tables.protocol import protocol
 from bench.report.tables.reported import reported
 from bench.report.tables.summary import summary
-from bench.suite import Suite
+from bench.suite import USUAL_TABLES, Suite
 
 OF_GROUPS: Mapping[str, Callable[[Group], list[Table]]] = {
     "summary": summary,
@@ -28,7 +28,7 @@ OF_GROUPS: Mapping[str, Callable[[Group], list[Table]]] = {
     "conventions": conventions,
     "protocol": protocol,
 }
-KINDS = (*OF_GROUPS, "profile", "reported")  # and those of the suite's own
+KINDS = USUAL_TABLES  # and those of the suite's own
 
 
 def build_tables(
@@ -60,7 +60,8 @@ def build_tables(
     if "reported" in wanted and choice.reported and suite.reported:
         rows = [group.rows for group in found if group.evaluations]
         everything = pd.concat([*rows, _as_entries(profiles)], ignore_index=True)
-        tables += reported(suite, everything, list(evaluation_order(suite)), changes)
+        labels = dict(zip(frame["case"], frame["label"], strict=True)) if len(frame) else {}
+        tables += reported(suite, everything, labels, list(evaluation_order(suite)), changes)
     return _with_own_names(tables)
 
 

@@ -45,12 +45,14 @@ def _table(group: Group, rows: pd.DataFrame) -> Table:
         body.append(cells)
     sizes = ", ".join(dict.fromkeys(rows["macs_size"]))
     limits = {json.loads(protocol)["limit"] for protocol in rows["protocol"]} - {None}
+    of = f" of {group.title}" if group.choice.by == "model" else f" on {group.title}"
+    of += f", {group.recipe}" if group.recipe else ""
     limit = f", limited to {', '.join(map(str, sorted(limits)))}" if limits else ""
     return Table(
         "complexity",
         f"{group.stem}-complexity",
-        group.caption(f"Complexity on {group.title}{limit}; MACs of one image of {sizes}"),
-        [Header("Model"), *(Header(COLUMNS[column].title) for column in columns)],
+        group.caption(f"Complexity{of}{limit}; MACs of one image of {sizes}"),
+        [Header(group.header), *(Header(COLUMNS[column].title) for column in columns)],
         body,
         notes=[*conditions(rows), *missing_times(rows), *failed_note(group.failed)],
         footnotes=footnotes.texts,

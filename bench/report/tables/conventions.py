@@ -31,18 +31,20 @@ EXPLAINED = (
     "in neither truth nor prediction counts as 0, not left out. Void as background: void pixels "
     "are background that may be missed. Of images, of batches: an mIoU of each, then their mean "
     "(batches of the recipe's batch size).",
-    "* absent as 0 and void as background too: fcn-resnet50-voc2007. ** void as background too: "
-    "darrennet-voc2007.",
+    "* absent classes as 0 and void as background too. ** void as background too.",
 )
 
 
 def conventions(group: Group) -> list[Table]:
-    """Make a table for each protocol of the first evaluation."""
-    found = group.protocols(group.evaluations[0]) if group.evaluations else ()
-    return [_table(group, data, rows) for data, rows in found]
+    """Make a table for each protocol of each reported evaluation."""
+    return [
+        _table(group, evaluation, data, rows)
+        for evaluation in group.reported
+        for data, rows in group.protocols(evaluation)
+    ]
 
 
-def _table(group: Group, data: str, rows: pd.DataFrame) -> Table:
+def _table(group: Group, evaluation: str, data: str, rows: pd.DataFrame) -> Table:
     columns = [name for name in HEADERS if name in OFFICIAL or rows[name].notna().any()]
     footnotes = Footnotes()
     card, own = card_of(rows, footnotes)
@@ -55,9 +57,9 @@ def _table(group: Group, data: str, rows: pd.DataFrame) -> Table:
     over_seeds = ["Means over seeds."] if (rows["num_seeds"] > 1).any() else []
     return Table(
         "conventions",
-        f"{group.stem}-conventions",
+        group.name("conventions", evaluation),
         group.caption(f"One set of predictions, several conventions: {data}"),
-        [Header("Model"), *(HEADERS[column] for column in columns)],
+        [Header(group.header), *(HEADERS[column] for column in columns)],
         [*body, *floor],
         card=card,
         notes=[*(EXPLAINED if starred else EXPLAINED[:1]), *over_seeds],

@@ -56,12 +56,15 @@ def _table(group: Group, order: list[str], rows: pd.DataFrame) -> Table:
                 figure(row, c, ranks.get((index, c), "")) if row else Text(EMPTY) for c in SHOWN
             ]
         body.append(cells)
-    headers = [Header("Model")]
+    of = "of" if group.choice.by == "model" else "on"
+    recipe = f", {group.recipe}" if group.recipe else ""
+    listed = " and ".join(filter(None, [", ".join(order[:-1]), order[-1]]))
+    headers = [Header(group.header)]
     headers += [Header(COLUMNS[column].title, key) for key in order for column in SHOWN]
     return Table(
         "metrics",
         f"{group.stem}-metrics",
-        group.caption(f"Scores on {group.title}: {' and '.join(order)}"),
+        group.caption(f"Scores {of} {group.title}{recipe}: {listed}"),
         headers,
         body,
         card=together(cards),

@@ -22,7 +22,7 @@ from bench.report.rows import (
     names,
     on_one_machine,
 )
-from bench.report.table import EMPTY, Cell, Figure, Footnotes, Header, Table, Text
+from bench.report.table import EMPTY, Cell, Figure, Footnotes, Header, Rank, Table, Text
 from bench.report.tables.failures import failed_note
 from bench.suite import Table as TableSpec
 
@@ -65,12 +65,16 @@ def _table(group: Group, key: str, spec: TableSpec, published: Published) -> Tab
     others = {(row["entry"], row["evaluation"]): (index, row) for index, row in each(here)}
     cards: dict[str, dict[str, str]] = {}
     notes_of: dict[Any, tuple[int, ...]] = {}
+    ranks: dict[tuple[Any, str], Rank] = {}
+    explained: list[str] = []
     for evaluation in dict.fromkeys([main, *(c.evaluation for c in columns)]):
         of = here[here["evaluation"] == evaluation]
         if len(of):
             card, own_notes = card_of(of, footnotes)
             cards[evaluation], notes_of = dict(card), notes_of | own_notes
-    ranks, explained = group.marks.of(rows, [c.of for c in columns if c.evaluation == main])
+            scored = [c.of for c in columns if c.evaluation == evaluation]
+            found, why = group.marks.of(of, scored)
+            ranks, explained = {**ranks, **found}, explained or why
     timed, elsewhere = on_one_machine(rows, footnotes)
     stacked = sum(asked.is_paired for asked in columns) > MOST_PAIRS
     body: list[list[Cell]] = []
@@ -86,8 +90,8 @@ def _table(group: Group, key: str, spec: TableSpec, published: Published) -> Tab
                 ours.append(figure(row, asked.of, ranks.get((index, asked.of), ""), notes))
             else:
                 place, other = others.get((row["entry"], asked.evaluation), (None, {}))
-                notes = notes_of.get(place, ())
-                ours.append(figure(other, asked.of, notes=notes) if other else Text(EMPTY))
+                notes, rank = notes_of.get(place, ()), ranks.get((place, asked.of), "")
+                ours.append(figure(other, asked.of, rank, notes) if other else Text(EMPTY))
         named = Text(name, notes_of[index])
         if stacked:
             rules.add(len(body))
@@ -103,8 +107,8 @@ def _table(group: Group, key: str, spec: TableSpec, published: Published) -> Tab
     return Table(
         key,
         f"{group.stem}-{key}",
-        group.caption(spec.caption or f"{key}: {group.title}"),
-        _headers(columns, stacked),
+        group.caption(_caption(group, key, spec)),
+        _headers(group.header, columns, stacked),
         body,
         card=together(cards),
         notes=[
@@ -146,10 +150,18 @@ def _columns(spec: TableSpec, main: str, rows: list[int], published: Published) 
     return found
 
 
-def _headers(columns: list[Asked], stacked: bool) -> list[Header]:
+def _caption(group: Group, key: str, spec: TableSpec) -> str:
+    """Return the suite's caption, with what tells the tables of several groups apart."""
+    if not spec.caption:
+        return f"{key}: {group.title}{f', {group.recipe}' if group.recipe else ''}"
+    title = group.title if group.choice.by == "model" else group.recipe
+    return f"{spec.caption}: {title}" if title else spec.caption
+
+
+def _headers(first: str, columns: list[Asked], stacked: bool) -> list[Header]:
     if stacked:
-        return [Header("Model"), Header(""), *(asked.header for asked in columns)]
-    headers = [Header("Model")]
+        return [Header(first), Header(""), *(asked.header for asked in columns)]
+    headers = [Header(first)]
     for asked in columns:
         title = asked.header.whole
         pair = [Header(PAPER, title), Header(OURS, title)]

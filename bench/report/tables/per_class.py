@@ -13,31 +13,35 @@ MOST_COLUMNS = 8  # of classes, or of models where classes are rows
 
 
 def per_class(group: Group) -> list[Table]:
-    """Make a table for each protocol of the first evaluation; more where models are many."""
+    """Make a table for each protocol of each reported evaluation; more where models are many."""
     tables = []
-    for data, rows in group.protocols(group.evaluations[0]) if group.evaluations else ():
-        classes = list(dict.fromkeys(name for names_ in rows["class_names"] for name in names_))
-        if len(classes) <= MOST_COLUMNS:
-            tables.append(_classes_as_columns(group, data, rows, classes))
-        else:
-            tables += _classes_as_rows(group, data, rows, classes)
+    for evaluation in group.reported:
+        name = group.name("per-class", evaluation)
+        for data, rows in group.protocols(evaluation):
+            classes = list(dict.fromkeys(one for of in rows["class_names"] for one in of))
+            if len(classes) <= MOST_COLUMNS:
+                tables.append(_classes_as_columns(group, name, data, rows, classes))
+            else:
+                tables += _classes_as_rows(group, name, data, rows, classes)
     return tables
 
 
-def _classes_as_columns(group: Group, data: str, rows: pd.DataFrame, classes: list[str]) -> Table:
+def _classes_as_columns(
+    group: Group, name: str, data: str, rows: pd.DataFrame, classes: list[str]
+) -> Table:
     columns = [*(f"{IOU}{name}" for name in classes), "miou"]
     footnotes = Footnotes()
     card, own = card_of(rows, footnotes)
     ranks, explained = group.marks.of(rows, columns)
     body: list[list[Cell]] = [
-        [Text(name, own[index]), *(figure(row, c, ranks.get((index, c), "")) for c in columns)]
-        for name, (index, row) in zip(names(rows, group.choice.by), each(rows), strict=True)
+        [Text(label, own[index]), *(figure(row, c, ranks.get((index, c), "")) for c in columns)]
+        for label, (index, row) in zip(names(rows, group.choice.by), each(rows), strict=True)
     ]
     return Table(
         "per_class",
-        f"{group.stem}-per-class",
+        name,
         group.caption(f"IoU (%) of each class: {data}"),
-        [Header("Model"), *map(Header, classes), Header("mean")],
+        [Header(group.header), *map(Header, classes), Header("mean")],
         body,
         card=card,
         notes=[*conditions(rows), *explained, *failed_note(group.failed)],
@@ -46,7 +50,7 @@ def _classes_as_columns(group: Group, data: str, rows: pd.DataFrame, classes: li
 
 
 def _classes_as_rows(
-    group: Group, data: str, rows: pd.DataFrame, classes: list[str]
+    group: Group, name: str, data: str, rows: pd.DataFrame, classes: list[str]
 ) -> list[Table]:
     columns = [*(f"{IOU}{name}" for name in classes), "miou"]
     ranks, explained = group.marks.of(rows, columns)
@@ -66,7 +70,7 @@ def _classes_as_rows(
         tables.append(
             Table(
                 "per_class",
-                f"{group.stem}-per-class",
+                name,
                 group.caption(f"IoU (%) of each class: {data}{of_parts}"),
                 [Header("Class"), *(Header(named[index]) for index in here.index)],
                 body,

@@ -25,7 +25,7 @@ def protocol(group: Group) -> list[Table]:
         [Text(term), *(Text(described.get(term, EMPTY)) for _, described in columns)]
         for term in columns[0][1]
     ]
-    caption = group.caption(f"Protocols of the scores on {group.title}")
+    caption = group.caption(f"Protocols of the scores: {group.title}")
     headers = [Header(""), *(Header(evaluation) for evaluation, _ in columns)]
     return [Table("protocol", f"{group.stem}-protocol", caption, headers, body)]
 

@@ -1,5 +1,8 @@
 """Published figures, ours, and why the two cannot be compared where they cannot."""
 
+from collections.abc import Mapping
+from fnmatch import fnmatchcase
+
 import pandas as pd
 
 from bench.columns import column
@@ -12,12 +15,17 @@ TITLES = ("Model", "Figure", "Reported", "Ours", "Difference", "Source")
 
 
 def reported(
-    suite: Suite, rows: pd.DataFrame, evaluations: list[str], changes: tuple[str, ...]
+    suite: Suite,
+    rows: pd.DataFrame,
+    labels: Mapping[str, str],
+    evaluations: list[str],
+    changes: tuple[str, ...],
 ) -> list[Table]:
     """Make the one table of a suite's reported figures, where it has any.
 
     Args:
         rows: of all datasets, seeds merged, and of profiles.
+        labels: by the name of each case, those without figures too.
     """
     found = [one for item in suite.reported for one in beside(item, rows, evaluations)]
     if not found:
@@ -30,16 +38,17 @@ def reported(
             f"{suite.name}-reported",
             f"{caption} (changed: {', '.join(changes)})" if changes else caption,
             [Header(title) for title in TITLES],
-            [_row(one, footnotes) for one in found],
+            [_row(one, labels, footnotes) for one in found],
             footnotes=footnotes.texts,
         )
     ]
 
 
-def _row(one: Beside, footnotes: Footnotes) -> list[Cell]:
+def _row(one: Beside, labels: Mapping[str, str], footnotes: Footnotes) -> list[Cell]:
     shown = column(one.name)
     notes = remarks_of(one, footnotes)
-    label = str(one.row["label"]) if one.row is not None else one.item.case
+    same = (label for name, label in labels.items() if fnmatchcase(name, one.item.case))
+    label = str(one.row["label"]) if one.row is not None else next(same, one.item.case)
     ours = Figure(float("nan"), shown.digits) if one.row is None else figure(one.row, one.name)
     split = one.item.split if shown.of == "evaluation" else None
     return [

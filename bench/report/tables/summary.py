@@ -24,22 +24,17 @@ COLUMNS_SHOWN = ("miou", "pixel_accuracy", "num_params", "model_mb", "epoch_s")
 def summary(group: Group) -> list[Table]:
     """Make a table for each protocol of each reported evaluation."""
     tables = []
-    reported = [key for key in group.evaluations if _is_reported(group, key)] or group.evaluations[
-        :1
-    ]
-    for evaluation in reported:
+    for evaluation in group.reported:
         for number, (data, rows) in enumerate(group.protocols(evaluation)):
-            first = evaluation == reported[0] and number == 0
+            first = evaluation == group.reported[0] and number == 0
             failed = group.failed if first else group.failed[:0]
-            tables.append(_table(group, data, rows, failed))
+            tables.append(_table(group, evaluation, data, rows, failed))
     return tables
 
 
-def _is_reported(group: Group, evaluation: str) -> bool:
-    return group.suite.scored[evaluation].split in group.suite.splits.report
-
-
-def _table(group: Group, data: str, rows: pd.DataFrame, failed: pd.DataFrame) -> Table:
+def _table(
+    group: Group, evaluation: str, data: str, rows: pd.DataFrame, failed: pd.DataFrame
+) -> Table:
     footnotes = Footnotes()
     card, own = card_of(rows, footnotes)
     ranks, explained = group.marks.of(rows, COLUMNS_SHOWN)
@@ -60,9 +55,9 @@ def _table(group: Group, data: str, rows: pd.DataFrame, failed: pd.DataFrame) ->
         body.append(floor_row(each(rows.iloc[:1])[0][1], COLUMNS_SHOWN))
     return Table(
         "summary",
-        f"{group.stem}-summary",
+        group.name("summary", evaluation),
         group.caption(data),
-        [Header("Model"), *(Header(COLUMNS[c].title) for c in COLUMNS_SHOWN)],
+        [Header(group.header), *(Header(COLUMNS[c].title) for c in COLUMNS_SHOWN)],
         body,
         card=card,
         notes=[*conditions(rows), *missing_times(rows), *explained],
