@@ -120,25 +120,41 @@ def _report(source: Source, records: Records, choice: Choice) -> Report:
     return Report(source.folders[0], source.title, tables, notes, source.resolved.cases, frame)
 
 
-def write(reports: Iterable[Report], formats: Sequence[str], out: Path | None) -> list[Path]:
+def write(reports: Sequence[Report], formats: Sequence[str], out: Path | None) -> list[Path]:
     """Write every report in every format, below `out` or each suite's own folder.
 
     Tables are a file each as md, latex, csv and json; html is one page; png and pdf are curves.
-    Beside md and latex stand the paragraph on methods and, for latex, references.bib.
+    Beside md and latex stand the paragraph on methods and, for latex, references.bib; below `out`
+    there is also one of all suites.
     """
     for name in formats:
         if name not in ALL_FORMATS:
             raise UserError(unknown("format", name, ALL_FORMATS))
-    files = []
+    files: list[Path] = []
+    seen: list[str] = []
     for one in reports:
-        folder = one.folder / "report" if out is None else out / one.folder.name
+        again = seen.count(one.folder.name)  # of another place, and not merged
+        seen.append(one.folder.name)
+        name = f"{one.folder.name}-{again + 1}" if again else one.folder.name
+        folder = one.folder / "report" if out is None else out / name
         files += _write_tables(one, folder, [name for name in formats if name in FORMATS])
         files += _write_methods(one, folder, formats)
         drawn = _write_curves(one, folder, formats)
         files += drawn
         if PAGE in formats:
             files.append(_write_page(one, folder, drawn))
+    if out is not None and len(reports) > 1 and "latex" in formats:
+        files.append(_write_bibliography(reports, out))
     return files
+
+
+def _write_bibliography(reports: Sequence[Report], out: Path) -> Path:
+    """Write what several suites cite into one file: BibTeX refuses an entry that is there twice."""
+    from bench.report import citations
+
+    cases = [case for one in reports for case in _scored_cases(one, _scored(one))]
+    write_text(out / "references.bib", citations.bibliography(cases), sync=False)
+    return out / "references.bib"
 
 
 def _write_tables(one: Report, folder: Path, formats: Sequence[str]) -> list[Path]:
@@ -177,7 +193,7 @@ def _scored(one: Report) -> pd.DataFrame:
 
 def _scored_cases(one: Report, scored: pd.DataFrame) -> list[Case]:
     """Return a case of each model and recipe that has scores, whatever its seed."""
-    done = set(scored["id"])
+    done = set(scored["id"]) if len(scored) else set()
     there = [case for case in one.cases if case.id in done]
     names = ((case.dataset_name, case.model_name, case.recipe_name, case.label) for case in there)
     return list(dict(zip(names, there, strict=True)).values())

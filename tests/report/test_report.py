@@ -1,6 +1,7 @@
 """What stands beside the tables: methods, citations, curves, the page."""
 
 import re
+import shutil
 from pathlib import Path
 
 import pytest
@@ -112,3 +113,12 @@ def test_recipes_in_words(
     rows = made.rows[made.rows["evaluation"].notna()]
     found = as_markdown(methods(cases, rows.assign(id=rows["id"].map(ids))))
     assert words in found.replace("\\", "")
+
+
+def test_two_suites_have_one_bibliography_more(results: Path, tmp_path: Path) -> None:
+    shutil.copytree(results, tmp_path / "other" / "paper")
+    made = report([tmp_path], tmp_path)
+    files = write(made, ["latex"], tmp_path / "out")
+    assert len(set(files)) == len(files)
+    assert {f.parent.name for f in files} == {"out", "paper", "paper-2"}
+    assert (tmp_path / "out" / "references.bib").read_text().count("{long2015fully,") == 1
