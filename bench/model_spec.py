@@ -32,12 +32,12 @@ class Weights(Frozen):
     @property
     def by_name(self) -> bool:
         """Whether a library downloads them."""
-        return not self.source.endswith(WEIGHT_SUFFIXES)
+        return self.file is None and not self.source.endswith(WEIGHT_SUFFIXES)
 
     @property
     def is_missing(self) -> bool:
         """Whether they are a file that was not there when the suite was read."""
-        return not self.by_name and self.file is None
+        return self.file is None and self.source.endswith(WEIGHT_SUFFIXES)
 
     @property
     def missing(self) -> str:

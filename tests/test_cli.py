@@ -311,7 +311,7 @@ def test_bad_files_fail_their_case_alone(
     assert message in done.stdout
     assert "a1.png" in done.stdout
     assert "shapes__enet__default__s0: ok" in done.stdout
-    assert "failed (" in bench("report", tmp_path / "o" / "cam").stdout
+    assert "Failed: " in bench("report", tmp_path / "o" / "cam").stdout
     assert len(list((tmp_path / "o" / "cam").glob("*/record.json"))) == 2
 
 
