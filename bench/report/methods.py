@@ -46,11 +46,14 @@ def methods(cases: Sequence[Case], rows: pd.DataFrame) -> list[Part]:
     """
     parts: list[Part] = [*_data(cases), *_models(cases)]
     recipes = list(_by_recipe(cases))
+    num_models = len({case.label for case in cases})
     for name, recipe, labels in recipes:
-        everyone = len(labels) == len({case.label for case in cases})
-        who = "They" if everyone else _listed(labels)
-        by = f"By the recipe {name} " if len(recipes) > 1 else ""
-        parts.append(f"{by}{who.lower() if by and everyone else who} {_training(recipe)}. ")
+        who = "all models" if 1 < len(labels) == num_models else _listed(labels)
+        by = f"By the recipe {name}, {who}" if len(recipes) > 1 else who.capitalize()
+        if len(recipes) == 1 and len(labels) == 1:
+            by = "It"
+        verb = "is" if len(labels) == 1 else "are"
+        parts.append(f"{by} {verb} {_training(recipe)}. ")
     return [*parts, *_scores(rows), *_seeds(rows), _machine(rows)]
 
 
@@ -100,7 +103,7 @@ def _by_recipe(cases: Sequence[Case]) -> Iterable[tuple[str, Recipe, list[str]]]
 def _training(recipe: Recipe) -> str:
     """Say how a recipe trains, in the words of papers."""
     if recipe.epochs == 0:
-        return "are scored with the weights given, without training"
+        return "scored with the weights given, without training"
     length = f"{recipe.epochs} epochs" if recipe.steps is None else f"{recipe.steps} steps"
     optimizer = recipe.optimizer
     settings = [f"learning rate {optimizer.lr:g}"]
@@ -123,7 +126,7 @@ def _training(recipe: Recipe) -> str:
         re.sub(r"(?<!^)(?=[A-Z])", " ", next(iter(one))).lower() for one in recipe.augment
     )
     parts = [
-        f"are trained for {length} with {name} ({', '.join(settings)}), {schedule}",
+        f"trained for {length} with {name} ({', '.join(settings)}), {schedule}",
         f"batches of {recipe.batch_size} images {size}",
         f"augmentation by {augment}" if augment else "no augmentation",
         _loss(recipe),

@@ -31,7 +31,7 @@ def test_methods_say_what_was_done(results: Path, tmp_path: Path) -> None:
         "A\\_1 [@long2015fully]",
         "[@paszke2016enet]",
         "from random weights",
-        "trained for 2 epochs with Adam (learning rate 0.001), a constant rate",
+        "All models are trained for 2 epochs with Adam (learning rate 0.001), a constant rate",
         "batches of 8 images as stored",
         "no augmentation",
         "cross-entropy",
@@ -96,7 +96,7 @@ def test_the_page_holds_all(results: Path, tmp_path: Path) -> None:
         ({"schedule": {"name": "step", "every": 100, "gamma": 0.1}}, "times 0.1 every 100 epochs"),
         ({"checkpoint": "best", "patience": 30}, "the best epoch by miou, stopped after 30 epochs"),
         ({"augment": [{"HorizontalFlip": {"p": 0.5}}]}, "augmentation by horizontal flip"),
-        ({"epochs": 0}, "are scored with the weights given, without training"),
+        ({"epochs": 0}, "scored with the weights given, without training"),
         (
             {"loss": {"name": "cross_entropy", "class_weights": "enet", "label_smoothing": 0.0}},
             "cross-entropy with classes weighted by 1 / ln(1.02 + class frequency)",
