@@ -116,7 +116,7 @@ def train_epoch(
                     loss = mean(loss_fn.totals(logits, micro_target), weights)
                     scaler.scale(loss).backward()
                     step_loss += loss.detach()  # stays on the device: no .item() here
-                    step_counts += _counts(logits, micro_target, len(state.counts[0]))
+                    step_counts += _counts(logits, micro_target, state.counts.shape[1])
                 if recipe.clip_grad is not None:
                     scaler.unscale_(optimizer)
                     clip_grad_norm_(model.parameters(), recipe.clip_grad)

@@ -45,9 +45,9 @@ class Marks:
         found: dict[tuple[Any, str], Rank] = {}
         there = set.intersection(*(set(one) for one in drawn.values()))
         for name in (name for name in asked if name in there):
-            for place, index in enumerate(_ranked(drawn, name)):
-                if index:
-                    found[compared.index[place], name] = index
+            for index, rank in zip(drawn, _ranked(drawn, name), strict=True):
+                if rank:
+                    found[index, name] = rank
         return found, [_explain(compared, len(rows))]
 
 

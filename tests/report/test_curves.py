@@ -243,9 +243,9 @@ def test_seeds_have_a_band() -> None:
     ids=["unmeasured", "one unmeasured", "a seed unmeasured", "one epoch", "never validated"],
 )
 def test_what_there_is_little_of_is_drawn(tmp_path: Path, curves: list[Curve]) -> None:
-    save(overlay_figure(curves), tmp_path / "overlay.png")
-    for curve in curves[:1]:
-        save(model_figure(curve), tmp_path / "model.png")
+    for figure in (overlay_figure(curves), model_figure(curves[0])):
+        save(figure, tmp_path / "figure.png")
+        assert Image.open(tmp_path / "figure.png").convert("L").getextrema() == (0, 255)
 
 
 def test_no_models_give_an_empty_figure(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from bench.columns import column, of_case
 from bench.frame import OF_A_MACHINE
 from bench.report.floor import floor_row
 from bench.report.group import Group, ordered
+from bench.report.marks import Ranks
 from bench.report.protocol import card_of, together
 from bench.report.published import Beside, beside, matches, remarks_of
 from bench.report.rows import (
@@ -65,16 +66,12 @@ def _table(group: Group, key: str, spec: TableSpec, published: Published) -> Tab
     others = {(row["entry"], row["evaluation"]): (index, row) for index, row in each(here)}
     cards: dict[str, dict[str, str]] = {}
     notes_of: dict[Any, tuple[int, ...]] = {}
-    ranks: dict[tuple[Any, str], Rank] = {}
-    explained: list[str] = []
-    for evaluation in dict.fromkeys([main, *(c.evaluation for c in columns)]):
+    for evaluation in dict.fromkeys([main, *(asked.evaluation for asked in columns)]):
         of = here[here["evaluation"] == evaluation]
         if len(of):
             card, own_notes = card_of(of, footnotes)
             cards[evaluation], notes_of = dict(card), notes_of | own_notes
-            scored = [c.of for c in columns if c.evaluation == evaluation]
-            found, why = group.marks.of(of, scored)
-            ranks, explained = {**ranks, **found}, explained or why
+    ranks, explained = _ranks(group, here, columns)
     timed, elsewhere = on_one_machine(rows, footnotes)
     stacked = sum(asked.is_paired for asked in columns) > MOST_PAIRS
     body: list[list[Cell]] = []
@@ -120,6 +117,18 @@ def _table(group: Group, key: str, spec: TableSpec, published: Published) -> Tab
         footnotes=footnotes.texts,
         rules=frozenset(rules - {0}),
     )
+
+
+def _ranks(group: Group, rows: pd.DataFrame, columns: list[Asked]) -> tuple[Ranks, list[str]]:
+    """Rank the models in each column among the rows of its own evaluation."""
+    ranks: dict[tuple[Any, str], Rank] = {}
+    explained: list[str] = []
+    for evaluation in dict.fromkeys(asked.evaluation for asked in columns):
+        names_here = [asked.of for asked in columns if asked.evaluation == evaluation]
+        found, why = group.marks.of(rows[rows["evaluation"] == evaluation], names_here)
+        ranks |= found
+        explained = explained or why
+    return ranks, explained
 
 
 def _has_floor(rows: pd.DataFrame, columns: list[Asked], main: str) -> bool:
