@@ -28,7 +28,8 @@ USER_CODE_ERRORS = (  # what running a user's code can raise
 
 def unknown(kind: str, name: str, known: Collection[str]) -> str:
     """Word the message for a name that is not in `known`, with the nearest names."""
-    near = difflib.get_close_matches(name, known, n=3, cutoff=0.6)
+    lower = {one.lower(): one for one in known}
+    near = [lower[one] for one in difflib.get_close_matches(name.lower(), lower, n=3, cutoff=0.6)]
     guess = f" Did you mean {' or '.join(map(repr, near))}?" if near else ""
     if not known:
         return f"Unknown {kind} {name!r}; there is none."

@@ -28,3 +28,7 @@ def test_resolve_names_what_is_missing() -> None:
         resolve("no_such_module:x")
     with pytest.raises(UserError, match="Did you mean 'sqrt'"):
         resolve("math:sqrtt")
+
+
+def test_capitals_do_not_hide_a_name() -> None:
+    assert "Did you mean 'miou'?" in unknown("column", "mIoU", ["miou", "loss"])
