@@ -8,7 +8,7 @@ few seeds tell little of their spread, and so do a few images. How many images a
 on is found by leaving out each in turn: the IoU of a class that two images hold rests on two.
 What images do to one seed and not to another is in both parts, which errs towards not telling
 apart. Where every model has one seed, the interval is of these trained models, not of their
-architectures.
+architectures, unless a spread of seeds is assumed.
 """
 
 from collections.abc import Mapping, Sequence
@@ -23,6 +23,8 @@ from bench.scores import class_iou_of_totals, scores_of_totals
 
 NUM_DRAWS = 1000
 CONFIDENCE = 0.95
+MOST_SEEDS = 100  # that anybody would train
+Part = tuple[float, float]  # a variance and its degrees of freedom
 
 
 @dataclass(frozen=True)
@@ -93,23 +95,56 @@ def sample(
     }
 
 
-def difference(one: Sampled, other: Sampled) -> Difference:
-    """Return one score minus another, with the interval of `CONFIDENCE`."""
+def of_seeds(values: Sequence[float]) -> Sampled:
+    """Return a score whose images were not counted: what they explain is left out."""
+    seeds = np.asarray(values, np.float64)
+    whole = np.full(2, seeds.mean())
+    return Sampled(seeds, whole, whole)
+
+
+def difference(
+    one: Sampled,
+    other: Sampled,
+    confidence: float = CONFIDENCE,
+    assumed_spread: float = 0.0,
+) -> Difference:
+    """Return one score minus another, with its interval.
+
+    Args:
+        assumed_spread: standard deviation over seeds where both models have one seed.
+    """
     value = one.value - other.value
-    by_images, images_freedom = _by_images(one, other, value)
-    by_seeds, seeds_freedom = _by_seeds(one.seeds, other.seeds)
-    variance = by_images + by_seeds
-    if variance == 0:
-        return Difference(value, value, value)
-    terms = [(by_images, images_freedom), (by_seeds, seeds_freedom)]
-    if not np.isfinite(variance):
-        return Difference(value, -np.inf, np.inf)
-    freedom = variance**2 / sum(part**2 / free for part, free in terms if part > 0)
-    half = stdtrit(freedom, (1 + CONFIDENCE) / 2) * np.sqrt(variance)
+    by_seeds = _by_seeds(one.seeds, other.seeds) or (2 * assumed_spread**2, np.inf)
+    half = _half([_by_images(one, other, value), by_seeds], confidence)
     return Difference(value, value - half, value + half)
 
 
-def _by_images(one: Sampled, other: Sampled, value: float) -> tuple[float, float]:
+def num_seeds_to_tell(
+    one: Sampled, other: Sampled, confidence: float = CONFIDENCE, assumed_spread: float = 0.0
+) -> int | None:
+    """Return how many seeds each would tell this difference apart; None where no number would."""
+    value = one.value - other.value
+    by_images = _by_images(one, other, value)
+    squares, freedom = _squares(one.seeds, other.seeds)
+    variance = squares / freedom if freedom else assumed_spread**2
+    for num in range(2, MOST_SEEDS + 1):
+        by_seeds = 2 * variance / num, 2.0 * (num - 1)
+        if abs(value) > _half([by_images, by_seeds], confidence):
+            return num
+    return None
+
+
+def _half(parts: Sequence[Part], confidence: float) -> float:
+    """Return half the width of Student's interval of a sum of variances."""
+    variance = sum(part for part, _ in parts)
+    if variance == 0 or not np.isfinite(variance):
+        return float(variance)
+    uncertain = sum(part**2 / free for part, free in parts if part > 0)
+    freedom = variance**2 / uncertain if uncertain else np.inf
+    return float(stdtrit(freedom, (1 + confidence) / 2) * np.sqrt(variance))
+
+
+def _by_images(one: Sampled, other: Sampled, value: float) -> Part:
     """Return the variance of a difference over images, and its degrees of freedom.
 
     Both go by the number of images that the difference rests on: N where all weigh the same, 1
@@ -127,10 +162,15 @@ def _by_images(one: Sampled, other: Sampled, value: float) -> tuple[float, float
     return float(variance), float(num_images - 1)
 
 
-def _by_seeds(one: NDArray[np.float64], other: NDArray[np.float64]) -> tuple[float, int]:
-    """Return the variance of a difference of means over seeds, and its degrees of freedom."""
-    freedom = len(one) + len(other) - 2
+def _by_seeds(one: NDArray[np.float64], other: NDArray[np.float64]) -> Part | None:
+    """Return the variance of a difference of means over seeds; None where each has one."""
+    squares, freedom = _squares(one, other)
     if freedom == 0:
-        return 0.0, 0
+        return None
+    return squares / freedom * (1 / len(one) + 1 / len(other)), freedom
+
+
+def _squares(one: NDArray[np.float64], other: NDArray[np.float64]) -> tuple[float, int]:
+    """Return the squared deviations within two models, and their degrees of freedom."""
     squares = ((one - one.mean()) ** 2).sum() + ((other - other.mean()) ** 2).sum()
-    return float(squares / freedom * (1 / len(one) + 1 / len(other))), freedom
+    return float(squares), len(one) + len(other) - 2

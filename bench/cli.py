@@ -7,6 +7,8 @@ from typing import Annotated, Any, Literal
 
 import typer
 
+from bench.compare_cli import app as baseline_app
+from bench.compare_cli import compare
 from bench.data_cli import app as data_app
 from bench.errors import Exit, UserError
 
@@ -18,6 +20,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
+app.command()(compare)
+app.add_typer(baseline_app)
 app.add_typer(data_app)
 
 

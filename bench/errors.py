@@ -31,8 +31,10 @@ class Exit(IntEnum):
     OK = 0
     CASE_FAILED = 1
     FINDINGS = 1  # of a check
+    WORSE = 1  # of a comparison
     USAGE = 2
     NOTHING_MATCHED = 3
     INTERRUPTED = 4
     RUNNING_ELSEWHERE = 5
     TERMINATED = 6
+    NOTHING_COMPARED = 7

@@ -110,7 +110,7 @@ def _profile_row(profile: Profile, folder: Path) -> dict[str, Any]:
         "case": case.name,
         "label": case.label,
         "arch": case.model.arch,
-        "machine": _machine(profile.numerics, profile.environment),
+        "machine": machine_of(profile.numerics, profile.environment),
         "precision": profile.numerics["precision"],
         "num_classes": profile.num_classes,
         **_facts(profile.complexity),
@@ -169,7 +169,7 @@ def _case_row(record: Record, folder: Path) -> dict[str, Any]:
         "status": record.status,
         "reason": record.reason,
         "finished": record.finished,
-        "machine": _machine(numerics, record.environment),
+        "machine": machine_of(numerics, record.environment),
         "numerics": json.dumps(numerics, sort_keys=True),
         "trained_in": numerics.get("precision"),
         "software": _software(record.environment),
@@ -188,7 +188,7 @@ def _case_row(record: Record, folder: Path) -> dict[str, Any]:
     }
 
 
-def _machine(numerics: Mapping[str, Any], environment: Mapping[str, Any]) -> str | None:
+def machine_of(numerics: Mapping[str, Any], environment: Mapping[str, Any]) -> str | None:
     """Name what something was measured on: the GPU, or the CPU with the number of threads."""
     if numerics.get("device") == "cuda":
         return environment.get("gpu")

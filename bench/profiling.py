@@ -1,5 +1,6 @@
 """What a network costs: parameters, sizes, multiply-accumulates, memory."""
 
+import hashlib
 import os
 from collections.abc import Mapping
 from contextlib import suppress
@@ -29,6 +30,7 @@ class Complexity:
     num_unreached: trainable parameters that get no gradient from the logits of any head.
     gmacs: multiply-accumulates / 10^9 of one image in eval mode at `size` (H, W), padded as the
         network needs.
+    shapes: the beginning of the SHA-256 of the names and shapes of the state dict's tensors.
     """
 
     num_params: int
@@ -37,6 +39,7 @@ class Complexity:
     model_bytes: int
     gmacs: float
     size: tuple[int, int]
+    shapes: str
 
 
 def complexity(
@@ -88,9 +91,15 @@ def complexity(
             model_bytes=state_bytes(net.state_dict()),
             gmacs=gmacs,
             size=size,
+            shapes=_shapes(net),
         )
 
     return without_values(spec, num_classes, count)
+
+
+def _shapes(net: nn.Module) -> str:
+    listed = sorted(f"{name} {tuple(value.shape)}" for name, value in net.state_dict().items())
+    return hashlib.sha256("\n".join(listed).encode()).hexdigest()[:16]
 
 
 @torch.no_grad()

@@ -21,6 +21,7 @@ from bench import data
 from bench.columns import COLUMNS, IOU, column
 from bench.errors import Fault, Faults, UserError
 from bench.evaluation import Evaluation
+from bench.gate_spec import Gate
 from bench.lookup import unknown
 from bench.model_spec import InitFrom, ModelSpec
 from bench.recipe import Recipe
@@ -225,6 +226,7 @@ class Suite(Frozen):
     )
     tables: dict[Key, Table] = Field({}, description="of the suite's own, beside the usual")
     reported: tuple[Reported, ...] = ()
+    gate: Gate = Field(Gate(), description="when bench compare calls a score worse")
     limit: Limit | None = Field(
         None, description="images of each split that are used: a number or a fraction"
     )

@@ -27,6 +27,7 @@ from bench.optim import build_optimizer, learning_rate
 from bench.profiling import peak_memory_mib, reset_peak_memory, state_bytes
 from bench.recipe import Recipe
 from bench.record import CaseFolder, Training
+from bench.reference import reference_s
 from bench.scoring import Scorer
 from bench.train import NotFinite, TrainState, train_epoch
 
@@ -101,6 +102,7 @@ def train_case(
                     )
                 state.peak_memory_mib = max(state.peak_memory_mib, peak_memory_mib(device) or 0.0)
             row = _row(state, epoch, recipe) | {"warm_up": warming_up}
+            row["reference_s"] = reference_s(device)
             if (epoch + 1) % recipe.validate_every == 0 or epoch + 1 == num_epochs:
                 clock.reset("validation")  # an interrupted one is done again
                 with clock.timing("validation"):

@@ -136,7 +136,7 @@ TABLE = {
     "bootstrap": {"scores"},
     "frame": {"case", "columns", "conventions", "errors", "record"},
     "report.__init__": {"atomic", "case", "columns", "errors", "lookup", "report"},
-    "report.sources": {"case", "columns", "errors", "frame", "record", "suite_file"},
+    "sources": {"case", "columns", "errors", "frame", "record", "suite_file"},
     "report.floor": {"columns", "conventions", "frame", "report", "scores"},
     "report.group": {"columns", "frame", "report", "suite"},
     "report.protocol": {"report"},

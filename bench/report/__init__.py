@@ -17,9 +17,9 @@ from bench.lookup import pick, unknown
 from bench.report.formats import FORMATS
 from bench.report.group import EVERYTHING, Choice, slugs
 from bench.report.markdown import markdown
-from bench.report.sources import Prefer, Records, Source, find, read
 from bench.report.table import Table
 from bench.report.tables import KINDS, build_tables
+from bench.sources import Prefer, Records, Source, find, read
 
 PAGE, PICTURES = "html", ("png", "pdf")
 USUAL_FORMATS = ("md", "latex", "csv")

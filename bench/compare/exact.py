@@ -1,0 +1,111 @@
+"""Facts that are the same on every machine: any difference is worse."""
+
+import fnmatch
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+
+from bench.columns import column
+from bench.compare.finding import Finding, Verdict
+from bench.compare.snapshot import FACTS, CaseSnapshot, Scored
+from bench.gate_spec import SHARES, Gate
+from bench.scores import INTERSECTION, ON_VOID, PREDICTION, TRUTH, scores_of_totals
+
+EQUAL = "must be equal"
+MOST_CLASSES = 4  # in a message
+DATA_KEYS = ("dataset", "split", "fingerprint", "limit", "score_at")
+ROUNDING = 1e-12  # of sums in another order
+NAMES: Mapping[str, str] = {
+    "num_params": "parameters",
+    "num_trainable": "trainable parameters",
+    "num_unreached": "parameters without gradient",
+    "shapes": "names and shapes of tensors",
+    "size": "input size",
+    "gmacs": "GMAC",
+    "model_bytes": "bytes of the model",
+    "checkpoint_bytes": "bytes of a checkpoint",
+}
+ROWS = {
+    TRUTH: "pixels",
+    PREDICTION: "pixels predicted",
+    INTERSECTION: "pixels right",
+    ON_VOID: "pixels predicted on void",
+}
+
+
+def compare_facts(
+    name: str, base: CaseSnapshot, new: CaseSnapshot, gate: Gate
+) -> Iterator[Finding]:
+    """Compare what a case's network is and what was counted, figure by figure."""
+    for fact in FACTS:
+        if fact in base.facts and fact in new.facts:
+            yield _finding(name, NAMES[fact], base.facts[fact], new.facts[fact])
+    exact = any(fnmatch.fnmatchcase(name, pattern) for pattern in gate.exact)
+    rows = (TRUTH, PREDICTION, INTERSECTION, ON_VOID) if exact else (TRUTH,)
+    for key, scored in base.evaluations.items():
+        yield from _stored(name, key, scored)
+        other = new.evaluations.get(key)
+        if other is None or not _same_data(scored, other):
+            continue  # said where scores are compared
+        if scored.classes != other.classes:
+            yield _finding(name, f"classes of {key}", scored.classes, other.classes)
+        elif scored.totals is not None and other.totals is not None:
+            for row in rows:
+                yield _of_classes(name, f"{key}: {ROWS[row]}", row, scored, other)
+
+
+def _finding(name: str, figure: str, base: Any, new: Any) -> Finding:
+    is_equal = base == new
+    return Finding(
+        name,
+        "fact",
+        figure,
+        "same" if is_equal else "worse",
+        base,
+        new,
+        change=f"{_text(base)} → {_text(new)}",
+        bound=EQUAL,
+    )
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, int):
+        return f"{value:,}"
+    return "x".join(map(str, value)) if isinstance(value, list) else str(value)
+
+
+def _stored(name: str, key: str, scored: Scored) -> Iterator[Finding]:
+    """Score the counts that were stored with today's code: it must give the scores of then."""
+    if scored.totals is None:
+        return
+    today = scores_of_totals(np.array(scored.totals))
+    for score in SHARES:
+        then, now = scored.scores.get(score), float(today[score])
+        if then is None or np.isnan(now):
+            continue
+        figure = f"{column(score).header} of stored counts, {key}"
+        if abs(then - now) <= ROUNDING:
+            yield Finding(name, "fact", figure, "same", then, then, bound=EQUAL)
+        else:
+            change = f"{100 * then:.4f} → {100 * now:.4f} %"
+            yield Finding(name, "fact", figure, "worse", then, now, change, EQUAL)
+
+
+def _same_data(one: Scored, other: Scored) -> bool:
+    return all(one.protocol.get(key) == other.protocol.get(key) for key in DATA_KEYS)
+
+
+def _of_classes(name: str, figure: str, row: int, base: Scored, new: Scored) -> Finding:
+    assert base.totals is not None
+    assert new.totals is not None
+    ours, theirs = base.totals[row], new.totals[row]
+    differing = [
+        f"{label} {one:,} → {other:,}"
+        for label, one, other in zip(base.classes, ours, theirs, strict=True)
+        if one != other
+    ]
+    more = f" and {len(differing) - MOST_CLASSES} more" if len(differing) > MOST_CLASSES else ""
+    change = ", ".join(differing[:MOST_CLASSES]) + more
+    verdict: Verdict = "worse" if differing else "same"
+    return Finding(name, "fact", figure, verdict, list(ours), list(theirs), change, EQUAL)

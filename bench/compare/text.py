@@ -1,0 +1,118 @@
+"""A comparison as Markdown, as one line, and as JSON."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict
+from typing import Any
+
+from tabulate import tabulate
+
+from bench.compare import Comparison
+from bench.compare.finding import Finding
+
+MOST_NAMES = 8
+HEADERS = ["Case", "Figure", "Base → new", "Bound", "Verdict"]
+
+
+def line(one: Comparison, failures: Sequence[Finding]) -> str:
+    """Say in one line how a comparison went."""
+    head = f"bench compare {one.suite}"
+    if not one.num_compared:
+        return f"{head}: nothing was compared"
+    cases = f"{one.num_compared} case{'' if one.num_compared == 1 else 's'} compared"
+    if not failures:
+        return f"{head}: passed, {cases}, nothing worse"
+    first = failures[0]
+    more = f" and {len(failures) - 1} more" if len(failures) > 1 else ""
+    return (
+        f"{head}: FAILED, {cases}, {len(failures)} worse: {first.case}, {first.figure}, "
+        f"{first.change or first.bound}{more}"
+    )
+
+
+def markdown(one: Comparison, failures: Sequence[Finding]) -> str:
+    """Write a comparison for a terminal, a job's summary or a comment on a pull request."""
+    parts = [f"**{line(one, failures)}**"]
+    rows = [_row(f, f in failures) for f in failures]
+    rows += [_row(f, False) for f in one.findings if _is_shown(f) and f not in failures]
+    if rows:
+        table = tabulate(rows, HEADERS, tablefmt="pipe", disable_numparse=True)
+        parts.append(table)
+    notes = [*_costs(one), *_lists(one)]
+    if notes:
+        parts.append("\n".join(f"- {note}" for note in notes))
+    return "\n\n".join(parts) + "\n"
+
+
+def _is_shown(finding: Finding) -> bool:
+    """Leave out what did not change, and times that changed by less than the factor."""
+    if finding.verdict == "not compared":
+        return False
+    return finding.verdict != "same" or (finding.kind == "score" and finding.is_changed)
+
+
+def _row(finding: Finding, fails: bool) -> list[str]:
+    verdict = finding.verdict
+    if fails:
+        verdict_text = f"**{verdict}**"
+    elif verdict == "worse":
+        verdict_text = "worse (advisory)"
+    else:
+        verdict_text = "no difference told" if verdict == "same" else verdict
+    cells = [finding.case, finding.figure, finding.change, finding.bound, verdict_text]
+    return [cell.replace("|", "\\|").replace("\n", " ") for cell in cells]
+
+
+def _costs(one: Comparison) -> Iterable[str]:
+    """Sum up the times and memory that were compared."""
+    for kind, title in (("time", "Time per image"), ("memory", "Peak memory")):
+        ratios = [
+            f.new / f.base for f in one.findings if f.kind == kind and f.verdict != "not compared"
+        ]
+        if ratios:
+            yield (
+                f"{title}: {min(ratios):.2f} to {max(ratios):.2f} times the base's, of "
+                f"{len(ratios)} model{'' if len(ratios) == 1 else 's'}."
+            )
+
+
+def _lists(one: Comparison) -> Iterable[str]:
+    if one.only_base:
+        yield f"Only in the base: {_some(one.only_base)}."
+    if one.only_new:
+        yield f"Only in the new records: {_some(one.only_new)}."
+    reasons: dict[str, list[str]] = {}
+    for finding in one.findings:
+        if finding.verdict == "not compared":
+            reason = f"{finding.figure} ({finding.bound})"
+            reasons.setdefault(reason, []).append(finding.case)
+    for reason, cases in reasons.items():
+        yield f"Not compared: {reason}: {_some(cases)}."
+    asked: dict[str, list[str]] = {}
+    for case, changed in one.asked.items():
+        asked.setdefault(changed, []).append(case)
+    for changed, cases in asked.items():
+        yield f"Asked differently: {changed}: {_some(cases)}."
+    if one.software is not None:
+        yield f"Made by {one.software[0]}; now {one.software[1]}."
+
+
+def _some(names: Sequence[str]) -> str:
+    more = len(names) - MOST_NAMES
+    return ", ".join(names[:MOST_NAMES]) + (f" and {more} more" if more > 0 else "")
+
+
+def as_json(one: Comparison, failures: Sequence[Finding]) -> dict[str, Any]:
+    """Return a comparison for a program."""
+    return {
+        "suite": one.suite,
+        "summary": line(one, failures),
+        "passed": bool(one.num_compared) and not failures,
+        "num_compared": one.num_compared,
+        "failures": [asdict(finding) for finding in failures],
+        "findings": [asdict(f) for f in one.findings if f.is_changed],
+        "not_compared": [asdict(f) for f in one.findings if f.verdict == "not compared"],
+        "only_base": one.only_base,
+        "only_new": one.only_new,
+        "asked": dict(one.asked),
+        "software": one.software,
+    }
