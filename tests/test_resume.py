@@ -88,7 +88,14 @@ def only_folder(out: Path) -> CaseFolder:
 
 def results(folder: CaseFolder) -> object:
     """Return all that must be equal after a kill; times need not."""
-    clocks = {"seconds", "data_wait_s", "images_per_s", "peak_memory_mib", "validation_s", "reference_s"}
+    clocks = {
+        "seconds",
+        "data_wait_s",
+        "images_per_s",
+        "peak_memory_mib",
+        "validation_s",
+        "reference_s",
+    }
     clocks |= {"warm_up"}
     rows = csv.DictReader(folder.history.read_text().splitlines())
     history = [{key: value for key, value in row.items() if key not in clocks} for row in rows]

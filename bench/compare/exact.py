@@ -72,7 +72,9 @@ def _finding(name: str, figure: str, base: Any, new: Any) -> Finding:
 def _text(value: Any) -> str:
     if isinstance(value, int):
         return f"{value:,}"
-    return "x".join(map(str, value)) if isinstance(value, list) else str(value)
+    if isinstance(value, list | tuple):
+        return ("x" if isinstance(value, list) else ", ").join(map(str, value))
+    return str(value)
 
 
 def _stored(name: str, key: str, scored: Scored) -> Iterator[Finding]:

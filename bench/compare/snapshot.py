@@ -124,7 +124,7 @@ class CaseSnapshot(BaseModel):
     model: tuple[str, str, str]
     seed: int
     status: str
-    reason: str | None
+    reason: str | None = None
     asked: dict[str, Any]
     software: dict[str, str | None]
     machine: str | None = None
@@ -201,6 +201,9 @@ def _common(
     case: Case, environment: Mapping[str, Any], complexity: Mapping[str, Any]
 ) -> dict[str, Any]:
     asked = case.model_dump(mode="json", include=ASKED, exclude=NOT_ASKED, exclude_defaults=True)
+    weights = case.model.weights
+    if weights is not None and weights.sha256:  # known by its content, wherever it lies
+        asked["model"]["weights"] = {"part": weights.part, "sha256": weights.sha256}
     git = environment.get("git") or {}
     return {
         "label": case.label,
@@ -277,7 +280,7 @@ def save(snapshot: Snapshot, file: Path) -> None:
             num = 0 if scored.per_image is None else scored.per_image.size
             if num > MOST_SAVED or not scored.is_reported:
                 scored.per_image = None
-    content = json.dumps(small.model_dump(mode="json", exclude_defaults=True), indent=1)
+    content = json.dumps(small.model_dump(mode="json", exclude_none=True), indent=1)
     write_text(file, FLAT_LIST.sub(lambda found: " ".join(found[0].split()), content) + "\n")
 
 

@@ -20,13 +20,19 @@ def line(one: Comparison, failures: Sequence[Finding]) -> str:
         return f"{head}: nothing was compared"
     cases = f"{one.num_compared} case{'' if one.num_compared == 1 else 's'} compared"
     if not failures:
-        return f"{head}: passed, {cases}, nothing worse"
+        unseen = len({f.case for f in one.findings if _is_unscored(f)})
+        but = f" (scores of {unseen} not comparable)" if unseen else ""
+        return f"{head}: passed, {cases}, nothing worse{but}"
     first = failures[0]
     more = f" and {len(failures) - 1} more" if len(failures) > 1 else ""
     return (
         f"{head}: FAILED, {cases}, {len(failures)} worse: {first.case}, {first.figure}, "
         f"{first.change or first.bound}{more}"
     )
+
+
+def _is_unscored(finding: Finding) -> bool:
+    return finding.verdict == "not compared" and finding.kind == "score"
 
 
 def markdown(one: Comparison, failures: Sequence[Finding]) -> str:

@@ -1,0 +1,124 @@
+import numpy as np
+import pytest
+from scipy.stats import norm, t
+
+from bench.bootstrap import difference, draw_images, num_seeds_to_tell, of_seeds, sample
+from bench.compare.accuracy import Pair, compare_scores, pairs
+from bench.compare.finding import Finding
+from bench.compare.snapshot import CaseSnapshot, Scored
+from bench.gate_spec import Floor, Gate
+
+PROTOCOL = {"split": "val", "fingerprint": "f", "size": "as stored"}
+BOTH = 1 - 0.05 / 2  # mIoU and pixel accuracy of one model, together 95 %
+NO_GATE = Gate()
+
+
+def scored(miou: float, counts: np.ndarray | None = None, **protocol: str) -> Scored:
+    return Scored(
+        is_reported=True,
+        protocol=PROTOCOL | protocol,
+        scores_version=1,
+        classes=("a", "b"),
+        scores={"miou": miou, "pixel_accuracy": 0.5, "loss": 1.0},
+        per_image=counts,
+    )
+
+
+def judged(base: list[Scored], new: list[Scored], gate: Gate = NO_GATE) -> Finding:
+    pair = Pair("d__m__r__s0", ("d__m__r__s0",), "val", tuple(base), tuple(new))
+    [found] = [f for f in compare_scores([pair], gate, "val") if f.figure == "mIoU, val"]
+    return found
+
+
+def test_spread_of_the_baseline_by_hand() -> None:
+    """Squares of 0.50, 0.52, 0.54 are 0.0008 with two degrees of freedom, for 1/3 + 1 trainings."""
+    base = [scored(miou) for miou in (0.50, 0.52, 0.54)]
+    half = t.ppf((1 + BOTH) / 2, 2) * (0.0008 / 2 * (1 / 3 + 1)) ** 0.5
+    found = judged(base, [scored(0.40)])
+    assert (found.low, found.high) == pytest.approx((-0.12 - half, -0.12 + half))
+    assert found.verdict == "same"
+    assert "seeds each would tell" in found.bound
+    assert "3 and 1 seeds" in found.bound
+    assert judged(base, [scored(0.30)]).verdict == "worse"
+    assert judged(base, [scored(0.74)]).verdict == "better"
+
+
+def test_one_seed_each_has_the_assumed_spread() -> None:
+    half = norm.ppf((1 + BOTH) / 2) * 2**0.5 * 0.01
+    found = judged([scored(0.5)], [scored(0.47)])
+    assert (found.low, found.high) == pytest.approx((-0.03 - half, -0.03 + half))
+    assert found.verdict == "same"
+    assert "seeds assumed to spread by 1 points" in found.bound
+    assert judged([scored(0.5)], [scored(0.47)], Gate(seed_spread=0.005)).verdict == "worse"
+
+
+def test_images_are_drawn_where_both_sides_counted_them() -> None:
+    rng = np.random.default_rng(0)
+    right = rng.integers(20, 80, 30)
+    base, new = (counts_of(right), counts_of(right - 2))
+    found = judged([scored(0.5, base)], [scored(0.5, new)], Gate(seed_spread=0.0))
+    draws = draw_images(30)
+    by_hand = difference(
+        sample([new], ("a", "b"), draws)["miou"], sample([base], ("a", "b"), draws)["miou"], BOTH
+    )
+    assert (found.low, found.high) == (by_hand.low, by_hand.high)
+    assert found.verdict == "worse"  # each image lost two pixels: no choice of images explains it
+    assert "(images, " in found.bound
+    unseen = judged([scored(0.5, base)], [scored(0.5)])
+    assert "images not counted" in unseen.bound
+
+
+def counts_of(right: np.ndarray) -> np.ndarray:
+    counts = np.zeros((len(right), 4, 2), np.uint32)
+    counts[:, 0, 0] = 100
+    counts[:, 1, 0] = counts[:, 2, 0] = right
+    counts[:, 1, 1] = 100 - right
+    return counts
+
+
+def test_a_floor_is_of_the_mean_over_seeds() -> None:
+    gate = Gate(floors=(Floor(case="d__*", values={"miou": 0.45}),))
+    assert judged([scored(0.5)], [scored(0.44), scored(0.48)], gate).verdict == "same"
+    below = judged([scored(0.46)], [scored(0.44), scored(0.45)], gate)
+    assert below.verdict == "worse"
+    assert below.bound.startswith("below the floor of 45.00 %")
+    other = Gate(floors=(Floor(case="x__*", values={"miou": 0.9}),))
+    assert judged([scored(0.5)], [scored(0.5)], other).verdict == "same"
+    elsewhere = Gate(floors=(Floor(case="*", evaluation="test", values={"miou": 0.9}),))
+    assert judged([scored(0.5)], [scored(0.5)], elsewhere).verdict == "same"
+
+
+def test_scores_of_another_protocol_are_not_compared() -> None:
+    [found] = pairs("m", [case(scored(0.5))], [case(scored(0.5, fingerprint="g"))])
+    assert isinstance(found, Finding)
+    assert found.verdict == "not compared"
+    assert found.bound == "scored otherwise: fingerprint f → g"
+
+
+def case(one: Scored) -> tuple[str, CaseSnapshot]:
+    snapshot = CaseSnapshot(
+        id="i",
+        label="m",
+        model=("d", "m", "r"),
+        seed=0,
+        status="ok",
+        reason=None,
+        asked={},
+        software={},
+        evaluations={"val": one},
+    )
+    return "d__m__r__s0", snapshot
+
+
+def test_num_seeds_by_hand() -> None:
+    """0.03 > t(8) 0.02 sqrt(2 / 5) = 0.0292, but not t(6) 0.02 sqrt(2 / 4) = 0.0346."""
+    one, other = of_seeds([0.53]), of_seeds([0.50])
+    assert num_seeds_to_tell(one, other, assumed_spread=0.02) == 5
+    assert num_seeds_to_tell(of_seeds([0.5]), other, assumed_spread=0.02) is None
+
+
+def test_equal_models_of_several_seeds_are_seldom_told_apart() -> None:
+    rng = np.random.default_rng(1)
+    trials = rng.normal(0.5, 0.02, (2000, 2, 3))
+    told = sum(difference(of_seeds(a), of_seeds(b)).is_told_apart for a, b in trials)
+    assert 0.03 < told / len(trials) < 0.07

@@ -1,0 +1,206 @@
+"""A regression of each kind is planted and the gate fails; clean runs pass."""
+
+import importlib
+import shutil
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from bench.compare_verbs import compare_targets, save_baseline
+from bench.data.shapes import Shapes
+from bench.data.transforms import Augment
+from bench.errors import Exit
+from bench.verbs import Where, run_suites
+
+NETWORK = """
+from torch import nn
+
+
+def build(num_classes):
+    width = 12
+    return nn.Sequential(
+        nn.Conv2d(3, width, 3, padding=1), nn.BatchNorm2d(width), nn.ReLU(),
+        nn.Conv2d(width, width, 3, padding=1), nn.BatchNorm2d(width), nn.ReLU(),
+        nn.Conv2d(width, num_classes, 1),
+    )
+"""
+SUITE = """
+name: gated
+engine: in-process
+cache: none
+datasets:
+  shapes: {size: [32, 32], num_train: 48, num_val: 160}
+models:
+  net: {arch: "planted_network:build"}
+  other: {arch: "planted_network:build"}
+recipe:
+  epochs: 14
+  batch_size: 4
+  optimizer: {name: adam, lr: 0.02}
+  schedule: poly
+  augment: [{HorizontalFlip: {p: 0.5}}]
+  validate_every: 14
+overrides:
+  - {model: other, recipe: {epochs: 0}}
+"""
+SLOW = """
+import time
+from torch import nn
+
+
+class Slow(nn.ReLU):
+    def forward(self, image):
+        time.sleep(0.02 if self.training and image.device.type == "cpu" else 0)
+        return super().forward(image)
+
+"""
+NET, OTHER = "shapes__net__default__s0", "shapes__other__default__s0"
+Run = Callable[[], Path]
+Gate = Callable[..., tuple[str, Exit]]
+
+
+@pytest.fixture
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
+    """Run the suite as its files stand, in a folder of its own, and return that."""
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "planted_network.py").write_text(NETWORK)
+    (tmp_path / "gated.yaml").write_text(SUITE)
+    numbers = iter(range(100))
+
+    def run_once() -> Path:
+        sys.modules.pop("planted_network", None)
+        importlib.invalidate_caches()
+        out = tmp_path / f"out{next(numbers)}"
+        where = Where("cpu", {}, out, 0, None, json_lines=False)
+        assert run_suites([tmp_path / "gated.yaml"], None, (), where) == Exit.OK
+        return out
+
+    return run_once
+
+
+@pytest.fixture
+def gate(run: Run, tmp_path: Path) -> Gate:
+    """Compare results with the baseline of a clean run, by the gate."""
+    baseline = save_baseline(run() / "gated", tmp_path / "base.json", tmp_path, ())
+
+    def compare(out: Path, *, with_time: bool = False) -> tuple[str, Exit]:
+        return compare_targets(
+            baseline, None, out, strict=True, with_time=with_time, factor=1.5, form="md"
+        )
+
+    return compare
+
+
+def failed(printed: str) -> str:
+    """Return the lines that fail the gate."""
+    return "\n".join(line for line in printed.splitlines() if "**worse**" in line)
+
+
+def test_a_clean_run_passes(run: Run, gate: Gate) -> None:
+    printed, code = gate(run())
+    assert code == Exit.OK, printed
+    assert printed.startswith("**bench compare gated: passed, 2 cases compared, nothing worse**")
+    assert "Time per image: " in printed
+
+
+def test_one_channel_fewer(run: Run, gate: Gate, tmp_path: Path) -> None:
+    file = tmp_path / "planted_network.py"
+    file.write_text(file.read_text().replace("width = 12", "width = 11"))
+    printed, code = gate(run())
+    assert code == Exit.WORSE
+    for name in (NET, OTHER):
+        # 3 3x3 kernels, 12 3x3 kernels of 12, 12 of 1x1 for 6 classes, biases, BatchNorm
+        assert f"{name} | parameters | 1,770 → 1,524 | must be equal" in " ".join(
+            failed(printed).replace("|", " | ").split()
+        )
+    assert "the code of the network" in printed
+
+
+def test_a_wrong_label_map(run: Run, gate: Gate, monkeypatch: pytest.MonkeyPatch) -> None:
+    read = Shapes.read
+
+    def swapped(self: Shapes, sample: object) -> object:
+        image, target = read(self, sample)
+        mapped = target.copy()
+        mapped[target == 1], mapped[target == 2] = 2, 1
+        return image, mapped
+
+    monkeypatch.setattr(Shapes, "read", swapped)
+    printed, code = gate(run())
+    assert code == Exit.WORSE
+    for name in (NET, OTHER):
+        [line] = [x for x in failed(printed).splitlines() if name in x and "val: pixels" in x]
+        assert "disc" in line
+        assert "square" in line
+        assert "must be equal" in line
+
+
+def test_a_broken_augmentation(run: Run, gate: Gate, monkeypatch: pytest.MonkeyPatch) -> None:
+    def only_the_image(self: Augment, pair: tuple, stream: tuple) -> tuple:
+        return augment(self, pair, stream)[0], pair[1]
+
+    augment = Augment.__call__
+    monkeypatch.setattr(Augment, "__call__", only_the_image)
+    printed, code = gate(run())
+    assert code == Exit.WORSE
+    print(printed)
+    [line] = [line for line in failed(printed).splitlines() if "mIoU" in line]
+    assert NET in line
+    assert " points at 9" in line
+    assert "seeds assumed to spread by 1 points" in line
+
+
+def test_a_slower_step(run: Run, gate: Gate, tmp_path: Path) -> None:
+    text = (tmp_path / "planted_network.py").read_text().replace("nn.ReLU()", "Slow()")
+    (tmp_path / "planted_network.py").write_text(SLOW + text)
+    out = run()
+    printed, code = gate(out)
+    assert code == Exit.OK
+    assert "worse (advisory)" in printed
+    printed, code = gate(out, with_time=True)
+    assert code == Exit.WORSE
+    [line] = [line for line in failed(printed).splitlines() if "time per image" in line]
+    assert NET in line
+    assert "factor 1.5, Mann-Whitney p = " in line
+
+
+def test_a_case_that_vanished(run: Run, gate: Gate) -> None:
+    out = run()
+    [folder] = (out / "gated").glob(f"{OTHER}*")
+    shutil.rmtree(folder)
+    printed, code = gate(out)
+    assert code == Exit.WORSE
+    assert OTHER in failed(printed)
+    assert "must be there" in failed(printed)
+
+
+def test_a_case_that_fails(run: Run, gate: Gate, tmp_path: Path) -> None:
+    """A network that breaks in training alone."""
+    out = run()
+    for file in (out / "gated").glob(f"{NET}*/record.json"):
+        text = file.read_text().replace('"status": "ok"', '"status": "failed"', 1)
+        file.write_text(text.replace('"reason": null', '"reason": "it broke"', 1))
+    printed, code = gate(out)
+    assert code == Exit.WORSE
+    assert NET in failed(printed)
+    assert "ok → failed: it broke" in failed(printed)
+
+
+def test_an_empty_run(gate: Gate, tmp_path: Path) -> None:
+    for out in (tmp_path / "nowhere", tmp_path / "empty"):
+        (tmp_path / "empty").mkdir(exist_ok=True)
+        printed, code = gate(out)
+        assert code == Exit.NOTHING_COMPARED
+        assert printed.startswith("**bench compare gated: nothing was compared**")
+        assert NET in failed(printed)
+
+
+def test_clean_runs_pass_every_time(run: Run, gate: Gate) -> None:
+    start = time.perf_counter()
+    for _ in range(20):
+        printed, code = gate(run())
+        assert code == Exit.OK, printed
+    print(f"{(time.perf_counter() - start) / 20:.1f} s a run")
