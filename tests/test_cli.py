@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from commands import bench, bench_process
 from conftest import ROOT, TINY
 from fixtures import make_camvid
 from PIL import Image
@@ -25,25 +26,12 @@ recipe: {epochs: 1, batch_size: 2}
 """
 
 
-def bench(*args: object, code: int = 0, **env: str) -> "subprocess.CompletedProcess[str]":
-    done = subprocess.run(
-        [sys.executable, "-m", "bench", *map(str, args)],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        env=os.environ | {"OMP_NUM_THREADS": "1"} | env,
-    )
-    assert done.returncode == code, done.stdout + done.stderr
-    assert "Traceback" not in done.stdout + done.stderr
-    return done
-
-
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the tiny suite and its results."""
     folder = tmp_path_factory.mktemp("finished")
     (folder / "tiny.yaml").write_text(TINY)
-    done = bench("run", folder / "tiny.yaml", "--out", folder / "out", "--device", "cpu")
+    done = bench_process("run", folder / "tiny.yaml", "--out", folder / "out", "--device", "cpu")
     assert "[1/1] shapes__enet__default__s0: ok" in done.stdout
     assert "(always background)" in done.stdout
     assert f"Records: {folder}/out/tiny" in done.stdout
@@ -51,8 +39,8 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_help_imports_nothing_heavy() -> None:
-    assert "Commands:" in bench("--help").stdout
-    assert "--dry-run" in bench("run", "--help").stdout
+    assert "Commands:" in bench_process("--help").stdout
+    assert "--dry-run" in bench_process("run", "--help").stdout
 
 
 def test_any_folder_will_do(tmp_path: Path) -> None:
@@ -202,7 +190,7 @@ def test_max_time_stops_after_saving_and_goes_on(finished: Path, tmp_path: Path)
 def test_two_runs_of_one_suite(tmp_path: Path) -> None:
     """The second is told who holds the case, and nothing runs twice."""
     suite = tmp_path / "tiny.yaml"
-    suite.write_text(TINY.replace("epochs: 2", "epochs: 40"))
+    suite.write_text(TINY.replace("epochs: 2", "epochs: 30"))
     args = ["run", str(suite), "--out", str(tmp_path / "o"), "--device", "cpu"]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-m", "bench", *args]
@@ -303,7 +291,8 @@ def test_bad_files_fail_their_case_alone(
     root = make_camvid(tmp_path / "camvid")
     message = plant(root)
     text = CAMVID.replace(
-        "datasets: {camvid: {}}", "datasets: {camvid: {partial: true}, shapes: {num_train: 4}}"
+        "datasets: {camvid: {}}",
+        "engine: in-process\ndatasets: {camvid: {partial: true}, shapes: {num_train: 4}}",
     )
     text = text.replace("batch_size: 2", "batch_size: 2, size: [32, 32]")
     args = ["run", write_suite(text), "--root", f"camvid={root}", "--out", tmp_path / "o"]

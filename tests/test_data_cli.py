@@ -1,13 +1,11 @@
 """`bench data`, as a user calls it."""
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+from commands import bench
 from conftest import ROOT
 from fixtures import make_camvid, make_folder
 from PIL import Image
@@ -26,14 +24,7 @@ splits: {train: train, select: val, report: [val]}
 
 
 def data(*args: object, code: int = 0, cwd: Path = ROOT, **env: str) -> str:
-    done = subprocess.run(
-        [sys.executable, "-m", "bench", "data", *map(str, args)],
-        cwd=cwd,
-        capture_output=True,
-        text=True,
-        env=os.environ | {"PYTHONPATH": str(ROOT)} | env,
-    )
-    assert done.returncode == code, done.stdout + done.stderr
+    done = bench("data", *args, code=code, cwd=cwd, **env)
     return done.stdout + done.stderr
 
 
@@ -166,13 +157,11 @@ def test_show(camvid: Path, suite: Path, tmp_path: Path) -> None:
 
 
 def test_cache_lists_and_clears(camvid: Path, suite: Path, tmp_path: Path) -> None:
-    cache = {"BENCH_CACHE": str(tmp_path / "cache"), "OMP_NUM_THREADS": "1"}
+    cache = {"BENCH_CACHE": str(tmp_path / "cache")}
     assert "0 decoded sets, 0.0 MB, in" in data("cache", **cache)
-    run = [sys.executable, "-m", "bench", "run", str(suite), "--root", f"camvid={camvid}"]
-    run += ["--filter", "*plain*", "--set", "recipe.epochs=2", "--set", "recipe.size=[64,64]"]
-    run += ["--out", str(tmp_path / "out"), "--device", "cpu", "--cache", "disk"]
-    done = subprocess.run(run, cwd=ROOT, capture_output=True, text=True, env=os.environ | cache)
-    assert done.returncode == 0, done.stdout + done.stderr
+    args = ["--filter", "*plain*", "--set", "recipe.epochs=2", "--set", "recipe.size=[64,64]"]
+    args += ["--out", tmp_path / "out", "--device", "cpu", "--cache", "disk", "--engine"]
+    bench("run", suite, "--root", f"camvid={camvid}", *args, "in-process", **cache)
     out = data("cache", **cache)
     assert "camvid train, 3 images, 64x64" in out
     assert "camvid val, 2 images, 64x64" in out

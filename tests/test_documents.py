@@ -6,9 +6,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from commands import bench
 from conftest import ROOT
 from fixtures import make_cityscapes, make_idd, make_voc, make_voc_aug
-from typer.testing import CliRunner
 
 from bench.case import Case, expand
 from bench.columns import column
@@ -66,15 +66,6 @@ def suite_of(name: str) -> Suite:
 def case_of(name: str, label: str) -> Case:
     [case] = [case for case in expand(suite_of(name)) if case.label == label]
     return case
-
-
-def bench(*args: object, code: int = 0) -> str:
-    """Run the command line in this process."""
-    from bench.cli import app
-
-    done = CliRunner().invoke(app, [str(arg) for arg in args])
-    assert done.exit_code == code, f"{done.output}\n{done.exception}"
-    return done.output
 
 
 def run_small(name: str, tmp_path: Path, side: int = 64) -> int:
@@ -266,7 +257,8 @@ def test_a_document_runs_end_to_end(tmp_path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("name", FILES)
 def test_every_suite_is_planned_without_data(name: str, tmp_path: Path) -> None:
-    shown = bench("run", FILES[name], "--dry-run", "--out", tmp_path / "out", "--device", "cpu")
+    args = [FILES[name], "--out", tmp_path / "out", "--device", "cpu"]
+    shown = bench("run", "--dry-run", *args).stdout
     assert f"{NUM_CASES[name]} cases of {name}" in shown
     assert "Not there yet: the data of" in shown
     assert not (tmp_path / "out").exists()

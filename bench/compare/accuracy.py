@@ -34,6 +34,17 @@ class Pair:
     new: tuple[Scored, ...]
 
 
+@dataclass(frozen=True)
+class Figure:
+    """One score of a pair."""
+
+    pair: Pair
+    score: str
+    base: Sampled
+    new: Sampled
+    floor: float | None
+
+
 def pairs(
     case: str, base: Sequence[tuple[str, CaseSnapshot]], new: Sequence[tuple[str, CaseSnapshot]]
 ) -> Iterator[Pair | Finding]:
@@ -82,20 +93,24 @@ def _differing(scored: Sequence[Scored]) -> str:
 def compare_scores(found: Sequence[Pair], gate: Gate, first: str | None) -> Iterator[Finding]:
     """Compare mIoU and pixel accuracy, and whatever else has a floor.
 
-    Intervals are of 95 % for all comparisons together (Bonferroni).
+    Intervals are of 95 % for all figures together that changed at all (Bonferroni).
 
     Args:
         first: the reported evaluation that floors are of where they name none.
     """
-    confidence = 1 - (1 - CONFIDENCE) / max(1, len(found) * len(COMPARED))
+    figures = []
     for pair in found:
         base, new = _sampled(pair)
         floors = _floors(pair, gate, first)
-        for score in dict.fromkeys((*COMPARED, *floors)):
-            if score in base and score in new:
-                yield _judge(
-                    pair, score, base[score], new[score], gate, confidence, floors.get(score)
-                )
+        figures += [
+            Figure(pair, score, base[score], new[score], floors.get(score))
+            for score in dict.fromkeys((*COMPARED, *floors))
+            if score in base and score in new
+        ]
+    num_changed = sum(one.base.value != one.new.value for one in figures)
+    confidence = 1 - (1 - CONFIDENCE) / max(1, num_changed)
+    for figure in figures:
+        yield _judge(figure, gate, confidence)
 
 
 def _sampled(pair: Pair) -> tuple[dict[str, Sampled], dict[str, Sampled]]:
@@ -130,15 +145,8 @@ def _floors(pair: Pair, gate: Gate, first: str | None) -> dict[str, float]:
     return found
 
 
-def _judge(
-    pair: Pair,
-    score: str,
-    base: Sampled,
-    new: Sampled,
-    gate: Gate,
-    confidence: float,
-    floor: float | None,
-) -> Finding:
+def _judge(figure: Figure, gate: Gate, confidence: float) -> Finding:
+    base, new, floor = figure.base, figure.new, figure.floor
     found = difference(new, base, confidence, gate.seed_spread)
     verdict: Verdict = "same"
     if found.is_told_apart:
@@ -154,9 +162,9 @@ def _judge(
         verdict = "worse" if below else verdict
         bounds.insert(0, f"{'below' if below else 'above'} the floor of {100 * floor:.2f} %")
     return Finding(
-        pair.case,
+        figure.pair.case,
         "score",
-        f"{column(score).header}, {pair.evaluation}",
+        f"{column(figure.score).header}, {figure.pair.evaluation}",
         verdict,
         base.value,
         new.value,

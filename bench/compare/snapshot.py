@@ -38,10 +38,10 @@ from bench.record import (
 from bench.sources import Source
 
 MOST_SAVED = 20_000  # counts of an evaluation that a baseline keeps: some KB
-ASKED = {"dataset", "train_split", "model", "source", "recipe", "limit", "select_split"}
-NOT_ASKED = {"dataset": {"root"}, "model": {"label"}}
+ASKED = ("dataset", "train_split", "model", "source", "recipe", "limit", "select_split")
+NOT_ASKED = {"root", "label"}
 OF_EPOCHS = {"steps", "warm_up", "images_per_s"}  # columns of a history
-FLAT_LIST = re.compile(r"\[[^][{}]*\]")  # of numbers or names: one line of a baseline
+FLAT = re.compile(r"\[[^][{}]*\]|\{[^][{}]*\}")  # without others within: a line of a baseline
 FACTS = (
     "num_params",
     "num_trainable",
@@ -200,7 +200,7 @@ def _of_profile(file: Path) -> CaseSnapshot | None:
 def _common(
     case: Case, environment: Mapping[str, Any], complexity: Mapping[str, Any]
 ) -> dict[str, Any]:
-    asked = case.model_dump(mode="json", include=ASKED, exclude=NOT_ASKED, exclude_defaults=True)
+    asked = {key: _told(getattr(case, key)) for key in ASKED if getattr(case, key) is not None}
     weights = case.model.weights
     if weights is not None and weights.sha256:  # known by its content, wherever it lies
         asked["model"]["weights"] = {"part": weights.part, "sha256": weights.sha256}
@@ -217,6 +217,20 @@ def _common(
         },
         "facts": {name: complexity[name] for name in FACTS if name in complexity},
     }
+
+
+def _told(value: Any) -> Any:
+    """Dump what was asked, but for what is as by default; a name always tells what is meant."""
+    if isinstance(value, BaseModel):
+        told = {
+            key: getattr(value, key)
+            for key, field in type(value).model_fields.items()
+            if key == "name" or getattr(value, key) != field.get_default(call_default_factory=True)
+        } | (value.model_extra or {})
+        return {key: _told(one) for key, one in told.items() if key not in NOT_ASKED}
+    if isinstance(value, tuple | list):
+        return [_told(one) for one in value]
+    return {key: _told(one) for key, one in value.items()} if isinstance(value, dict) else value
 
 
 def _machine(record: Record) -> str | None:
@@ -281,7 +295,7 @@ def save(snapshot: Snapshot, file: Path) -> None:
             if num > MOST_SAVED or not scored.is_reported:
                 scored.per_image = None
     content = json.dumps(small.model_dump(mode="json", exclude_none=True), indent=1)
-    write_text(file, FLAT_LIST.sub(lambda found: " ".join(found[0].split()), content) + "\n")
+    write_text(file, FLAT.sub(lambda found: " ".join(found[0].split()), content) + "\n")
 
 
 def read_baseline(file: Path) -> Snapshot:

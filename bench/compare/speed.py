@@ -16,7 +16,12 @@ LEVEL = 0.05
 def compare_costs(
     case: str, base: Sequence[CaseSnapshot], new: Sequence[CaseSnapshot], factor: float
 ) -> Iterator[Finding]:
-    """Compare the time of training an image, and the peak memory, of a model's seeds."""
+    """Compare the time of training an image, and the peak memory, of a model's seeds.
+
+    Nothing where neither side has an epoch after the first.
+    """
+    if not any(one.epochs.image_s for one in (*base, *new)):
+        return
     machines = {one.machine for one in (*base, *new)}
     if len(machines) > 1 or None in machines:
         listed = " and ".join(sorted(map(str, machines - {None}))) or "not known"

@@ -75,10 +75,10 @@ def _costs(one: Comparison) -> Iterable[str]:
             f.new / f.base for f in one.findings if f.kind == kind and f.verdict != "not compared"
         ]
         if ratios:
-            yield (
-                f"{title}: {min(ratios):.2f} to {max(ratios):.2f} times the base's, of "
-                f"{len(ratios)} model{'' if len(ratios) == 1 else 's'}."
-            )
+            least, most = f"{min(ratios):.2f}", f"{max(ratios):.2f}"
+            times = least if least == most else f"{least} to {most}"
+            models = f"{len(ratios)} model{'' if len(ratios) == 1 else 's'}"
+            yield f"{title}: {times} times the base's ({models})."
 
 
 def _lists(one: Comparison) -> Iterable[str]:
