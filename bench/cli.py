@@ -259,13 +259,19 @@ def selftest(device: Device = "auto") -> None:
 
 
 @app.command()
-def schema() -> None:
-    """Print the JSON Schema of suite files, for editors."""
+def schema(
+    form: Annotated[
+        Literal["json", "md"], typer.Option("--format", help="json: for editors; md: for people")
+    ] = "json",
+) -> None:
+    """Print all that a suite file can say, as JSON Schema or as tables."""
     import json
 
     from bench.json_schema import json_schema
+    from bench.schema_text import markdown
 
-    typer.echo(json.dumps(json_schema(), indent=2))
+    found = json_schema()
+    typer.echo(json.dumps(found, indent=2) if form == "json" else markdown(found))
 
 
 @app.command()

@@ -1,5 +1,8 @@
 """The commands `compare` and `baseline`: parse, call, print."""
 
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
@@ -14,6 +17,18 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 Results = Annotated[Path, typer.Option(help="folder of results")]
+
+
+@contextmanager
+def _warnings_as_lines() -> Iterator[None]:
+    """Print what reading warns of as a line each, once."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        try:
+            yield
+        finally:
+            for text in dict.fromkeys(str(warning.message) for warning in caught):
+                typer.echo(text, err=True)
 
 
 def compare(
@@ -46,15 +61,16 @@ def compare(
 
     if json_lines and line:
         raise UserError("Give --json or --line, not both.")
-    printed, code = compare_targets(
-        base,
-        new,
-        results,
-        strict=gate,
-        with_time=gate_time,
-        factor=factor,
-        form="json" if json_lines else "line" if line else "md",
-    )
+    with _warnings_as_lines():
+        printed, code = compare_targets(
+            base,
+            new,
+            results,
+            strict=gate,
+            with_time=gate_time,
+            factor=factor,
+            form="json" if json_lines else "line" if line else "md",
+        )
     typer.echo(printed)
     if code:
         raise typer.Exit(code)
@@ -71,12 +87,16 @@ def save(
         list[str] | None, typer.Option("--set", help="as it was run, repeatable")
     ] = None,
     limit: Annotated[str | None, typer.Option(help="as it was run; --set limit=…")] = None,
+    pattern: Annotated[
+        str | None, typer.Option("--filter", help="glob on case names: a part of the suite")
+    ] = None,
 ) -> None:
     """Write the figures of a finished suite to a file that is small enough to be committed."""
     from bench.compare_verbs import save_baseline
 
     changes = [*(settings or []), *([f"limit={limit}"] if limit is not None else [])]
-    file = save_baseline(suite, out, results, changes)
+    with _warnings_as_lines():
+        file = save_baseline(suite, out, results, changes, pattern)
     typer.echo(f"Written: {file} ({file.stat().st_size / 1e3:.0f} kB)")
 
 

@@ -14,6 +14,7 @@ from bench.record import now
 from bench.sources import find
 
 BASELINES = "baselines"  # below the results
+FINISHED = ("ok", "profiled")
 Form = Literal["md", "line", "json"]
 
 
@@ -92,8 +93,17 @@ def _empty(suite: str) -> Snapshot:
     return Snapshot(suite=suite, made=now())
 
 
-def save_baseline(target: Path, file: Path | None, results: Path, settings: Sequence[str]) -> Path:
+def save_baseline(
+    target: Path,
+    file: Path | None,
+    results: Path,
+    settings: Sequence[str] = (),
+    pattern: str | None = None,
+) -> Path:
     """Write the baseline of a suite whose cases have all finished, and return its file.
+
+    Args:
+        pattern: a glob on case names: a part of the suite.
 
     Raises:
         UserError: where a case has no record, or failed.
@@ -101,20 +111,22 @@ def save_baseline(target: Path, file: Path | None, results: Path, settings: Sequ
     snapshots = _snapshots(target, results, settings)
     if len(snapshots) != 1 or target.suffix == ".json":
         raise UserError(f"A baseline is of one suite; {target} is not a suite or its folder.")
-    [snapshot] = snapshots
-    bad = [name for name, case in snapshot.cases.items() if case.status not in ("ok", "profiled")]
-    if snapshot.missing or bad:
+    snapshot = snapshots[0].only(pattern or "*")
+    failed = [name for name, case in snapshot.cases.items() if case.status not in FINISHED]
+    if snapshot.missing or failed:
         raise UserError(
-            f"A baseline is of a whole suite. Without a record: {_listed(snapshot.missing)}; "
-            f"failed: {_listed(bad)}. bench run {target} goes on with them."
+            "A baseline is of finished cases; bench run trains them, --filter takes a part. "
+            f"Without a record: {_listed(snapshot.missing)}; failed: {_listed(failed)}."
         )
+    if not snapshot.cases:
+        raise UserError(f"No case matches {pattern!r}.")
     file = file or results / BASELINES / f"{snapshot.suite}.json"
     save(snapshot, file)
     return file
 
 
 def _listed(names: Sequence[str]) -> str:
-    return ", ".join(names) or "none"
+    return text.some(names) if names else "none"
 
 
 def baseline_text(files: Sequence[Path], results: Path) -> str:

@@ -11,13 +11,15 @@ from bench.schema import Frozen, Side, Size
 class Evaluation(Frozen):
     """One way of scoring a trained case."""
 
-    split: str
+    split: str = Field(description="of the dataset")
     size: Size | Side | Literal["recipe", "stored"] = Field(
         "recipe",
         description="[H, W], {longest: px} or {shortest: px} of the network's input; recipe: the "
         "recipe's own size",
     )
-    method: Literal["whole", "centre_crop", "sliding"] = "whole"
+    method: Literal["whole", "centre_crop", "sliding"] = Field(
+        "whole", description="what of an image is predicted, and in how many parts"
+    )
     crop: Size | None = Field(None, description="[H, W] of the centre crop or sliding window")
     stride: Size | None = Field(
         None, description="[H, W] of the sliding window's steps; null: two thirds of it"

@@ -31,7 +31,7 @@ class Floor(Frozen):
 class Gate(Frozen):
     """When bench compare calls a score worse."""
 
-    floors: tuple[Floor, ...] = ()
+    floors: tuple[Floor, ...] = Field((), description="scores that models must reach")
     exact: tuple[str, ...] = Field(
         (),
         description="globs on names of cases whose predictions hang on no rounding: the pixels "

@@ -19,17 +19,24 @@ def json_schema() -> dict[str, Any]:
     ):
         names = [str(spec.model_fields["name"].default) for spec in specs]
         recipe[key] = {"anyOf": [{"enum": names}, recipe[key]]}
+        one_of = recipe[key]["anyOf"][1]
+        one_of["anyOf"] = one_of.pop("oneOf")  # a change of a recipe may leave the name out
+        del one_of["discriminator"]
     terms = parts["Sum"]["properties"]["terms"]
     names_of_terms = recipe["loss"]["anyOf"][0]
     terms |= {"minItems": 1, "items": {"anyOf": [names_of_terms, terms["items"]]}}
     recipe["loss"]["anyOf"].append({key: terms[key] for key in ("type", "minItems", "items")})
+    for loss in ("CrossEntropy", "Focal"):
+        parts[loss]["properties"]["class_weights"]["anyOf"].insert(0, {"const": "none"})
     transform = recipe["augment"]["items"]
     transform["additionalProperties"] = {"type": ["object", "null"]}
     one = {"anyOf": [{"type": "string"}, transform]}
     recipe["augment"] = {"anyOf": [one, recipe["augment"] | {"items": one}]}
     part = {"type": "object", "additionalProperties": {"type": "string"}, "maxProperties": 1}
     part["propertyNames"] = {"enum": ["encoder", "model"]}
-    parts["ModelSpec"]["properties"]["weights"] = {"anyOf": [{"type": ["string", "null"]}, part]}
+    weights = parts["ModelSpec"]["properties"]["weights"]
+    weights["anyOf"] = [{"type": ["string", "null"]}, part]
+    del parts["Weights"]
     columns = parts["Table"]["properties"]["columns"]
     columns["items"] = {"anyOf": [{"type": "string"}, columns["items"]]}
     datasets = schema["properties"]["datasets"]

@@ -41,14 +41,14 @@ class CrossEntropy(Weighted):
     """Pixel-wise cross-entropy; void pixels count for nothing."""
 
     name: Literal["cross_entropy"] = "cross_entropy"
-    label_smoothing: Fraction = 0.0
+    label_smoothing: Fraction = Field(0.0, description="of the target, spread over all classes")
 
 
 class Focal(Weighted):
     """Lin et al. 2017, arXiv 1708.02002: cross-entropy times (1 - p of the true class)^gamma."""
 
     name: Literal["focal"] = "focal"
-    gamma: NonNegativeFloat = 2.0
+    gamma: NonNegativeFloat = Field(2.0, description="0: cross-entropy")
 
 
 class Dice(Term):
@@ -68,7 +68,9 @@ class Sum(Frozen):
     """Several losses, each times its weight; a plain list is short for it."""
 
     name: Literal["sum"] = "sum"
-    terms: tuple[Annotated[OneLoss, Field(discriminator="name")], ...]
+    terms: tuple[Annotated[OneLoss, Field(discriminator="name")], ...] = Field(
+        description="losses by name, or with options"
+    )
 
     @field_validator("terms", mode="before")
     @classmethod

@@ -51,7 +51,7 @@ class Weights(Frozen):
 class InitFrom(Frozen):
     """A case of the same suite whose trained weights start this one."""
 
-    model: str
+    model: str = Field(description="key of models")
     dataset: str | None = Field(None, description="defaults to the same")
     recipe: str | None = Field(None, description="defaults to the same")
     seed: int | None = Field(None, description="defaults to the same")
@@ -61,8 +61,8 @@ class InitFrom(Frozen):
 class Normalize(Frozen):
     """Mean and standard deviation of the channels R, G, B, in 0..1."""
 
-    mean: tuple[float, float, float]
-    std: tuple[PositiveFloat, PositiveFloat, PositiveFloat]
+    mean: tuple[float, float, float] = Field(description="subtracted")
+    std: tuple[PositiveFloat, PositiveFloat, PositiveFloat] = Field(description="divided by")
 
 
 class ModelSpec(Frozen):
@@ -89,7 +89,7 @@ class ModelSpec(Frozen):
         "architecture has it; default: as torch has it",
         json_schema_extra={"added": True},
     )
-    init_from: InitFrom | None = None
+    init_from: InitFrom | None = Field(None, description="another case, whose weights start this")
     label: str | None = Field(None, description="the name in tables; defaults to the key")
 
     @field_validator("arch")

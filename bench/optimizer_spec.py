@@ -11,9 +11,9 @@ class Adam(Frozen):
     """Kingma and Ba 2015, arXiv 1412.6980; weight decay is added to the gradient."""
 
     name: Literal["adam"] = "adam"
-    lr: PositiveFloat = 1e-3
-    betas: tuple[Fraction, Fraction] = (0.9, 0.999)
-    weight_decay: NonNegativeFloat = 0.0
+    lr: PositiveFloat = Field(1e-3, description="learning rate")
+    betas: tuple[Fraction, Fraction] = Field((0.9, 0.999), description="of both running means")
+    weight_decay: NonNegativeFloat = Field(0.0, description="times the weights")
     amsgrad: bool = Field(
         False,
         description="Reddi, Kale and Kumar 2018, arXiv 1904.09237",
@@ -25,19 +25,19 @@ class AdamW(Frozen):
     """Loshchilov and Hutter 2019, arXiv 1711.05101: decoupled weight decay."""
 
     name: Literal["adamw"] = "adamw"
-    lr: PositiveFloat = 1e-3
-    betas: tuple[Fraction, Fraction] = (0.9, 0.999)
-    weight_decay: NonNegativeFloat = 0.01
-    amsgrad: bool = Field(False, json_schema_extra={"added": True})
+    lr: PositiveFloat = Field(1e-3, description="learning rate")
+    betas: tuple[Fraction, Fraction] = Field((0.9, 0.999), description="of both running means")
+    weight_decay: NonNegativeFloat = Field(0.01, description="times the learning rate")
+    amsgrad: bool = Field(False, description="as of adam", json_schema_extra={"added": True})
 
 
 class SGD(Frozen):
     """Stochastic gradient descent with momentum."""
 
     name: Literal["sgd"] = "sgd"
-    lr: PositiveFloat = 0.01
-    momentum: Fraction = 0.9
-    weight_decay: NonNegativeFloat = 0.0
+    lr: PositiveFloat = Field(0.01, description="learning rate")
+    momentum: Fraction = Field(0.9, description="of the running sum of gradients")
+    weight_decay: NonNegativeFloat = Field(0.0, description="times the weights")
 
 
 class Constant(Frozen):
@@ -50,14 +50,14 @@ class Poly(Frozen):
     """lr (1 - step / steps) ^ power, each step."""
 
     name: Literal["poly"] = "poly"
-    power: PositiveFloat = 0.9
+    power: PositiveFloat = Field(0.9, description="1: linear")
 
 
 class Cosine(Frozen):
     """Half a cosine from lr to eta_min, moved once an epoch (arXiv 1608.03983, one cycle)."""
 
     name: Literal["cosine"] = "cosine"
-    eta_min: NonNegativeFloat = 0.0
+    eta_min: NonNegativeFloat = Field(0.0, description="learning rate at the end")
 
 
 class Step(Frozen):
@@ -65,11 +65,13 @@ class Step(Frozen):
 
     name: Literal["step"] = "step"
     every: PositiveInt = Field(description="epochs")
-    gamma: PositiveFloat = 0.1
+    gamma: PositiveFloat = Field(0.1, description="factor of the learning rate")
 
 
 class Warmup(Frozen):
     """A linear rise from factor x lr to lr over the first steps, times the schedule."""
 
-    steps: PositiveInt
-    factor: Annotated[float, Field(ge=0, le=1)] = 0.1
+    steps: PositiveInt = Field(description="optimizer steps")
+    factor: Annotated[float, Field(ge=0, le=1)] = Field(
+        0.1, description="of the learning rate, where it begins"
+    )

@@ -49,7 +49,9 @@ class Recipe(Frozen):
         description="albumentations' names and arguments in order; also the presets "
         "voc_standard, flip, affine and resized_crop",
     )
-    optimizer: Annotated[Adam | AdamW | SGD, Field(discriminator="name")] = Adam()
+    optimizer: Annotated[Adam | AdamW | SGD, Field(discriminator="name")] = Field(
+        Adam(), description="a name, or a name with options"
+    )
     decay: Literal["all", "weights"] = Field(
         "all",
         description="what weight_decay is of; weights: not of biases and norms",
@@ -65,9 +67,13 @@ class Recipe(Frozen):
         description="the encoder stays as it is, its BatchNorm statistics too",
         json_schema_extra={"added": True},
     )
-    schedule: Annotated[Constant | Poly | Cosine | Step, Field(discriminator="name")] = Constant()
-    warmup: Warmup | None = None
-    loss: Annotated[CrossEntropy | Focal | Dice | Sum, Field(discriminator="name")] = CrossEntropy()
+    schedule: Annotated[Constant | Poly | Cosine | Step, Field(discriminator="name")] = Field(
+        Constant(), description="of the learning rate: a name, or a name with options"
+    )
+    warmup: Warmup | None = Field(None, description="of the learning rate")
+    loss: Annotated[CrossEntropy | Focal | Dice | Sum, Field(discriminator="name")] = Field(
+        CrossEntropy(), description="a name, a name with options, or a list that is added up"
+    )
     aux_weight: NonNegativeFloat = Field(
         0.4,
         description="of the losses of a network's auxiliary heads, beside 1 of its logits'",

@@ -99,7 +99,7 @@ def _find_root(name: str, suite_folder: Path) -> str:
 class Splits(Frozen):
     """Which part of a dataset serves what."""
 
-    train: str = "train"
+    train: str = Field("train", description="trained on")
     select: str = Field("val", description="scored while training")
     report: tuple[str, ...] = Field(("val",), min_length=1, description="scored at the end")
 
@@ -107,32 +107,32 @@ class Splits(Frozen):
 class Select(Frozen):
     """Cases by glob on each name; what is not given matches all."""
 
-    dataset: str = "*"
-    model: str = "*"
-    recipe: str = "*"
-    seed: int | None = None
+    dataset: str = Field("*", description="glob")
+    model: str = Field("*", description="glob")
+    recipe: str = Field("*", description="glob")
+    seed: int | None = Field(None, description="this one alone; null: all")
 
 
 class Override(Frozen):
     """A change of the recipe for the cases that match."""
 
-    dataset: str = "*"
-    model: str = "*"
-    recipe_name: str = "*"
-    recipe: dict[str, Any]
+    dataset: str = Field("*", description="glob")
+    model: str = Field("*", description="glob")
+    recipe_name: str = Field("*", description="glob")
+    recipe: dict[str, Any] = Field(description="keys of a recipe, laid over it")
 
 
 class CaseRow(Frozen):
     """One row of a suite that lists its cases instead of multiplying them."""
 
-    dataset: str
-    model: str
-    recipe: str = "default"
+    dataset: str = Field(description="key of datasets")
+    model: str = Field(description="key of models")
+    recipe: str = Field("default", description="key of recipes")
     seeds: tuple[Seed, ...] | None = Field(
         None, min_length=1, description="defaults to the suite's"
     )
     init_from: InitFrom | None = Field(None, description="goes before the model's")
-    label: str | None = None
+    label: str | None = Field(None, description="the name in tables; goes before the model's")
 
 
 def _known_figure(name: str) -> str:
@@ -157,11 +157,13 @@ class TableColumn(Frozen):
 class Table(Frozen):
     """A table of the suite's own; published figures stand beside ours."""
 
-    columns: tuple[TableColumn, ...] = Field(min_length=1)
+    columns: tuple[TableColumn, ...] = Field(
+        min_length=1, description="names of columns, or with options"
+    )
     cases: str = Field("*", description="glob on case names")
     evaluation: str | None = Field(None, description="defaults to the first reported one")
     order: str = Field("suite", description="suite, or a column: best first")
-    caption: str = ""
+    caption: str = Field("", description="of the table; its protocol is added")
 
     @field_validator("columns", mode="before")
     @classmethod
@@ -186,7 +188,7 @@ class Reported(Frozen):
     values: dict[FigureName, float] = Field(
         min_length=1, description="by column, or iou/CLASS, in the record's units: scores in 0..1"
     )
-    source: str
+    source: str = Field(description="who published it, and where")
     not_comparable: str | None = Field(None, description="why theirs and ours differ in kind")
 
     @model_validator(mode="after")
@@ -209,23 +211,25 @@ class Reported(Frozen):
 class Suite(Frozen):
     """Datasets, models and recipes, and the cases that they make."""
 
-    name: Key
+    name: Key = Field(description="of the folder of results, and of tables")
     include: str | list[str] | None = Field(None, description="files with defaults of this one")
-    description: str = ""
-    datasets: dict[Key, DatasetSpec] = Field(min_length=1)
-    models: dict[Key, ModelSpec] = Field(min_length=1)
+    description: str = Field("", description="for readers of the file")
+    datasets: dict[Key, DatasetSpec] = Field(
+        min_length=1, description="by a key, which is the dataset's name unless name: says another"
+    )
+    models: dict[Key, ModelSpec] = Field(min_length=1, description="by a key of your choice")
     recipe: Recipe | None = Field(None, description="the one recipe, or what recipes start from")
     recipes: dict[Key, Recipe] = Field({}, description="named changes of recipe")
-    seeds: tuple[Seed, ...] = Field((0,), min_length=1)
+    seeds: tuple[Seed, ...] = Field((0,), min_length=1, description="each is a training")
     cases: tuple[CaseRow, ...] | None = Field(None, description="rows; null: the product of all")
-    exclude: tuple[Select, ...] = ()
-    overrides: tuple[Override, ...] = ()
-    splits: Splits = Splits()
+    exclude: tuple[Select, ...] = Field((), description="cases to leave out of the product")
+    overrides: tuple[Override, ...] = Field((), description="changes of the recipe of some cases")
+    splits: Splits = Field(Splits(), description="which part of a dataset serves what")
     evaluations: dict[Key, Evaluation] = Field(
         {}, description="beside the training split and each of splits.report, or in their place"
     )
     tables: dict[Key, Table] = Field({}, description="of the suite's own, beside the usual")
-    reported: tuple[Reported, ...] = ()
+    reported: tuple[Reported, ...] = Field((), description="published figures beside ours")
     gate: Gate = Field(Gate(), description="when bench compare calls a score worse")
     limit: Limit | None = Field(
         None, description="images of each split that are used: a number or a fraction"

@@ -25,6 +25,11 @@ recipe:
   augment: [{HorizontalFlip: {p: 0.5}}]
 """
 
+CLOCKS = (  # columns of a history that a killed run and a whole one need not share
+    *("seconds", "data_wait_s", "images_per_s", "validation_s", "reference_s"),
+    *("peak_memory_mib", "warm_up"),
+)
+
 
 @pytest.fixture(autouse=True)
 def _cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -34,6 +34,7 @@ TABLE = {
     },
     "gate_spec": {"columns", "lookup", "schema"},
     "json_schema": {"loss_spec", "optimizer_spec", "suite"},
+    "schema_text": set(),
     "suite_file": {"data", "errors", "lookup", "recipe", "schema", "suite", "yaml_file"},
     "source": {"errors"},
     "case": {"data", "errors", "lookup", "model_spec", "recipe", "schema", "source", "suite"},
@@ -213,7 +214,16 @@ TABLE = {
     "compare_cli": {"compare_verbs", "errors"},
     "data_cli": {"data_verbs", "errors"},
     "cli": {
-        *("compare_cli", "data_cli", "device", "environment", "errors", "json_schema", "listing"),
+        *(
+            "compare_cli",
+            "data_cli",
+            "device",
+            "environment",
+            "errors",
+            "json_schema",
+            "listing",
+            "schema_text",
+        ),
         *("profile_verbs", "report", "selftest", "verbs"),
     },
 }

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import ROOT, TINY
+from conftest import CLOCKS, ROOT, TINY
 
 from bench.atomic import read_json
 from bench.record import CaseFolder, read_evaluations, read_record
@@ -88,17 +88,8 @@ def only_folder(out: Path) -> CaseFolder:
 
 def results(folder: CaseFolder) -> object:
     """Return all that must be equal after a kill; times need not."""
-    clocks = {
-        "seconds",
-        "data_wait_s",
-        "images_per_s",
-        "peak_memory_mib",
-        "validation_s",
-        "reference_s",
-    }
-    clocks |= {"warm_up"}
     rows = csv.DictReader(folder.history.read_text().splitlines())
-    history = [{key: value for key, value in row.items() if key not in clocks} for row in rows]
+    history = [{key: value for key, value in row.items() if key not in CLOCKS} for row in rows]
     return history, [(e.name, e.scores, e.class_iou) for e in read_evaluations(folder.path)]
 
 

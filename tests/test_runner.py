@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import TINY
+from conftest import CLOCKS, TINY
 
 from bench import schedule
 from bench.attempt import use_device
@@ -209,9 +209,7 @@ def rows_of(folder: CaseFolder) -> list[dict[str, str]]:
 
 
 def _timeless(folder: CaseFolder) -> object:
-    clocks = {"seconds", "data_wait_s", "images_per_s", "peak_memory_mib", "validation_s"}
-    clocks |= {"warm_up"}
-    history = [{k: v for k, v in row.items() if k not in clocks} for row in rows_of(folder)]
+    history = [{k: v for k, v in row.items() if k not in CLOCKS} for row in rows_of(folder)]
     return history, [(e.name, e.scores, e.class_iou) for e in read_evaluations(folder.path)]
 
 

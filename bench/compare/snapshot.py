@@ -7,6 +7,7 @@ import json
 import re
 import zlib
 from collections.abc import Mapping
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -146,6 +147,12 @@ class Snapshot(BaseModel):
     gate: Gate = Gate()
     cases: dict[str, CaseSnapshot] = {}
     missing: tuple[str, ...] = ()
+
+    def only(self, pattern: str) -> "Snapshot":
+        """Return the cases whose name matches a glob."""
+        cases = {name: case for name, case in self.cases.items() if fnmatchcase(name, pattern)}
+        missing = tuple(name for name in self.missing if fnmatchcase(name, pattern))
+        return self.model_copy(update={"cases": cases, "missing": missing})
 
 
 def of_records(source: Source) -> Snapshot:

@@ -83,26 +83,27 @@ def _costs(one: Comparison) -> Iterable[str]:
 
 def _lists(one: Comparison) -> Iterable[str]:
     if one.only_base:
-        yield f"Only in the base: {_some(one.only_base)}."
+        yield f"Only in the base: {some(one.only_base)}."
     if one.only_new:
-        yield f"Only in the new records: {_some(one.only_new)}."
+        yield f"Only in the new records: {some(one.only_new)}."
     reasons: dict[str, list[str]] = {}
     for finding in one.findings:
         if finding.verdict == "not compared":
             reason = f"{finding.figure} ({finding.bound})"
             reasons.setdefault(reason, []).append(finding.case)
     for reason, cases in reasons.items():
-        yield f"Not compared: {reason}: {_some(cases)}."
+        yield f"Not compared: {reason}: {some(cases)}."
     asked: dict[str, list[str]] = {}
     for case, changed in one.asked.items():
         asked.setdefault(changed, []).append(case)
     for changed, cases in asked.items():
-        yield f"Asked differently: {changed}: {_some(cases)}."
+        yield f"Asked differently: {changed}: {some(cases)}."
     if one.software is not None:
         yield f"Made by {one.software[0]}; now {one.software[1]}."
 
 
-def _some(names: Sequence[str]) -> str:
+def some(names: Sequence[str]) -> str:
+    """List a few names, and how many more there are."""
     more = len(names) - MOST_NAMES
     return ", ".join(names[:MOST_NAMES]) + (f" and {more} more" if more > 0 else "")
 

@@ -84,7 +84,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
 @pytest.fixture
 def gate(run: Run, tmp_path: Path) -> Gate:
     """Compare results with the baseline of a clean run, by the gate."""
-    baseline = save_baseline(run() / "gated", tmp_path / "base.json", tmp_path, ())
+    baseline = save_baseline(run() / "gated", tmp_path / "base.json", tmp_path)
 
     def compare(out: Path, *, with_time: bool = False) -> tuple[str, Exit]:
         return compare_targets(

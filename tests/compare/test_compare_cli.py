@@ -1,0 +1,134 @@
+"""The commands as a user types them, on the published records."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from commands import bench
+from conftest import ROOT
+
+from bench.errors import Exit
+
+PUBLISHED = ROOT / "results" / "published" / "camvid_small"
+ENET = "camvid__enet__default__s0"
+
+
+@pytest.fixture
+def copy(tmp_path: Path) -> Path:
+    """A copy of the published records, as a run of one's own."""
+    return Path(shutil.copytree(PUBLISHED, tmp_path / "results" / "camvid_small"))
+
+
+def change(folder: Path, file: str, old: str, new: str) -> None:
+    [found] = folder.glob(f"{ENET}*/{file}")
+    text = found.read_text()
+    assert old in text
+    found.write_text(text.replace(old, new, 1))
+
+
+def test_equal_records(copy: Path) -> None:
+    done = bench("compare", PUBLISHED, "--results", copy.parent)
+    assert done.stdout == (
+        "**bench compare camvid_small: passed, 3 cases compared, nothing worse**\n\n"
+        "- Peak memory: 1.00 times the base's (3 models).\n"
+        "- Not compared: time per image (no reference was measured beside it): "
+        "camvid__fcn__default__s0, camvid__enet__default__s0, camvid__unet-lite0__default__s0.\n\n"
+    )
+    line = bench("compare", PUBLISHED, copy, "--gate", "--line").stdout
+    assert line == "bench compare camvid_small: passed, 3 cases compared, nothing worse\n"
+    assert bench("compare", PUBLISHED, PUBLISHED, "--line").stdout == line
+
+
+def test_what_is_worse_is_said_by_case_figure_and_bound(copy: Path) -> None:
+    change(copy, "record.json", '"num_params": 36', '"num_params": 35')
+    done = bench("compare", PUBLISHED, copy, code=Exit.WORSE)
+    first, _, rest = done.stdout.partition("\n\n")
+    assert first.startswith("**bench compare camvid_small: FAILED, 3 cases compared, 1 worse: ")
+    assert f"{ENET}, parameters, 36" in first
+    header, _, row = rest.splitlines()[:3]
+    assert [cell.strip() for cell in header.split("|")[1:-1]] == [
+        *("Case", "Figure", "Base → new", "Bound", "Verdict")
+    ]
+    assert [cell.strip() for cell in row.split("|")][4:6] == ["must be equal", "**worse**"]
+    [line] = bench("compare", PUBLISHED, copy, "--json", code=Exit.WORSE).stdout.splitlines()
+    found = json.loads(line)
+    assert found["passed"] is False
+    [failure] = found["failures"]
+    assert (failure["case"], failure["kind"], failure["figure"]) == (ENET, "fact", "parameters")
+
+
+def test_a_case_on_one_side_is_listed_and_fails_the_gate_alone(copy: Path) -> None:
+    [folder] = copy.glob(f"{ENET}*")
+    shutil.rmtree(folder)
+    assert f"Only in the base: {ENET}." in bench("compare", PUBLISHED, copy).stdout
+    assert f"Only in the new records: {ENET}." in bench("compare", copy, PUBLISHED).stdout
+    gated = bench("compare", PUBLISHED, copy, "--gate", code=Exit.WORSE).stdout
+    assert f"1 worse: {ENET}, record, there → missing" in gated
+
+
+def test_other_data_is_not_compared_and_fails_the_gate(copy: Path) -> None:
+    change(copy, "eval/test.json", "ec47eae6", "00000000")
+    plain = bench("compare", PUBLISHED, copy).stdout
+    assert "nothing worse (scores of 1 not comparable)" in plain
+    gated = bench("compare", PUBLISHED, copy, "--gate", code=Exit.WORSE).stdout
+    assert "scored otherwise: fingerprint ec47eae6" in gated
+
+
+def test_nothing_compared_has_a_code_of_its_own(tmp_path: Path) -> None:
+    for more in ([], ["--gate"], ["--line"]):
+        done = bench("compare", PUBLISHED, "--results", tmp_path, *more, code=Exit.NOTHING_COMPARED)
+        assert "nothing was compared" in done.stdout
+
+
+def test_several_suites_are_compared_by_name(copy: Path) -> None:
+    lines = bench("compare", PUBLISHED.parent, copy.parent, "--line").stdout.splitlines()
+    assert lines[0].startswith("bench compare camvid_small: passed")
+    assert lines[1] == "bench compare complexity: nothing was compared"
+    failed = bench("compare", PUBLISHED.parent, copy.parent, "--gate", "--line", code=Exit.WORSE)
+    assert "complexity: nothing was compared" in failed.stdout
+
+
+def test_networks_that_were_only_profiled() -> None:
+    folder = PUBLISHED.parent / "complexity"
+    assert "passed, 30 cases compared" in bench("compare", folder, folder, "--gate").stdout
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (["nowhere"], "nowhere is neither a suite (.yaml) nor a folder with results"),
+        (["nowhere.json"], "Cannot read nowhere.json: No such file"),
+        (["constraints.txt"], "neither a suite (.yaml) nor a folder"),
+        (["tests"], "No results in tests"),
+        ([PUBLISHED, "nowhere"], "nowhere is neither"),
+        ([PUBLISHED, "--results", PUBLISHED.parent], "would be compared with itself"),
+        ([PUBLISHED, "--factor", "0.5"], "--factor is more than 1, such as 1.5, not 0.5"),
+        ([PUBLISHED, "--json", "--line"], "Give --json or --line, not both"),
+    ],
+)
+def test_bad_arguments(args: list[object], message: str) -> None:
+    assert message in bench("compare", *args, code=Exit.USAGE).stderr
+
+
+def test_baselines_are_saved_and_shown(copy: Path, tmp_path: Path) -> None:
+    done = bench("baseline", "save", copy, "--results", copy.parent)
+    file = copy.parent / "baselines" / "camvid_small.json"
+    assert f"Written: {file} (" in done.stdout
+    shown = bench("baseline", "show", "--results", copy.parent).stdout
+    assert f"{file}: 3 cases of camvid_small, saved 20" in shown
+    assert "test 23.07 %" in shown
+    assert bench("compare", file, "--results", copy.parent, "--gate").stdout.startswith("**")
+    part = tmp_path / "part.json"
+    bench("baseline", "save", copy, "--out", part, "--filter", "*enet*")
+    assert "passed, 1 case compared" in bench("compare", part, copy, "--line").stdout
+
+
+def test_a_baseline_is_of_finished_cases(copy: Path) -> None:
+    change(copy, "record.json", '"status": "ok"', '"status": "failed"')
+    done = bench("baseline", "save", copy, code=Exit.USAGE)
+    assert f"failed: {ENET}" in done.stderr
+    [folder] = copy.glob(f"{ENET}*")
+    shutil.rmtree(folder)
+    assert f"Without a record: {ENET}" in bench("baseline", "save", copy, code=2).stderr
+    assert "No baselines in" in bench("baseline", "show", "--results", copy, code=2).stderr
