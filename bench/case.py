@@ -3,6 +3,7 @@
 import fnmatch
 import hashlib
 import json
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from functools import cached_property
 from typing import Any
@@ -22,6 +23,7 @@ SCHEMA_VERSION = 1
 # Raised when the same case would train to other numbers. 2: masks resized by the nearest pixel's
 # centre, images that transforms shrink by area.
 NUMERICS_VERSION = 2
+IS_GLOB = re.compile(r"__|[*?[]")  # of names of cases, and not somebody's system
 Names = tuple[str, str, str, int]
 
 
@@ -131,9 +133,25 @@ def expand(suite: Suite) -> list[Case]:
             _build(suite, names, drafts, cases, ())
         except Faults as error:
             faults += error.faults
+    faults += _idle_globs(suite, [_written(names) for names in drafts])
     if faults:
         raise Faults(list(dict.fromkeys(faults)))
     return [cases[names] for names in drafts]
+
+
+def _idle_globs(suite: Suite, names: list[str]) -> Iterator[Fault]:
+    """Find what is said of cases, and of none: a floor that holds nothing back, a lost figure."""
+    ours = {i: one.case for i, one in enumerate(suite.reported) if IS_GLOB.search(one.case)}
+    said: dict[tuple[str | int, ...], str] = {
+        **{("reported", i, "case"): pattern for i, pattern in ours.items()},
+        **{("tables", key, "cases"): one.cases for key, one in suite.tables.items()},
+        **{("gate", "floors", i, "case"): one.case for i, one in enumerate(suite.gate.floors)},
+        **{("gate", "exact", i): pattern for i, pattern in enumerate(suite.gate.exact)},
+    }
+    for path, pattern in said.items():
+        if names and not fnmatch.filter(names, pattern):
+            some = ", ".join(names[:3]) + (", …" if len(names) > 3 else "")
+            yield Fault(path, f"{pattern!r} matches no case; there are {some}.")
 
 
 def _rows(suite: Suite) -> Iterator[tuple[CaseRow, tuple[str | int, ...]]]:

@@ -1,6 +1,7 @@
 """What `compare` and `baseline` do."""
 
 import json
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
@@ -8,7 +9,8 @@ from typing import Literal
 from tabulate import tabulate
 
 from bench.compare import compare, text
-from bench.compare.snapshot import Snapshot, of_records, read_baseline, save
+from bench.compare.records import of_records
+from bench.compare.snapshot import Snapshot, read_baseline, save
 from bench.errors import Exit, UserError
 from bench.record import now
 from bench.sources import find
@@ -148,8 +150,8 @@ def _described(file: Path, snapshot: Snapshot) -> str:
     machines = sorted({case.machine for case in cases if case.machine})
     rows = []
     for name, case in snapshot.cases.items():
-        reported = {k: s.scores["miou"] for k, s in case.evaluations.items() if s.is_reported}
-        miou = ", ".join(f"{k} {100 * v:.2f} %" for k, v in reported.items() if v is not None)
+        found = {k: case.evaluations[k].scores for k in snapshot.reported if k in case.evaluations}
+        miou = ", ".join(f"{k} {100 * (s['miou'] or math.nan):.2f} %" for k, s in found.items())
         facts = case.facts
         rows.append([name, f"{facts['num_params']:,}", f"{facts['gmacs']:.3f}", miou or "-"])
     head = (

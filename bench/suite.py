@@ -183,7 +183,10 @@ class Table(Frozen):
 class Reported(Frozen):
     """Figures that somebody published, to stand beside ours."""
 
-    case: str = Field(description="glob on case names, <dataset>__<model>__<recipe>__s<seed>")
+    case: str = Field(
+        description="glob on case names, <dataset>__<model>__<recipe>__s<seed>, or the name of a "
+        "system that is no case here"
+    )
     split: str | None = Field(None, description="that scores are of")
     values: dict[FigureName, float] = Field(
         min_length=1, description="by column, or iou/CLASS, in the record's units: scores in 0..1"

@@ -138,10 +138,11 @@ def _name_faults(suite: dict[str, Any], context: Any) -> Iterator[Fault]:
     if isinstance(seeds, list) and len({str(seed) for seed in seeds}) < len(seeds):
         yield Fault(("seeds",), "A seed is given twice.")
     yield from _split_faults(suite, context)
+    yield from _evaluation_faults(suite)
 
 
 def _split_faults(suite: dict[str, Any], context: Any) -> Iterator[Fault]:
-    """Find splits that a dataset has not, and evaluations that a suite has not."""
+    """Find splits that a dataset has not."""
     splits, evaluations = _mapping(suite.get("splits")), _mapping(suite.get("evaluations"))
     used: dict[tuple[str | int, ...], Any]
     used = {("splits", kind): splits[kind] for kind in ("train", "select") if kind in splits}
@@ -171,16 +172,28 @@ def _split_faults(suite: dict[str, Any], context: Any) -> Iterator[Fault]:
             and item["split"] not in known_splits
         ):
             yield Fault(("reported", i, "split"), unknown("split", item["split"], known_splits))
-    scored = [*evaluations, *(report or ["val"]), splits.get("train", "train")]
+
+
+def _evaluation_faults(suite: dict[str, Any]) -> Iterator[Fault]:
+    """Find evaluations that tables and floors name, and the suite has not."""
+    splits = _mapping(suite.get("splits"))
+    report = splits.get("report")
+    reported = report if isinstance(report, list) else ["val"]
+    scored = {
+        *_mapping(suite.get("evaluations")),
+        *map(str, reported),
+        str(splits.get("train", "train")),
+    }
+    asked: dict[tuple[str | int, ...], Any] = {}
     for key, table in _mapping(suite.get("tables")).items():
-        columns = _rows(_mapping(table).get("columns"))
-        asked: dict[tuple[str | int, ...], Any]
-        asked = {("tables", key, "evaluation"): _mapping(table).get("evaluation")}
-        for i, column in enumerate(columns):
+        asked["tables", key, "evaluation"] = _mapping(table).get("evaluation")
+        for i, column in enumerate(_rows(_mapping(table).get("columns"))):
             asked["tables", key, "columns", i, "evaluation"] = column.get("evaluation")
-        for path, wanted in asked.items():
-            if isinstance(wanted, str) and wanted not in scored:
-                yield Fault(path, unknown("evaluation", wanted, {str(one) for one in scored}))
+    for i, floor in enumerate(_rows(_mapping(suite.get("gate")).get("floors"))):
+        asked["gate", "floors", i, "evaluation"] = floor.get("evaluation")
+    for path, wanted in asked.items():
+        if isinstance(wanted, str) and wanted not in scored:
+            yield Fault(path, unknown("evaluation", wanted, scored))
 
 
 def _mapping(value: Any) -> dict[str, Any]:

@@ -6,7 +6,7 @@ import logging
 import math
 import statistics
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -101,16 +101,12 @@ def train_case(
                         state, loader, recipe, scorer.loss_fn, device, scorer.numerics, beat
                     )
                 state.peak_memory_mib = max(state.peak_memory_mib, peak_memory_mib(device) or 0.0)
-            row = _row(state, epoch, recipe) | {"warm_up": warming_up}
-            row["reference_s"] = reference_s(device)
+            row = _row(state, epoch, recipe)
+            row |= {"warm_up": warming_up, "reference_s": reference_s(device)}
             if (epoch + 1) % recipe.validate_every == 0 or epoch + 1 == num_epochs:
-                clock.reset("validation")  # an interrupted one is done again
-                with clock.timing("validation"):
-                    counts = scorer.count(model, Evaluation(split=select), beat, num_scored)
-                found = scores.finite(scores.scores(counts.per_image) | {"loss": counts.loss})
-                row |= {f"select_{name}": value for name, value in found.items()}
-                row["validation_s"] = clock.seconds["validation"]
-                _note_best(progress, model, recipe, epoch + 1, found[recipe.select_by])
+                row |= _validate(model, scorer, select, clock, beat, num_scored)
+                score = row[f"select_{recipe.select_by}"]
+                _note_best(progress, model, recipe, epoch + 1, score)
             history.append(row)
             log.info("epoch %s", row)
             state.begin_epoch()
@@ -156,6 +152,23 @@ def _is_done(progress: Progress, recipe: Recipe, num_epochs: int) -> bool:
         return False
     last_scored = max(int(row["epoch"]) for row in progress.history if "validation_s" in row)
     return last_scored - progress.best.epoch >= recipe.patience
+
+
+def _validate(
+    model: Segmenter,
+    scorer: Scorer,
+    select: str,
+    clock: Clock,
+    beat: Callable[[], None],
+    num_scored: int,
+) -> dict[str, Any]:
+    """Score a model between epochs; return what its history's row has of that."""
+    clock.reset("validation")  # an interrupted one is done again
+    with clock.timing("validation"):
+        counts = scorer.count(model, Evaluation(split=select), beat, num_scored)
+    found = scores.finite(scores.scores(counts.per_image) | {"loss": counts.loss})
+    told = {f"select_{name}": value for name, value in found.items()}
+    return told | {"validation_s": clock.seconds["validation"]}
 
 
 def _note_best(

@@ -141,9 +141,8 @@ TABLE = {
     "bootstrap": {"scores"},
     "frame": {"case", "columns", "conventions", "errors", "record"},
     "sources": {"case", "columns", "errors", "frame", "record", "suite_file"},
-    "compare.snapshot": {
-        *("atomic", "case", "errors", "frame", "gate_spec", "record", "sources"),
-    },
+    "compare.snapshot": {"atomic", "errors", "gate_spec"},
+    "compare.records": {"case", "compare", "errors", "frame", "record", "sources"},
     "compare.finding": set(),
     "compare.exact": {"columns", "compare", "gate_spec", "scores"},
     "compare.accuracy": {"bootstrap", "columns", "compare", "frame", "gate_spec"},

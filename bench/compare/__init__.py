@@ -73,9 +73,11 @@ def compare(base: Snapshot, new: Snapshot, factor: float) -> Comparison:
         both = base.cases[name], new.cases[name]
         findings += _statuses(name, *both)
         findings += compare_facts(name, *both, new.gate)
+    floors = (floor.evaluation for floor in new.gate.floors if floor.evaluation)
+    scored = dict.fromkeys((*base.reported, *floors))
     found: list[Pair] = []
     for case, ours, theirs in _models(base, new):
-        for one in pairs(case, ours, theirs):
+        for one in pairs(case, ours, theirs, scored):
             if isinstance(one, Finding):
                 findings.append(one)
             else:
@@ -83,7 +85,7 @@ def compare(base: Snapshot, new: Snapshot, factor: float) -> Comparison:
         findings += compare_costs(
             case, [one for _, one in ours], [one for _, one in theirs], factor
         )
-    findings += compare_scores(found, new.gate, _first_reported(base))
+    findings += compare_scores(found, new.gate, next(iter(base.reported), None))
     compared = {one.case for one in findings if one.verdict != "not compared"}
     return Comparison(
         suite=base.suite,
@@ -122,14 +124,6 @@ def _models(base: Snapshot, new: Snapshot) -> list[tuple[str, list[Named], list[
             seeds = sorted({case.seed for _, case in (*ours, *theirs)})
             found.append((f"{'__'.join(model)}__s{'+'.join(map(str, seeds))}", ours, theirs))
     return found
-
-
-def _first_reported(snapshot: Snapshot) -> str | None:
-    for case in snapshot.cases.values():
-        for key, scored in case.evaluations.items():
-            if scored.is_reported:
-                return key
-    return None
 
 
 def _asked(both: Sequence[tuple[str, CaseSnapshot, CaseSnapshot]]) -> dict[str, str]:

@@ -1,7 +1,7 @@
 """Scores: worse where neither images nor seeds explain it, or below the suite's floor."""
 
 import fnmatch
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from bench.bootstrap import (
@@ -46,19 +46,22 @@ class Figure:
 
 
 def pairs(
-    case: str, base: Sequence[tuple[str, CaseSnapshot]], new: Sequence[tuple[str, CaseSnapshot]]
+    case: str,
+    base: Sequence[tuple[str, CaseSnapshot]],
+    new: Sequence[tuple[str, CaseSnapshot]],
+    keys: Iterable[str],
 ) -> Iterator[Pair | Finding]:
-    """Pair the reported evaluations of a model's cases, or say why they are not comparable.
+    """Pair a model's evaluations, or say why they are not comparable.
 
     Args:
         base, new: the seeds of the model that are trained, with their names.
+        keys: the evaluations; what the base has not is passed over.
     """
-    keys = dict.fromkeys(
-        key for _, one in base for key, scored in one.evaluations.items() if scored.is_reported
-    )
     names = tuple(dict.fromkeys(name for name, _ in (*base, *new)))
     for key in keys:
         ours = tuple(one.evaluations[key] for _, one in base if key in one.evaluations)
+        if not ours:
+            continue
         theirs = tuple(one.evaluations[key] for _, one in new if key in one.evaluations)
         if not theirs:
             yield not_compared(case, "score", key, "the new records have no such evaluation")

@@ -1,7 +1,7 @@
 """Facts that are the same on every machine: any difference is worse."""
 
 import fnmatch
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -16,16 +16,6 @@ EQUAL = "must be equal"
 MOST_CLASSES = 4  # in a message
 DATA_KEYS = ("dataset", "split", "fingerprint", "limit", "score_at")
 ROUNDING = 1e-12  # of sums in another order
-NAMES: Mapping[str, str] = {
-    "num_params": "parameters",
-    "num_trainable": "trainable parameters",
-    "num_unreached": "parameters without gradient",
-    "shapes": "names and shapes of tensors",
-    "size": "input size",
-    "gmacs": "GMAC",
-    "model_bytes": "bytes of the model",
-    "checkpoint_bytes": "bytes of a checkpoint",
-}
 ROWS = {
     TRUTH: "pixels",
     PREDICTION: "pixels predicted",
@@ -38,9 +28,9 @@ def compare_facts(
     name: str, base: CaseSnapshot, new: CaseSnapshot, gate: Gate
 ) -> Iterator[Finding]:
     """Compare what a case's network is and what was counted, figure by figure."""
-    for fact in FACTS:
+    for fact, words in FACTS.items():
         if fact in base.facts and fact in new.facts:
-            yield _finding(name, NAMES[fact], base.facts[fact], new.facts[fact])
+            yield _finding(name, words, base.facts[fact], new.facts[fact])
     exact = any(fnmatch.fnmatchcase(name, pattern) for pattern in gate.exact)
     rows = (TRUTH, PREDICTION, INTERSECTION, ON_VOID) if exact else (TRUTH,)
     for key, scored in base.evaluations.items():

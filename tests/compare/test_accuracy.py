@@ -15,7 +15,6 @@ NO_GATE = Gate()
 
 def scored(miou: float, counts: np.ndarray | None = None, **protocol: str) -> Scored:
     return Scored(
-        is_reported=True,
         protocol=PROTOCOL | protocol,
         scores_version=1,
         classes=("a", "b"),
@@ -89,7 +88,7 @@ def test_a_floor_is_of_the_mean_over_seeds() -> None:
 
 
 def test_scores_of_another_protocol_are_not_compared() -> None:
-    [found] = pairs("m", [case(scored(0.5))], [case(scored(0.5, fingerprint="g"))])
+    [found] = pairs("m", [case(scored(0.5))], [case(scored(0.5, fingerprint="g"))], ["val"])
     assert isinstance(found, Finding)
     assert found.verdict == "not compared"
     assert found.bound == "scored otherwise: fingerprint f → g"

@@ -16,7 +16,6 @@ NO_GATE = Gate()
 
 def case(facts: dict[str, Any] | None = None, **more: Any) -> CaseSnapshot:
     given = {
-        "is_reported": True,
         "protocol": {"split": "val", "fingerprint": "f"},
         "scores_version": 1,
         "classes": ("a", "b"),

@@ -1,0 +1,167 @@
+"""Records on disk to a snapshot."""
+
+import csv
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from pydantic import BaseModel, ValidationError
+
+from bench.case import Case
+from bench.compare.snapshot import FACTS, CaseSnapshot, Epochs, Scored, Snapshot
+from bench.errors import UserError
+from bench.frame import load_counts, machine_of
+from bench.record import (
+    CaseFolder,
+    EvaluationRecord,
+    Profile,
+    Record,
+    now,
+    read_evaluations,
+    read_record,
+)
+from bench.sources import Source
+
+ASKED = ("dataset", "train_split", "model", "source", "recipe", "limit", "select_split")
+NOT_ASKED = {"root", "label"}
+OF_EPOCHS = {"steps", "warm_up", "images_per_s"}  # columns of a history
+
+
+def of_records(source: Source) -> Snapshot:
+    """Read what a suite's cases left.
+
+    Raises:
+        UserError: for a record that cannot be read.
+    """
+    suite = source.resolved.suite
+    cases, missing = {}, []
+    for case in source.resolved.cases:
+        found = next(filter(None, (_read(f / case.folder) for f in source.folders)), None)
+        if found is None:
+            missing.append(case.name)
+        else:
+            cases[case.name] = found
+    return Snapshot(
+        suite=source.title,
+        made=now(),
+        gate=suite.gate,
+        reported=tuple(name for name, e in suite.scored.items() if e.split in suite.splits.report),
+        cases=cases,
+        missing=tuple(missing),
+    )
+
+
+def _read(folder: Path) -> CaseSnapshot | None:
+    """Read a case's record, or its profile where it has no more."""
+    record = read_record(folder)
+    if record is None:
+        return _of_profile(CaseFolder(folder).profile)
+    snapshot = _common(record.case, record.environment, record.complexity)
+    snapshot |= {"id": record.id, "status": record.status, "reason": record.reason}
+    if record.status != "ok" or record.training is None:
+        return CaseSnapshot(**snapshot)
+    evaluations = read_evaluations(folder)
+    return CaseSnapshot(
+        **snapshot,
+        machine=_machine(record),
+        epochs=_epochs(CaseFolder(folder).history, record),
+        evaluations={e.name: _scored(folder, e) for e in evaluations},
+    )
+
+
+def _of_profile(file: Path) -> CaseSnapshot | None:
+    try:
+        profile = Profile.model_validate_json(file.read_bytes())
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except (OSError, ValidationError) as error:
+        raise UserError(f"{file} is no profile; bench profile makes it again.") from error
+    common = _common(profile.case, profile.environment, profile.complexity)
+    return CaseSnapshot(**common, id=profile.id, status="profiled", reason=None)
+
+
+def _common(
+    case: Case, environment: Mapping[str, Any], complexity: Mapping[str, Any]
+) -> dict[str, Any]:
+    asked = {key: _told(getattr(case, key)) for key in ASKED if getattr(case, key) is not None}
+    weights = case.model.weights
+    if weights is not None and weights.sha256:  # known by its content, wherever it lies
+        asked["model"]["weights"] = {"part": weights.part, "sha256": weights.sha256}
+    git = environment.get("git") or {}
+    return {
+        "label": case.label,
+        "model": (case.dataset_name, case.model_name, case.recipe_name),
+        "seed": case.seed,
+        "asked": asked,
+        "software": {
+            "bench": environment.get("bench"),
+            "commit": git.get("commit"),
+            **environment.get("packages", {}),
+        },
+        "facts": {name: complexity[name] for name in FACTS if name in complexity},
+    }
+
+
+def _told(value: Any) -> Any:
+    """Dump what was asked, but for what is as by default; a name always tells what is meant."""
+    if isinstance(value, BaseModel):
+        told = {
+            key: getattr(value, key)
+            for key, field in type(value).model_fields.items()
+            if key == "name" or getattr(value, key) != field.get_default(call_default_factory=True)
+        } | (value.model_extra or {})
+        return {key: _told(one) for key, one in told.items() if key not in NOT_ASKED}
+    if isinstance(value, tuple | list):
+        return [_told(one) for one in value]
+    return {key: _told(one) for key, one in value.items()} if isinstance(value, dict) else value
+
+
+def _machine(record: Record) -> str | None:
+    """Name what times can be compared on; None where others shared it."""
+    if record.training is None or record.training.num_sharing > 1:
+        return None
+    machine = machine_of(record.numerics, record.environment)
+    return f"{machine}, {record.numerics.get('precision')}"
+
+
+def _epochs(file: Path, record: Record) -> Epochs:
+    """Read the times of the whole epochs that were no warm-up."""
+    try:
+        rows = list(csv.DictReader(file.read_text(encoding="utf-8").splitlines()))
+    except OSError:
+        return Epochs()
+    if not rows or not rows[0].keys() >= OF_EPOCHS:  # of an older version
+        return Epochs()
+    steps = max(int(row["steps"]) for row in rows)
+    timed = [row for row in rows if row["warm_up"] == "False" and int(row["steps"]) == steps]
+    return Epochs(
+        image_s=tuple(1 / float(row["images_per_s"]) for row in timed),
+        reference_s=_column(timed, "reference_s"),
+        peak_memory_mib=_column(timed, "peak_memory_mib"),
+    )
+
+
+def _column(rows: list[dict[str, str]], name: str) -> tuple[float, ...]:
+    """Return a column of a history; nothing where it was not measured in every epoch."""
+    if not all(row.get(name) for row in rows):
+        return ()
+    return tuple(float(row[name]) for row in rows)
+
+
+def _scored(folder: Path, evaluation: EvaluationRecord) -> Scored:
+    counts = load_counts(folder, evaluation.name)
+    if counts is None:
+        kept: dict[str, Any] = {}
+    else:
+        ids = hashlib.sha256("\n".join(counts.ids).encode()).hexdigest()[:16]
+        totals = counts.per_image.astype(np.int64).sum(0).tolist()
+        kept = {"totals": totals, "images": ids, "per_image": counts.per_image}
+    return Scored(
+        protocol=evaluation.protocol,
+        scores_version=evaluation.version,
+        classes=tuple(evaluation.class_iou),
+        scores=evaluation.scores,
+        **kept,
+    )
