@@ -111,7 +111,8 @@ def difference(
     """Return one score minus another, with its interval.
 
     Args:
-        assumed_spread: standard deviation over seeds where both models have one seed.
+        assumed_spread: standard deviation over seeds where both models have one seed, or seeds
+            that do not differ at all.
     """
     value = one.value - other.value
     by_seeds = _by_seeds(one.seeds, other.seeds) or (2 * assumed_spread**2, np.inf)
@@ -122,16 +123,21 @@ def difference(
 def num_seeds_to_tell(
     one: Sampled, other: Sampled, confidence: float = CONFIDENCE, assumed_spread: float = 0.0
 ) -> int | None:
-    """Return how many seeds each would tell this difference apart; None where no number would."""
+    """Return how many seeds on each side would tell this difference apart.
+
+    None where no number would, for the images do not; `MOST_SEEDS` + 1 stands for any more.
+    """
     value = one.value - other.value
     by_images = _by_images(one, other, value)
+    if abs(value) <= _half([by_images], confidence):
+        return None
     squares, freedom = _squares(one.seeds, other.seeds)
-    variance = squares / freedom if freedom else assumed_spread**2
+    variance = squares / freedom if squares else assumed_spread**2
     for num in range(2, MOST_SEEDS + 1):
         by_seeds = 2 * variance / num, 2.0 * (num - 1)
         if abs(value) > _half([by_images, by_seeds], confidence):
             return num
-    return None
+    return MOST_SEEDS + 1
 
 
 def _half(parts: Sequence[Part], confidence: float) -> float:
@@ -163,9 +169,9 @@ def _by_images(one: Sampled, other: Sampled, value: float) -> Part:
 
 
 def _by_seeds(one: NDArray[np.float64], other: NDArray[np.float64]) -> Part | None:
-    """Return the variance of a difference of means over seeds; None where each has one."""
+    """Return the variance of a difference of means over seeds; None where they tell none."""
     squares, freedom = _squares(one, other)
-    if freedom == 0:
+    if squares == 0:
         return None
     return squares / freedom * (1 / len(one) + 1 / len(other)), freedom
 

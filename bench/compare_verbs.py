@@ -1,8 +1,8 @@
 """What `compare` and `baseline` do."""
 
 import json
-import math
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Literal
 
@@ -10,13 +10,12 @@ from tabulate import tabulate
 
 from bench.compare import compare, text
 from bench.compare.records import of_records
-from bench.compare.snapshot import Snapshot, read_baseline, save
+from bench.compare.snapshot import FINISHED, CaseSnapshot, Snapshot, read_baseline, save
 from bench.errors import Exit, UserError
 from bench.record import now
 from bench.sources import find
 
 BASELINES = "baselines"  # below the results
-FINISHED = ("ok", "profiled")
 Form = Literal["md", "line", "json"]
 
 
@@ -38,24 +37,26 @@ def compare_targets(
         strict: what is missing or cannot be compared fails, too.
 
     Returns:
-        What to print, and the exit code: worse in anything goes before nothing compared.
+        What to print, and the exit code.
     """
     if factor <= 1:
         raise UserError(f"--factor is more than 1, such as 1.5, not {factor:g}.")
     ours = _snapshots(base, results)
     if not ours:
         raise UserError(f"No results in {base}; bench run SUITE makes some.")
-    theirs = _new_ones(ours, new, results, base)
+    theirs = _new_ones(ours, new, results)
     made, failed, num_compared = [], False, 0
     for one in ours:
         other = theirs[0] if len(ours) == len(theirs) == 1 else _named(one.suite, theirs)
+        if {f.resolve() for f in one.folders} & {f.resolve() for f in other.folders}:
+            raise UserError(f"{base} would be compared with itself; name what to compare it with.")
         comparison = compare(one, other, factor)
         failures = comparison.failures(strict=strict, with_time=with_time)
         failed = failed or bool(failures)
         num_compared += comparison.num_compared
         made.append((comparison, failures))
     if form == "json":
-        printed = "\n".join(json.dumps(text.as_json(*one)) for one in made)
+        printed = "\n".join(json.dumps(text.as_json(*one), allow_nan=False) for one in made)
     else:
         write = text.line if form == "line" else text.markdown
         printed = "\n".join(write(*one) for one in made)
@@ -68,20 +69,23 @@ def _snapshots(target: Path, results: Path, settings: Sequence[str] = ()) -> lis
     """Read a baseline, or what lies in the folders of suites."""
     if target.suffix == ".json":
         return [read_baseline(target)]
-    return [of_records(source) for source in find([target], results, settings)]
+    sources = find([target], results, settings)
+    for one, other in pairwise(sorted(sources, key=lambda source: source.title)):
+        if one.title == other.title:
+            raise UserError(
+                f"{target} has two folders {one.title}: {one.folders[0]} and {other.folders[0]}; "
+                "name one."
+            )
+    return [of_records(source) for source in sources]
 
 
-def _new_ones(
-    ours: Sequence[Snapshot], new: Path | None, results: Path, base: Path
-) -> list[Snapshot]:
+def _new_ones(ours: Sequence[Snapshot], new: Path | None, results: Path) -> list[Snapshot]:
     """Read the side that is judged; of suites of which there is nothing, an empty one."""
     if new is not None:
         return _snapshots(new, results) or [_empty(one.suite) for one in ours]
     found = []
     for one in ours:
         folder = results / one.suite
-        if base.is_dir() and folder.resolve() in (base.resolve(), *base.resolve().parents):
-            raise UserError(f"{base} would be compared with itself; name what to compare it with.")
         there = _snapshots(folder, results) if folder.is_dir() else []
         found.append(_named(one.suite, there))
     return found
@@ -114,11 +118,17 @@ def save_baseline(
     if len(snapshots) != 1 or target.suffix == ".json":
         raise UserError(f"A baseline is of one suite; {target} is not a suite or its folder.")
     snapshot = snapshots[0].only(pattern or "*")
-    failed = [name for name, case in snapshot.cases.items() if case.status not in FINISHED]
-    if snapshot.missing or failed:
+    cases = snapshot.cases.items()
+    lacks = {
+        "without a record": snapshot.missing,
+        "failed": [name for name, case in cases if case.status not in FINISHED],
+        "without facts or scores": [name for name, case in cases if _lacks(case, snapshot)],
+    }
+    if any(lacks.values()):
+        told = "; ".join(f"{what}: {text.some(names)}" for what, names in lacks.items() if names)
         raise UserError(
-            "A baseline is of finished cases; bench run trains them, --filter takes a part. "
-            f"Without a record: {_listed(snapshot.missing)}; failed: {_listed(failed)}."
+            f"A baseline is of finished cases; {told}. bench run and bench evaluate make what is "
+            "missing; --filter takes a part."
         )
     if not snapshot.cases:
         raise UserError(f"No case matches {pattern!r}.")
@@ -127,8 +137,10 @@ def save_baseline(
     return file
 
 
-def _listed(names: Sequence[str]) -> str:
-    return text.some(names) if names else "none"
+def _lacks(case: CaseSnapshot, snapshot: Snapshot) -> bool:
+    """Say whether a finished case has nothing to be compared by."""
+    scored = case.status != "ok" or all(key in case.evaluations for key in snapshot.reported)
+    return case.status in FINISHED and not (case.facts and scored)
 
 
 def baseline_text(files: Sequence[Path], results: Path) -> str:
@@ -148,12 +160,7 @@ def _described(file: Path, snapshot: Snapshot) -> str:
     )
     commits = sorted({str(c.software.get("commit"))[:12] for c in cases})
     machines = sorted({case.machine for case in cases if case.machine})
-    rows = []
-    for name, case in snapshot.cases.items():
-        found = {k: case.evaluations[k].scores for k in snapshot.reported if k in case.evaluations}
-        miou = ", ".join(f"{k} {100 * (s['miou'] or math.nan):.2f} %" for k, s in found.items())
-        facts = case.facts
-        rows.append([name, f"{facts['num_params']:,}", f"{facts['gmacs']:.3f}", miou or "-"])
+    rows = [_row(name, case, snapshot.reported) for name, case in snapshot.cases.items()]
     head = (
         f"{file}: {len(rows)} cases of {snapshot.suite}, saved {snapshot.made}\n"
         f"made by {' and '.join(software)} (commit {' and '.join(commits)}) on "
@@ -161,3 +168,19 @@ def _described(file: Path, snapshot: Snapshot) -> str:
     )
     headers = ["case", "parameters", "GMAC", "mIoU"]
     return f"{head}\n{tabulate(rows, headers, disable_numparse=True)}"
+
+
+def _row(name: str, case: CaseSnapshot, reported: Sequence[str]) -> list[str]:
+    found = {key: case.evaluations[key].scores for key in reported if key in case.evaluations}
+    miou = (f"{key} {_percent(scores.get('miou'))}" for key, scores in found.items())
+    params, gmacs = case.facts.get("num_params"), case.facts.get("gmacs")
+    return [
+        name,
+        "-" if params is None else f"{params:,}",
+        "-" if gmacs is None else f"{gmacs:.3f}",
+        ", ".join(miou) or "-",
+    ]
+
+
+def _percent(score: float | None) -> str:
+    return "none" if score is None else f"{100 * score:.2f} %"

@@ -147,7 +147,7 @@ TABLE = {
     "compare.exact": {"columns", "compare", "gate_spec", "scores"},
     "compare.accuracy": {"bootstrap", "columns", "compare", "frame", "gate_spec"},
     "compare.speed": {"compare"},
-    "compare.__init__": {"compare"},
+    "compare.__init__": {"compare", "gate_spec"},
     "compare.text": {"compare"},
     "report.__init__": {"atomic", "case", "columns", "errors", "lookup", "report", "sources"},
     "report.floor": {"columns", "conventions", "frame", "report", "scores"},

@@ -7,11 +7,14 @@ from typing import Any
 
 from bench.compare.accuracy import Pair, compare_scores, pairs
 from bench.compare.exact import compare_facts
-from bench.compare.finding import Finding, Verdict
+from bench.compare.finding import COSTS, Finding, Verdict, not_compared
 from bench.compare.snapshot import CaseSnapshot, Snapshot
 from bench.compare.speed import compare_costs
+from bench.gate_spec import Gate
 
 Named = tuple[str, CaseSnapshot]
+STATUSES = {"ok": 2, "profiled": 1}  # what there is to compare; of others nothing
+THERE = "must be there"
 
 
 @dataclass(frozen=True)
@@ -20,7 +23,7 @@ class Comparison:
 
     num_compared: cases of which anything was.
     only_base, only_new: names of cases on one side.
-    asked: by case, what was asked differently.
+    asked, ran: by case, what was asked, or ran, differently.
     software: what made each side, where that is not the same.
     """
 
@@ -30,32 +33,25 @@ class Comparison:
     only_base: tuple[str, ...]
     only_new: tuple[str, ...]
     asked: Mapping[str, str]
+    ran: Mapping[str, str]
     software: tuple[str, str] | None
 
     def failures(self, *, strict: bool, with_time: bool) -> list[Finding]:
         """Return what is worse.
 
         Args:
-            strict: a case, or a score, of the base that is not there or cannot be compared is
-                worse, too.
-            with_time: time and memory count.
+            strict: what the base has, and is not there or cannot be compared, is worse, too.
+            with_time: time and memory count, and so does that they cannot be compared.
         """
-        costs = ("time", "memory")
-        worse = [
-            one
-            for one in self.findings
-            if one.verdict == "worse" and (with_time or one.kind not in costs)
+        worse = [one for one in self.findings if one.verdict == "worse"]
+        unseen = [one for one in self.findings if one.verdict == "not compared"]
+        failing = [one for one in worse if with_time or one.kind not in COSTS]
+        failing += [one for one in unseen if (with_time if one.kind in COSTS else strict)]
+        gone = self.only_base if strict else ()
+        return failing + [
+            Finding(name, "case", "record", "worse", change="there → missing", bound=THERE)
+            for name in gone
         ]
-        if not strict:
-            return worse
-        unseen = [f for f in self.findings if f.verdict == "not compared" and f.kind not in costs]
-        gone = [
-            Finding(
-                name, "case", "record", "worse", change="there → missing", bound="must be there"
-            )
-            for name in self.only_base
-        ]
-        return [*worse, *unseen, *gone]
 
 
 def compare(base: Snapshot, new: Snapshot, factor: float) -> Comparison:
@@ -70,9 +66,9 @@ def compare(base: Snapshot, new: Snapshot, factor: float) -> Comparison:
     names = [name for name in base.cases if name in new.cases]
     findings: list[Finding] = []
     for name in names:
-        both = base.cases[name], new.cases[name]
-        findings += _statuses(name, *both)
-        findings += compare_facts(name, *both, new.gate)
+        before, after = base.cases[name], new.cases[name]
+        findings += _statuses(name, before, after)
+        findings += compare_facts(name, before, after, new.gate)
     floors = (floor.evaluation for floor in new.gate.floors if floor.evaluation)
     scored = dict.fromkeys((*base.reported, *floors))
     found: list[Pair] = []
@@ -86,26 +82,40 @@ def compare(base: Snapshot, new: Snapshot, factor: float) -> Comparison:
             case, [one for _, one in ours], [one for _, one in theirs], factor
         )
     findings += compare_scores(found, new.gate, next(iter(base.reported), None))
-    compared = {one.case for one in findings if one.verdict != "not compared"}
+    findings += _gates(base, new)
+    measured = {name for one in findings for name in one.measured}
+    both = [(name, base.cases[name], new.cases[name]) for name in names]
     return Comparison(
         suite=base.suite,
         findings=tuple(findings),
-        num_compared=sum(name in compared for name in names),
+        num_compared=sum(name in measured for name in base.cases),
         only_base=tuple(name for name in base.cases if name not in new.cases),
         only_new=tuple(name for name in new.cases if name not in base.cases),
-        asked=_asked([(name, base.cases[name], new.cases[name]) for name in names]),
+        asked=_asked(both),
+        ran=_ran(both),
         software=_software(base, new),
     )
 
 
 def _statuses(name: str, base: CaseSnapshot, new: CaseSnapshot) -> list[Finding]:
     """Say where a case that went well does not any more, or the other way."""
-    if base.status == new.status:
+    before, after = STATUSES.get(base.status, 0), STATUSES.get(new.status, 0)
+    if before == after:
         return []
-    verdict: Verdict = "worse" if base.status == "ok" else "better"
+    verdict: Verdict = "worse" if after < before else "better"
     reason = f": {new.reason}" if new.reason else ""
     change = f"{base.status} → {new.status}{reason}"
-    return [Finding(name, "case", "status", verdict, base.status, new.status, change, base.status)]
+    bound = f"must be {base.status}"
+    return [Finding(name, "case", "status", verdict, base.status, new.status, change, bound)]
+
+
+def _gates(base: Snapshot, new: Snapshot) -> list[Finding]:
+    """Say that the suite judges by other rules than when the base was made."""
+    if base.gate in (Gate(), new.gate) or not new.cases:
+        return []
+    ours, theirs = (_flat(one.gate.model_dump(mode="json")) for one in (base, new))
+    reason = f"the suite's has changed: {_changed(ours, theirs)}"
+    return [not_compared(base.suite, "gate", "gate", reason)]
 
 
 def _models(base: Snapshot, new: Snapshot) -> list[tuple[str, list[Named], list[Named]]]:
@@ -131,16 +141,31 @@ def _asked(both: Sequence[tuple[str, CaseSnapshot, CaseSnapshot]]) -> dict[str, 
     found = {}
     for name, base, new in both:
         ours, theirs = _flat(base.asked), _flat(new.asked)
-        changed = [
-            f"{key} {ours.get(key, 'default')} → {theirs.get(key, 'default')}"
-            for key in sorted(ours.keys() | theirs.keys())
-            if key != "source" and ours.get(key) != theirs.get(key)
-        ]
+        changed = [_changed(_without(ours, "source"), _without(theirs, "source"))]
         if ours.get("source") != theirs.get("source"):
             changed.append("the code of the network")
-        if changed:
-            found[name] = ", ".join(changed)
+        if any(changed):
+            found[name] = ", ".join(filter(None, changed))
     return found
+
+
+def _ran(both: Sequence[tuple[str, CaseSnapshot, CaseSnapshot]]) -> dict[str, str]:
+    """Say of each case in what its numerics differ."""
+    found = {name: _changed(_flat(base.ran), _flat(new.ran)) for name, base, new in both}
+    return {name: changed for name, changed in found.items() if changed}
+
+
+def _changed(ours: Mapping[str, str], theirs: Mapping[str, str]) -> str:
+    """List the settings that are not the same."""
+    return ", ".join(
+        f"{key} {ours.get(key, 'default')} → {theirs.get(key, 'default')}"
+        for key in sorted(ours.keys() | theirs.keys())
+        if ours.get(key) != theirs.get(key)
+    )
+
+
+def _without(settings: Mapping[str, str], key: str) -> dict[str, str]:
+    return {name: value for name, value in settings.items() if name != key}
 
 
 def _flat(value: Any, path: tuple[str, ...] = ()) -> dict[str, str]:

@@ -1,11 +1,13 @@
 """Scores: worse where neither images nor seeds explain it, or below the suite's floor."""
 
 import fnmatch
-from collections.abc import Iterable, Iterator, Sequence
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from bench.bootstrap import (
     CONFIDENCE,
+    MOST_SEEDS,
     Difference,
     Sampled,
     difference,
@@ -18,9 +20,10 @@ from bench.columns import column
 from bench.compare.finding import Finding, Verdict, not_compared
 from bench.compare.snapshot import CaseSnapshot, Scored
 from bench.frame import PROTOCOL_KEYS
-from bench.gate_spec import Gate
+from bench.gate_spec import SHARES, Gate
 
 COMPARED = ("miou", "pixel_accuracy")
+WIDEST = 0.5  # an interval of 50 points tells nothing
 
 
 @dataclass(frozen=True)
@@ -43,6 +46,19 @@ class Figure:
     base: Sampled
     new: Sampled
     floor: float | None
+    counted: bool  # of each image, on both sides
+
+    @property
+    def has_values(self) -> bool:
+        """Whether both sides have this score."""
+        return math.isfinite(self.base.value) and math.isfinite(self.new.value)
+
+    def can_tell(self, spread: float) -> bool:
+        """Whether any difference worth the name could be told; of two images, say, none is."""
+        if not self.has_values:
+            return False
+        found = difference(self.new, self.base, assumed_spread=spread)
+        return found.high - found.low < WIDEST
 
 
 def pairs(
@@ -55,22 +71,19 @@ def pairs(
 
     Args:
         base, new: the seeds of the model that are trained, with their names.
-        keys: the evaluations; what the base has not is passed over.
+        keys: the evaluations; what a side has not is passed over.
     """
-    names = tuple(dict.fromkeys(name for name, _ in (*base, *new)))
     for key in keys:
         ours = tuple(one.evaluations[key] for _, one in base if key in one.evaluations)
-        if not ours:
-            continue
         theirs = tuple(one.evaluations[key] for _, one in new if key in one.evaluations)
-        if not theirs:
-            yield not_compared(case, "score", key, "the new records have no such evaluation")
-            continue
+        if not (ours and theirs):
+            continue  # an evaluation that is missing is said of its case
         differing = _differing([*ours, *theirs])
         if differing:
             yield not_compared(case, "score", key, f"scored otherwise: {differing}")
-            continue
-        yield Pair(case, names, key, ours, theirs)
+        else:
+            names = tuple(dict.fromkeys(name for name, _ in (*base, *new)))
+            yield Pair(case, names, key, ours, theirs)
 
 
 def _differing(scored: Sequence[Scored]) -> str:
@@ -96,43 +109,46 @@ def _differing(scored: Sequence[Scored]) -> str:
 def compare_scores(found: Sequence[Pair], gate: Gate, first: str | None) -> Iterator[Finding]:
     """Compare mIoU and pixel accuracy, and whatever else has a floor.
 
-    Intervals are of 95 % for all figures together that changed at all (Bonferroni).
+    Intervals are of 95 % for all figures together that changed at all (Bonferroni), but for those
+    that could not tell any difference.
 
     Args:
         first: the reported evaluation that floors are of where they name none.
     """
-    figures = []
+    figures: list[Figure] = []
     for pair in found:
-        base, new = _sampled(pair)
-        floors = _floors(pair, gate, first)
-        figures += [
-            Figure(pair, score, base[score], new[score], floors.get(score))
-            for score in dict.fromkeys((*COMPARED, *floors))
-            if score in base and score in new
-        ]
-    num_changed = sum(one.base.value != one.new.value for one in figures)
+        figures += _figures(pair, _floors(pair, gate, first))
+    judging = [one for one in figures if one.can_tell(gate.seed_spread)]
+    num_changed = sum(one.base.value != one.new.value for one in judging)
     confidence = 1 - (1 - CONFIDENCE) / max(1, num_changed)
     for figure in figures:
-        yield _judge(figure, gate, confidence)
+        if figure.has_values:
+            yield _judge(figure, gate, confidence)
+        elif math.isfinite(figure.base.value) or figure.floor is not None:
+            yield _lost(figure)
 
 
-def _sampled(pair: Pair) -> tuple[dict[str, Sampled], dict[str, Sampled]]:
-    """Return the scores of both sides, on drawn images where these were counted on both."""
+def _figures(pair: Pair, floors: Mapping[str, float]) -> list[Figure]:
+    """Return the scores of a pair, on drawn images where these were counted on both sides."""
     kept = [[one.per_image for one in side] for side in (pair.base, pair.new)]
-    if all(counts is not None for side in kept for counts in side):
+    counted = all(counts is not None for side in kept for counts in side)
+    if counted:
         ours, theirs = ([c for c in side if c is not None] for side in kept)
-        draws = draw_images(len(ours[0]))
-        names = pair.base[0].classes
-        return dict(sample(ours, names, draws)), dict(sample(theirs, names, draws))
-    return _of_seeds(pair.base), _of_seeds(pair.new)
+        draws, names = draw_images(len(ours[0])), pair.base[0].classes
+        base, new = sample(ours, names, draws), sample(theirs, names, draws)
+    else:
+        base, new = _of_seeds(pair.base), _of_seeds(pair.new)
+    return [
+        Figure(pair, name, base[name], new[name], floors.get(name), counted)
+        for name in dict.fromkeys((*COMPARED, *floors))
+    ]
 
 
 def _of_seeds(side: Sequence[Scored]) -> dict[str, Sampled]:
-    values = {name: [one.scores.get(name) for one in side] for name in side[0].scores}
+    """Return scores without their images; NaN where one seed has none."""
     return {
-        name: of_seeds([one for one in several if one is not None])
-        for name, several in values.items()
-        if None not in several
+        name: of_seeds([math.nan if (v := one.scores.get(name)) is None else v for one in side])
+        for name in SHARES
     }
 
 
@@ -154,12 +170,10 @@ def _judge(figure: Figure, gate: Gate, confidence: float) -> Finding:
     verdict: Verdict = "same"
     if found.is_told_apart:
         verdict = "worse" if found.value < 0 else "better"
-    told = verdict != "same"
-    bounds = [_interval(found, confidence, base, new, gate)]
-    if not told and found.value != 0:
+    bounds = [_interval(found, confidence, figure, gate)]
+    if verdict == "same" and found.value != 0:
         num = num_seeds_to_tell(new, base, confidence, gate.seed_spread)
-        settle = f"{num} seeds each would tell" if num else "no number of seeds would tell"
-        bounds.append(settle)
+        bounds.append(_settle(num))
     if floor is not None:
         below = new.value < floor
         verdict = "worse" if below else verdict
@@ -175,13 +189,31 @@ def _judge(figure: Figure, gate: Gate, confidence: float) -> Finding:
         "; ".join(bounds),
         found.low,
         found.high,
+        figure.pair.names,
     )
 
 
-def _interval(found: Difference, confidence: float, base: Sampled, new: Sampled, gate: Gate) -> str:
+def _lost(figure: Figure) -> Finding:
+    """Say that a score is not there on both sides; below a floor that is worse."""
+    case, name = figure.pair.case, f"{column(figure.score).header}, {figure.pair.evaluation}"
+    reason = "one side has no value"
+    if figure.floor is None:
+        return not_compared(case, "score", name, reason)
+    bound = f"{reason}; the floor is {100 * figure.floor:.2f} %"
+    return Finding(case, "score", name, "worse", bound=bound, rests_on=figure.pair.names)
+
+
+def _settle(num: int | None) -> str:
+    if num is None:
+        return "no number of seeds would tell: the images are too few"
+    most = f"more than {MOST_SEEDS}" if num > MOST_SEEDS else str(num)
+    return f"{most} seeds on each side would tell"
+
+
+def _interval(found: Difference, confidence: float, figure: Figure, gate: Gate) -> str:
     """Write the interval of a difference, and what it is over."""
-    num = len(base.seeds), len(new.seeds)
-    over = "images" if len(base.draws) > 2 else "images not counted"
+    num = len(figure.base.seeds), len(figure.new.seeds)
+    over = "images" if figure.counted else "images not counted"
     if num == (1, 1):
         seeds = f"seeds assumed to spread by {100 * gate.seed_spread:g} points"
     else:

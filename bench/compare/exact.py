@@ -1,14 +1,14 @@
 """Facts that are the same on every machine: any difference is worse."""
 
 import fnmatch
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 
 from bench.columns import column
-from bench.compare.finding import Finding, Verdict
-from bench.compare.snapshot import FACTS, CaseSnapshot, Scored
+from bench.compare.finding import Finding, Verdict, not_compared
+from bench.compare.snapshot import FACTS, FINISHED, CaseSnapshot, Scored
 from bench.gate_spec import SHARES, Gate
 from bench.scores import INTERSECTION, ON_VOID, PREDICTION, TRUTH, scores_of_totals
 
@@ -28,21 +28,37 @@ def compare_facts(
     name: str, base: CaseSnapshot, new: CaseSnapshot, gate: Gate
 ) -> Iterator[Finding]:
     """Compare what a case's network is and what was counted, figure by figure."""
+    if new.status not in FINISHED:
+        return  # it has none of all this; that it failed is said elsewhere
     for fact, words in FACTS.items():
         if fact in base.facts and fact in new.facts:
             yield _finding(name, words, base.facts[fact], new.facts[fact])
+        elif fact in base.facts:
+            yield not_compared(name, "fact", words, "the new record has none")
     exact = any(fnmatch.fnmatchcase(name, pattern) for pattern in gate.exact)
     rows = (TRUTH, PREDICTION, INTERSECTION, ON_VOID) if exact else (TRUTH,)
     for key, scored in base.evaluations.items():
-        yield from _stored(name, key, scored)
         other = new.evaluations.get(key)
-        if other is None or not _same_data(scored, other):
-            continue  # said where scores are compared
-        if scored.classes != other.classes:
-            yield _finding(name, f"classes of {key}", scored.classes, other.classes)
-        elif scored.totals is not None and other.totals is not None:
-            for row in rows:
-                yield _of_classes(name, f"{key}: {ROWS[row]}", row, scored, other)
+        if other is None:
+            yield not_compared(name, "score", key, "the new record has no such evaluation")
+        else:
+            yield from _stored(name, key, scored)
+            yield from _pixels(name, key, scored, other, rows)
+
+
+def _pixels(
+    name: str, key: str, base: Scored, new: Scored, rows: Sequence[int]
+) -> Iterator[Finding]:
+    """Compare the pixels of each class; of what was kept and counted on the same data."""
+    if base.classes != new.classes:
+        yield _finding(name, f"classes of {key}", base.classes, new.classes)
+    elif not _same_data(base, new):
+        yield not_compared(name, "fact", f"pixels of {key}", "of other data")
+    elif base.totals is not None and new.totals is None:
+        yield not_compared(name, "fact", f"pixels of {key}", "the new record has no counts")
+    elif base.totals is not None and new.totals is not None:
+        for row in rows:
+            yield _of_classes(name, f"{key}: {ROWS[row]}", row, base, new)
 
 
 def _finding(name: str, figure: str, base: Any, new: Any) -> Finding:

@@ -3,8 +3,9 @@
 from dataclasses import dataclass
 from typing import Any, Literal
 
-Kind = Literal["fact", "score", "time", "memory", "case"]
+Kind = Literal["fact", "score", "time", "memory", "case", "gate"]
 Verdict = Literal["worse", "better", "same", "not compared"]
+COSTS = ("time", "memory")
 
 
 @dataclass(frozen=True)
@@ -16,6 +17,7 @@ class Finding:
     change: both as they are shown.
     bound: what the verdict goes by.
     low, high: of the interval of new - base, for scores.
+    rests_on: the names of the cases, where these are several.
     """
 
     case: str
@@ -28,11 +30,18 @@ class Finding:
     bound: str = ""
     low: float | None = None
     high: float | None = None
+    rests_on: tuple[str, ...] = ()
 
     @property
     def is_changed(self) -> bool:
         """Whether there is anything to show."""
         return self.verdict in ("worse", "better") or self.base != self.new
+
+    @property
+    def measured(self) -> tuple[str, ...]:
+        """The names of the cases that this says something of."""
+        says = self.verdict == "worse" if self.kind == "case" else self.verdict != "not compared"
+        return (self.rests_on or (self.case,)) if says else ()
 
 
 def not_compared(case: str, kind: Kind, figure: str, reason: str) -> Finding:

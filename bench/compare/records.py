@@ -2,6 +2,7 @@
 
 import csv
 import hashlib
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -50,6 +51,7 @@ def of_records(source: Source) -> Snapshot:
         reported=tuple(name for name, e in suite.scored.items() if e.split in suite.splits.report),
         cases=cases,
         missing=tuple(missing),
+        folders=source.folders,
     )
 
 
@@ -65,8 +67,9 @@ def _read(folder: Path) -> CaseSnapshot | None:
     evaluations = read_evaluations(folder)
     return CaseSnapshot(
         **snapshot,
+        ran=record.numerics,
         machine=_machine(record),
-        epochs=_epochs(CaseFolder(folder).history, record),
+        epochs=_epochs(CaseFolder(folder).history),
         evaluations={e.name: _scored(folder, e) for e in evaluations},
     )
 
@@ -119,28 +122,34 @@ def _told(value: Any) -> Any:
 
 
 def _machine(record: Record) -> str | None:
-    """Name what times can be compared on; None where others shared it."""
-    if record.training is None or record.training.num_sharing > 1:
-        return None
+    """Name what times can be compared on; None where others shared it, or it is not known."""
     machine = machine_of(record.numerics, record.environment)
+    if machine is None or record.training is None or record.training.num_sharing > 1:
+        return None
     return f"{machine}, {record.numerics.get('precision')}"
 
 
-def _epochs(file: Path, record: Record) -> Epochs:
-    """Read the times of the whole epochs that were no warm-up."""
+def _epochs(file: Path) -> Epochs:
+    """Read the times of the whole epochs that were no warm-up.
+
+    A history that cannot be read is warned of.
+    """
     try:
         rows = list(csv.DictReader(file.read_text(encoding="utf-8").splitlines()))
-    except OSError:
+        if not rows or not rows[0].keys() >= OF_EPOCHS:  # of an older version
+            return Epochs()
+        steps = max(int(row["steps"]) for row in rows)
+        timed = [row for row in rows if row["warm_up"] == "False" and int(row["steps"]) == steps]
+        return Epochs(
+            image_s=tuple(1 / float(row["images_per_s"]) for row in timed),
+            reference_s=_column(timed, "reference_s"),
+            peak_memory_mib=_column(timed, "peak_memory_mib"),
+        )
+    except FileNotFoundError:
         return Epochs()
-    if not rows or not rows[0].keys() >= OF_EPOCHS:  # of an older version
+    except (OSError, ValueError, TypeError, ZeroDivisionError) as error:
+        warnings.warn(f"{file} cannot be read; its times are left out: {error}", stacklevel=2)
         return Epochs()
-    steps = max(int(row["steps"]) for row in rows)
-    timed = [row for row in rows if row["warm_up"] == "False" and int(row["steps"]) == steps]
-    return Epochs(
-        image_s=tuple(1 / float(row["images_per_s"]) for row in timed),
-        reference_s=_column(timed, "reference_s"),
-        peak_memory_mib=_column(timed, "peak_memory_mib"),
-    )
 
 
 def _column(rows: list[dict[str, str]], name: str) -> tuple[float, ...]:

@@ -14,8 +14,11 @@ from pydantic import (
     BaseModel,
     BeforeValidator,
     ConfigDict,
+    Field,
     PlainSerializer,
+    PositiveFloat,
     ValidationError,
+    model_validator,
 )
 
 from bench.atomic import write_text
@@ -34,6 +37,15 @@ FACTS = {  # of a record's complexity, and in words
     "model_bytes": "bytes of the model",
     "checkpoint_bytes": "bytes of a checkpoint",
 }
+
+
+FINISHED = ("ok", "profiled")
+
+
+class Strict(BaseModel):
+    """Data that a baseline has as it is described here, and nothing else."""
+
+    model_config = ConfigDict(arbitrary_types_allowed=True, extra="forbid")
 
 
 def _pack(counts: NDArray[np.uint32] | None) -> dict[str, Any] | None:
@@ -60,15 +72,13 @@ PerImage = Annotated[
 ]
 
 
-class Scored(BaseModel):
+class Scored(Strict):
     """One evaluation of a case.
 
     totals: (4, K) pixels of the split, as `bench.scores` has them; None where none were kept.
     per_image: (N, 4, K) uint32; None where none were kept, or too many for a baseline.
     images: the beginning of the SHA-256 of the ids, in their order.
     """
-
-    model_config = ConfigDict(arbitrary_types_allowed=True)
 
     protocol: dict[str, Any]
     scores_version: int
@@ -78,24 +88,42 @@ class Scored(BaseModel):
     images: str | None = None
     per_image: PerImage = None
 
+    @model_validator(mode="after")
+    def _counts_fit(self) -> "Scored":
+        shape = (4, len(self.classes))
+        if self.totals is not None and np.shape(self.totals) != shape:
+            raise ValueError(f"totals are {shape[0]} rows of {shape[1]} classes")
+        if self.per_image is not None and self.per_image.shape[1:] != shape:
+            raise ValueError(f"counts are {shape[0]} rows of {shape[1]} classes an image")
+        return self
 
-class Epochs(BaseModel):
+
+class Epochs(Strict):
     """The epochs of a training but the first, a value each.
 
     image_s: seconds of training an image.
-    reference_s: of `bench.reference`, measured beside it.
+    reference_s: of `bench.reference`, measured beside it; none where it was not measured.
+    peak_memory_mib: none where it was not measured.
     """
 
-    image_s: tuple[float, ...] = ()
-    reference_s: tuple[float, ...] = ()
-    peak_memory_mib: tuple[float, ...] = ()
+    image_s: tuple[PositiveFloat, ...] = ()
+    reference_s: tuple[PositiveFloat, ...] = ()
+    peak_memory_mib: tuple[PositiveFloat, ...] = ()
+
+    @model_validator(mode="after")
+    def _one_an_epoch(self) -> "Epochs":
+        for measured in (self.reference_s, self.peak_memory_mib):
+            if measured and len(measured) != len(self.image_s):
+                raise ValueError("an epoch has one value of each")
+        return self
 
 
-class CaseSnapshot(BaseModel):
+class CaseSnapshot(Strict):
     """What one case left.
 
     asked: everything that its numbers depend on, but what is as by default.
-    machine: with the precision; None where it was not alone there.
+    ran: its numerics.
+    machine: with the precision; None where it was not alone there, or is not known.
     facts: counts that hold on any machine.
     """
 
@@ -106,6 +134,7 @@ class CaseSnapshot(BaseModel):
     status: str
     reason: str | None = None
     asked: dict[str, Any]
+    ran: dict[str, Any] = {}
     software: dict[str, str | None]
     machine: str | None = None
     facts: dict[str, Any] = {}
@@ -113,12 +142,13 @@ class CaseSnapshot(BaseModel):
     evaluations: dict[str, Scored] = {}
 
 
-class Snapshot(BaseModel):
+class Snapshot(Strict):
     """What the records of a suite say that can get worse.
 
     reported: the evaluations that scores are compared of, in the suite's order.
     cases: by name.
-    missing: the names of cases without a record.
+    missing: the names of cases without a record; none in a baseline.
+    folders: where the records lie; none of a baseline.
     """
 
     version: Literal[1] = 1
@@ -127,7 +157,8 @@ class Snapshot(BaseModel):
     gate: Gate = Gate()
     reported: tuple[str, ...] = ()
     cases: dict[str, CaseSnapshot] = {}
-    missing: tuple[str, ...] = ()
+    missing: tuple[str, ...] = Field((), exclude=True)
+    folders: tuple[Path, ...] = Field((), exclude=True)
 
     def only(self, pattern: str) -> "Snapshot":
         """Return the cases whose name matches a glob."""
@@ -147,7 +178,7 @@ def save(snapshot: Snapshot, file: Path) -> None:
             num = 0 if scored.per_image is None else scored.per_image.size
             if num > MOST_SAVED or name not in snapshot.reported:
                 scored.per_image = None
-    content = json.dumps(small.model_dump(mode="json", exclude_none=True), indent=1)
+    content = json.dumps(small.model_dump(mode="json"), indent=1)
     write_text(file, FLAT.sub(lambda found: " ".join(found[0].split()), content) + "\n")
 
 
@@ -162,4 +193,9 @@ def read_baseline(file: Path) -> Snapshot:
     except OSError as error:
         raise UserError(f"Cannot read {file}: {error.strerror}.") from error
     except ValidationError as error:
-        raise UserError(f"{file} is no baseline; bench baseline save SUITE writes one.") from error
+        first = error.errors()[0]
+        place = ".".join(map(str, first["loc"])) or "the file"
+        raise UserError(
+            f"{file} is no baseline ({place}: {first['msg']}); bench baseline save SUITE "
+            "writes one."
+        ) from error

@@ -1,7 +1,8 @@
 """Time and memory: on one machine, as multiples of a reference, over epochs."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,6 +12,40 @@ from bench.compare.finding import Finding, Kind, Verdict, not_compared
 from bench.compare.snapshot import CaseSnapshot
 
 LEVEL = 0.05
+
+
+def _times(side: Sequence[CaseSnapshot]) -> NDArray[np.float64] | None:
+    """Return the time of an image in each epoch, as a multiple of the reference."""
+    epochs = [one.epochs for one in side if one.epochs.image_s]
+    if not all(one.reference_s for one in epochs):
+        return None
+    each = [np.divide(one.image_s, one.reference_s) for one in epochs]
+    return np.concatenate([*each, []])
+
+
+def _memory(side: Sequence[CaseSnapshot]) -> NDArray[np.float64] | None:
+    """Return the peak of each epoch, in MiB."""
+    epochs = [one.epochs for one in side if one.epochs.image_s]
+    if not all(one.peak_memory_mib for one in epochs):
+        return None
+    return np.concatenate([*(one.peak_memory_mib for one in epochs), []])
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Something that is measured in every epoch."""
+
+    kind: Kind
+    figure: str
+    unit: str
+    measured: Callable[[Sequence[CaseSnapshot]], NDArray[np.float64] | None]
+    missing: str
+
+
+COSTS = (
+    Cost("time", "time per image", "x reference", _times, "no reference was measured beside it"),
+    Cost("memory", "peak memory", "MiB", _memory, "it was not measured"),
+)
 
 
 def compare_costs(
@@ -25,46 +60,28 @@ def compare_costs(
     machines = {one.machine for one in (*base, *new)}
     if len(machines) > 1 or None in machines:
         listed = " and ".join(sorted(map(str, machines - {None}))) or "not known"
-        shared = "; one was shared with other cases" if None in machines else ""
-        yield not_compared(case, "time", "time and memory", f"other machines: {listed}{shared}")
+        unknown = "; one is not known, or was shared with other cases" if None in machines else ""
+        yield not_compared(case, "time", "time and memory", f"other machines: {listed}{unknown}")
         return
-    times = _times(base), _times(new)
-    if times[0] is None or times[1] is None:
-        yield not_compared(case, "time", "time per image", "no reference was measured beside it")
-    else:
-        yield _judge(case, "time", "time per image", times[0], times[1], "x reference", factor)
-    memory = [
-        np.array([m for one in side for m in one.epochs.peak_memory_mib]) for side in (base, new)
-    ]
-    yield _judge(case, "memory", "peak memory", memory[0], memory[1], "MiB", factor)
-
-
-def _times(side: Sequence[CaseSnapshot]) -> NDArray[np.float64] | None:
-    """Return the time of an image in each epoch, as a multiple of the reference."""
-    if not all(len(one.epochs.reference_s) == len(one.epochs.image_s) for one in side):
-        return None
-    return np.array(
-        [
-            image / reference
-            for one in side
-            for image, reference in zip(one.epochs.image_s, one.epochs.reference_s, strict=True)
-        ]
-    )
+    for cost in COSTS:
+        ours, theirs = cost.measured(base), cost.measured(new)
+        if ours is None or theirs is None:
+            yield not_compared(case, cost.kind, cost.figure, cost.missing)
+        else:
+            yield _judge(case, cost, ours, theirs, factor)
 
 
 def _judge(
     case: str,
-    kind: Kind,
-    figure: str,
+    cost: Cost,
     base: NDArray[np.float64],
     new: NDArray[np.float64],
-    unit: str,
     factor: float,
 ) -> Finding:
     """Call it worse where it is so by more than a factor, and a Mann-Whitney test agrees."""
     num = f"{len(base)} and {len(new)} epochs"
     if not (len(base) and len(new)) or _smallest_p(len(base), len(new)) > LEVEL:
-        return not_compared(case, kind, figure, f"{num} after the first are too few")
+        return not_compared(case, cost.kind, cost.figure, f"{num} after the first are too few")
     ours, theirs = float(np.median(base)), float(np.median(new))
     found = theirs / ours
     more, less = (
@@ -78,12 +95,12 @@ def _judge(
     digits = 0 if ours >= 100 else 3
     return Finding(
         case,
-        kind,
-        figure,
+        cost.kind,
+        cost.figure,
         verdict,
         ours,
         theirs,
-        f"{ours:.{digits}f} → {theirs:.{digits}f} {unit} ({found:.2f}x)",
+        f"{ours:.{digits}f} → {theirs:.{digits}f} {cost.unit} ({found:.2f}x)",
         f"factor {factor:g}, Mann-Whitney p = {more:.2g} over {num}",
     )
 

@@ -1,5 +1,6 @@
 """A comparison as Markdown, as one line, and as JSON."""
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from typing import Any
@@ -93,11 +94,12 @@ def _lists(one: Comparison) -> Iterable[str]:
             reasons.setdefault(reason, []).append(finding.case)
     for reason, cases in reasons.items():
         yield f"Not compared: {reason}: {some(cases)}."
-    asked: dict[str, list[str]] = {}
-    for case, changed in one.asked.items():
-        asked.setdefault(changed, []).append(case)
-    for changed, cases in asked.items():
-        yield f"Asked differently: {changed}: {some(cases)}."
+    for title, differing in (("Asked", one.asked), ("Ran", one.ran)):
+        together: dict[str, list[str]] = {}
+        for case, changed in differing.items():
+            together.setdefault(changed, []).append(case)
+        for changed, cases in together.items():
+            yield f"{title} differently: {changed}: {some(cases)}."
     if one.software is not None:
         yield f"Made by {one.software[0]}; now {one.software[1]}."
 
@@ -115,11 +117,20 @@ def as_json(one: Comparison, failures: Sequence[Finding]) -> dict[str, Any]:
         "summary": line(one, failures),
         "passed": bool(one.num_compared) and not failures,
         "num_compared": one.num_compared,
-        "failures": [asdict(finding) for finding in failures],
-        "findings": [asdict(f) for f in one.findings if f.is_changed],
-        "not_compared": [asdict(f) for f in one.findings if f.verdict == "not compared"],
+        "failures": [_plain(finding) for finding in failures],
+        "findings": [_plain(f) for f in one.findings if f.is_changed],
+        "not_compared": [_plain(f) for f in one.findings if f.verdict == "not compared"],
         "only_base": one.only_base,
         "only_new": one.only_new,
         "asked": dict(one.asked),
+        "ran": dict(one.ran),
         "software": one.software,
+    }
+
+
+def _plain(finding: Finding) -> dict[str, Any]:
+    """Return a finding for JSON, which has no infinity: None in its place."""
+    return {
+        key: None if isinstance(value, float) and not math.isfinite(value) else value
+        for key, value in asdict(finding).items()
     }

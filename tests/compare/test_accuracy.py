@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from scipy.stats import norm, t
 
-from bench.bootstrap import difference, draw_images, num_seeds_to_tell, of_seeds, sample
+from bench.bootstrap import MOST_SEEDS, difference, draw_images, num_seeds_to_tell, of_seeds, sample
 from bench.compare.accuracy import Pair, compare_scores, pairs
 from bench.compare.finding import Finding
 from bench.compare.snapshot import CaseSnapshot, Scored
@@ -13,7 +13,7 @@ BOTH = 1 - 0.05 / 2  # where mIoU and pixel accuracy changed, together 95 %
 NO_GATE = Gate()
 
 
-def scored(miou: float, counts: np.ndarray | None = None, **protocol: str) -> Scored:
+def scored(miou: float | None, counts: np.ndarray | None = None, **protocol: str) -> Scored:
     return Scored(
         protocol=PROTOCOL | protocol,
         scores_version=1,
@@ -36,7 +36,7 @@ def test_spread_of_the_baseline_by_hand() -> None:
     found = judged(base, [scored(0.45)])
     assert (found.low, found.high) == pytest.approx((-0.07 - half, -0.07 + half))
     assert found.verdict == "same"
-    assert "seeds each would tell" in found.bound
+    assert "seeds on each side would tell" in found.bound
     assert "3 and 1 seeds" in found.bound
     assert judged(base, [scored(0.30)]).verdict == "worse"
     assert judged(base, [scored(0.74)]).verdict == "better"
@@ -87,8 +87,50 @@ def test_a_floor_is_of_the_mean_over_seeds() -> None:
     assert judged([scored(0.5)], [scored(0.5)], elsewhere).verdict == "same"
 
 
+def test_a_score_that_is_gone_is_not_compared_and_below_any_floor() -> None:
+    assert judged([scored(0.5)], [scored(None)]).verdict == "not compared"
+    gate = Gate(floors=(Floor(case="*", values={"miou": 0.1}),))
+    gone = judged([scored(0.5)], [scored(None)], gate)
+    assert (gone.verdict, gone.bound) == ("worse", "one side has no value; the floor is 10.00 %")
+    nothing = np.zeros((3, 4, 2), np.uint32)
+    assert judged([scored(0.5, nothing)], [scored(0.5, nothing)], gate).verdict == "worse"
+
+
+def test_seeds_that_do_not_differ_have_the_assumed_spread() -> None:
+    assert judged([scored(0.5), scored(0.5)], [scored(0.4999)]).verdict == "same"
+
+
+def test_figures_that_cannot_tell_anything_widen_no_interval() -> None:
+    """Two images tell nothing of a network; those beside it keep their 95 %."""
+    few = counts_of(np.array([10, 90])), counts_of(np.array([50, 20]))
+    names = ("d__few__r__s0",)
+    blind = Pair(names[0], names, "val", (scored(0.5, few[0]),), (scored(0.4, few[1]),))
+    pair = Pair("d__m__r__s0", ("d__m__r__s0",), "val", (scored(0.5),), (scored(0.48),))
+    found = list(compare_scores([blind, pair], NO_GATE, "val"))
+    assert found[0].verdict == "same"
+    half = norm.ppf(0.975) * 2**0.5 * 0.01
+    assert found[2].high == pytest.approx(-0.02 + half)
+
+
+def test_equal_models_are_seldom_called_worse() -> None:
+    """As the gate has it: images and seeds, one seed each or three against one."""
+    rng = np.random.default_rng(2)
+    for num_base in (1, 3):
+        alarms = 0
+        for _ in range(150):
+            means = 60 + rng.normal(0, 2, num_base + 1)
+            images = rng.normal(0, 8, 40)
+            right = np.clip(means[:, None] + images + rng.normal(0, 2, (num_base + 1, 40)), 0, 100)
+            sides = [scored(0.5, counts_of(one.round().astype(np.uint32))) for one in right]
+            gate = Gate(seed_spread=0.02)
+            pair = Pair("m", ("m",), "val", tuple(sides[1:]), (sides[0],))
+            found = compare_scores([pair], gate, "val")
+            alarms += any(one.verdict == "worse" for one in found)
+        assert alarms / 150 < 0.06, num_base
+
+
 def test_scores_of_another_protocol_are_not_compared() -> None:
-    [found] = pairs("m", [case(scored(0.5))], [case(scored(0.5, fingerprint="g"))], ["val"])
+    [found] = pairs("m", [case(scored(0.5))], [case(scored(0.5, fingerprint="g"))], ["val", "x"])
     assert isinstance(found, Finding)
     assert found.verdict == "not compared"
     assert found.bound == "scored otherwise: fingerprint f → g"
@@ -114,6 +156,7 @@ def test_num_seeds_by_hand() -> None:
     one, other = of_seeds([0.53]), of_seeds([0.50])
     assert num_seeds_to_tell(one, other, assumed_spread=0.02) == 5
     assert num_seeds_to_tell(of_seeds([0.5]), other, assumed_spread=0.02) is None
+    assert num_seeds_to_tell(of_seeds([0.501]), other, assumed_spread=0.02) == MOST_SEEDS + 1
 
 
 def test_equal_models_of_several_seeds_are_seldom_told_apart() -> None:

@@ -56,9 +56,18 @@ def test_every_fact_must_be_equal() -> None:
         assert (found.case, found.change, found.bound) == (NAME, shown, "must be equal")
 
 
-def test_a_fact_that_one_side_never_recorded_is_not_compared() -> None:
+def unseen(base: CaseSnapshot, new: CaseSnapshot) -> list[str]:
+    found = compare_facts(NAME, base, new, NO_GATE)
+    return [f"{f.figure}: {f.bound}" for f in found if f.verdict == "not compared"]
+
+
+def test_what_the_new_record_lacks_is_not_compared() -> None:
     older = {key: value for key, value in FACTS.items() if key != "shapes"}
-    assert not worse(case(older), case())
+    assert not unseen(case(older), case())
+    assert unseen(case(), case(older)) == ["names and shapes of tensors: the new record has none"]
+    assert unseen(case(), case(totals=None)) == ["pixels of val: the new record has no counts"]
+    gone = case().model_copy(update={"evaluations": {}})
+    assert unseen(case(), gone) == ["val: the new record has no such evaluation"]
 
 
 def test_pixels_of_a_class_are_facts_and_predictions_only_where_the_suite_says() -> None:
@@ -76,6 +85,7 @@ def test_pixels_of_a_class_are_facts_and_predictions_only_where_the_suite_says()
 def test_pixels_of_other_data_are_not_compared() -> None:
     other = case(totals=(2 * COUNTS).tolist(), protocol={"split": "val", "fingerprint": "g"})
     assert not worse(case(), other)
+    assert unseen(case(), other) == ["pixels of val: of other data"]
 
 
 def test_classes_that_changed_names() -> None:

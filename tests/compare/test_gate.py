@@ -146,7 +146,6 @@ def test_a_broken_augmentation(run: Run, gate: Gate, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(Augment, "__call__", only_the_image)
     printed, code = gate(run())
     assert code == Exit.WORSE
-    print(printed)
     [line] = [line for line in failed(printed).splitlines() if "mIoU" in line]
     assert NET in line
     assert " points at 9" in line

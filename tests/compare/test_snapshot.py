@@ -1,4 +1,5 @@
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,12 @@ from bench.compare.records import of_records
 from bench.compare.snapshot import Snapshot, read_baseline, save
 from bench.errors import UserError
 from bench.sources import find
+
+WHOLE = {"suite": "s", "made": "now"}
+CASE = {
+    **{"id": "i", "label": "m", "model": ["d", "m", "r"], "seed": 0, "status": "ok"},
+    **{"asked": {}, "software": {}},
+}
 
 
 def snapshot_of(folder: Path) -> Snapshot:
@@ -58,10 +65,23 @@ def test_real_records_make_small_files_without_paths(tmp_path: Path) -> None:
     assert len(read["epochs"]["image_s"]) == 9
     comparison = compare(read_baseline(tmp_path / "base.json"), snapshot_of(folder), 1.5)
     assert comparison.num_compared == 3
-    assert not comparison.failures(strict=True, with_time=True)
+    assert not comparison.failures(strict=True, with_time=False)
+    timed = comparison.failures(strict=True, with_time=True)  # its history has no reference
+    assert [one.figure for one in timed] == ["time per image"] * 3
 
 
-@pytest.mark.parametrize("text", ["", "{}", '{"cases": 1}', '{"version": 1, "suite": 3}'])
+SCORED = {"protocol": {}, "scores_version": 1, "classes": ["a", "b"], "scores": {}}
+EDITED = (
+    {"version": 2},
+    {"unknown": 1},
+    {"cases": {"x": CASE | {"evaluations": {"val": SCORED | {"totals": [[1, 2]] * 3}}}}},
+    {"cases": {"x": CASE | {"epochs": {"image_s": [1.0], "reference_s": [0.0]}}}},
+    {"cases": {"x": CASE | {"epochs": {"image_s": [1.0], "reference_s": [1.0, 2.0]}}}},
+)
+BROKEN = ["", "{}", '{"cases": 1}', *(json.dumps(WHOLE | edited) for edited in EDITED)]
+
+
+@pytest.mark.parametrize("text", BROKEN)
 def test_what_is_no_baseline(tmp_path: Path, text: str) -> None:
     file = tmp_path / "base.json"
     file.write_text(text)
@@ -72,3 +92,20 @@ def test_what_is_no_baseline(tmp_path: Path, text: str) -> None:
 def test_a_baseline_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="No such file"):
         read_baseline(tmp_path / "base.json")
+
+
+def test_an_unedited_baseline_is_one(tmp_path: Path) -> None:
+    (tmp_path / "base.json").write_text(json.dumps(WHOLE | {"cases": {"x": CASE}}))
+    assert list(read_baseline(tmp_path / "base.json").cases) == ["x"]
+
+
+@pytest.mark.parametrize("rest", [b"\xff\xfe", b"3,x", b"3,135,4"])
+def test_a_damaged_history_costs_the_times_alone(tmp_path: Path, rest: bytes) -> None:
+    folder = Path(shutil.copytree(ROOT / "results/published/camvid_small", tmp_path / "c"))
+    [file] = folder.glob("*__enet__*/history.csv")
+    whole = file.read_bytes()
+    file.write_bytes(whole[: whole.index(b"\n3,") + 1] + rest)
+    with pytest.warns(UserWarning, match="cannot be read; its times are left out"):
+        case = snapshot_of(folder).cases["camvid__enet__default__s0"]
+    assert case.facts
+    assert not case.epochs.image_s
