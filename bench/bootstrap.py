@@ -24,6 +24,7 @@ from bench.scores import class_iou_of_totals, scores_of_totals
 NUM_DRAWS = 1000
 CONFIDENCE = 0.95
 MOST_SEEDS = 100  # that anybody would train
+PRIOR_FREEDOM = 4  # degrees of freedom that an assumed spread of seeds stands for
 Part = tuple[float, float]  # a variance and its degrees of freedom
 
 
@@ -111,11 +112,12 @@ def difference(
     """Return one score minus another, with its interval.
 
     Args:
-        assumed_spread: standard deviation over seeds where both models have one seed, or seeds
-            that do not differ at all.
+        assumed_spread: a standard deviation over seeds that is put together with the measured
+            one, as if it came of `PRIOR_FREEDOM` degrees of freedom; 0: the measured one alone.
     """
     value = one.value - other.value
-    by_seeds = _by_seeds(one.seeds, other.seeds) or (2 * assumed_spread**2, np.inf)
+    spread, freedom = _spread(one.seeds, other.seeds, assumed_spread)
+    by_seeds = spread * (1 / len(one.seeds) + 1 / len(other.seeds)), freedom
     half = _half([_by_images(one, other, value), by_seeds], confidence)
     return Difference(value, value - half, value + half)
 
@@ -131,10 +133,10 @@ def num_seeds_to_tell(
     by_images = _by_images(one, other, value)
     if abs(value) <= _half([by_images], confidence):
         return None
-    squares, freedom = _squares(one.seeds, other.seeds)
-    variance = squares / freedom if squares else assumed_spread**2
+    spread, _ = _spread(one.seeds, other.seeds, assumed_spread)
+    prior = PRIOR_FREEDOM if assumed_spread else 0
     for num in range(2, MOST_SEEDS + 1):
-        by_seeds = 2 * variance / num, 2.0 * (num - 1)
+        by_seeds = 2 * spread / num, 2.0 * (num - 1) + prior
         if abs(value) > _half([by_images, by_seeds], confidence):
             return num
     return MOST_SEEDS + 1
@@ -168,15 +170,10 @@ def _by_images(one: Sampled, other: Sampled, value: float) -> Part:
     return float(variance), float(num_images - 1)
 
 
-def _by_seeds(one: NDArray[np.float64], other: NDArray[np.float64]) -> Part | None:
-    """Return the variance of a difference of means over seeds; None where they tell none."""
-    squares, freedom = _squares(one, other)
-    if squares == 0:
-        return None
-    return squares / freedom * (1 / len(one) + 1 / len(other)), freedom
-
-
-def _squares(one: NDArray[np.float64], other: NDArray[np.float64]) -> tuple[float, int]:
-    """Return the squared deviations within two models, and their degrees of freedom."""
+def _spread(one: NDArray[np.float64], other: NDArray[np.float64], assumed: float) -> Part:
+    """Return the variance of one training over seeds, pooled over two models."""
     squares = ((one - one.mean()) ** 2).sum() + ((other - other.mean()) ** 2).sum()
-    return float(squares), len(one) + len(other) - 2
+    freedom = float(len(one) + len(other) - 2)
+    if assumed:
+        squares, freedom = squares + PRIOR_FREEDOM * assumed**2, freedom + PRIOR_FREEDOM
+    return (float(squares / freedom), freedom) if freedom else (0.0, 1.0)

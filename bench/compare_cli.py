@@ -39,7 +39,7 @@ def compare(
     ] = None,
     gate: Annotated[
         bool,
-        typer.Option("--gate", help="what BASE has and NEW lacks, or has otherwise, fails too"),
+        typer.Option("--gate", help="what BASE has and NEW lacks, or scored otherwise, fails"),
     ] = False,
     gate_time: Annotated[
         bool, typer.Option("--gate-time", help="time and memory fail, too; else they are advice")

@@ -1,6 +1,7 @@
 """What `compare` and `baseline` do."""
 
 import json
+import math
 from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
@@ -39,7 +40,7 @@ def compare_targets(
     Returns:
         What to print, and the exit code.
     """
-    if factor <= 1:
+    if not 1 < factor < math.inf:
         raise UserError(f"--factor is more than 1, such as 1.5, not {factor:g}.")
     ours = _snapshots(base, results)
     if not ours:
@@ -55,18 +56,36 @@ def compare_targets(
         failed = failed or bool(failures)
         num_compared += comparison.num_compared
         made.append((comparison, failures))
+    unseen = [one.suite for one, _ in made if not one.num_compared]
     if form == "json":
         printed = "\n".join(json.dumps(text.as_json(*one), allow_nan=False) for one in made)
     else:
         write = text.line if form == "line" else text.markdown
         printed = "\n".join(write(*one) for one in made)
+        if form == "md" and unseen:
+            printed += f"\n{_hint(unseen, new or results)}\n"
     if not num_compared:
         return printed, Exit.NOTHING_COMPARED
     return printed, Exit.WORSE if failed else Exit.OK
 
 
+def _hint(suites: Sequence[str], where: Path) -> str:
+    """Say where records were looked for, and what lies there under other names."""
+    apart = sorted(folder.name for suite in suites for folder in where.glob(f"{suite}@*"))
+    others = f" There are {', '.join(apart)}: name one." if apart else ""
+    return (
+        f"Of {', '.join(suites)} nothing to compare lies in {where}; bench run makes records, or "
+        f"name their folder.{others}"
+    )
+
+
 def _snapshots(target: Path, results: Path, settings: Sequence[str] = ()) -> list[Snapshot]:
     """Read a baseline, or what lies in the folders of suites."""
+    if not target.exists() and target != results:
+        raise UserError(
+            f"{target} does not exist; name a baseline (.json), a suite (.yaml) or a folder of "
+            "results."
+        )
     if target.suffix == ".json":
         return [read_baseline(target)]
     sources = find([target], results, settings)
@@ -127,12 +146,18 @@ def save_baseline(
     if any(lacks.values()):
         told = "; ".join(f"{what}: {text.some(names)}" for what, names in lacks.items() if names)
         raise UserError(
-            f"A baseline is of finished cases; {told}. bench run and bench evaluate make what is "
-            "missing; --filter takes a part."
+            f"A baseline is of finished cases; {told} (in {snapshot.folders[0]}). bench run and "
+            "bench evaluate make what is missing; --filter takes a part."
         )
     if not snapshot.cases:
         raise UserError(f"No case matches {pattern!r}.")
+    below = compare(snapshot, snapshot, math.inf).failures(strict=False, with_time=False)
+    if below:
+        told = "; ".join(f"{one.case}, {one.figure}: {one.reason}" for one in below)
+        raise UserError(f"A baseline must pass its own suite's gate. {told}.")
     file = file or results / BASELINES / f"{snapshot.suite}.json"
+    if file.suffix != ".json":
+        raise UserError(f"A baseline is a .json file, not {file}.")
     save(snapshot, file)
     return file
 
@@ -165,6 +190,7 @@ def _described(file: Path, snapshot: Snapshot) -> str:
         f"{file}: {len(rows)} cases of {snapshot.suite}, saved {snapshot.made}\n"
         f"made by {' and '.join(software)} (commit {' and '.join(commits)}) on "
         f"{' and '.join(machines) or 'any machine'}\n"
+        f"gate: {snapshot.gate.model_dump_json()}\n"
     )
     headers = ["case", "parameters", "GMAC", "mIoU"]
     return f"{head}\n{tabulate(rows, headers, disable_numparse=True)}"

@@ -24,7 +24,7 @@ class Floor(Frozen):
     case: str = Field(description="glob on case names, <dataset>__<model>__<recipe>__s<seed>")
     evaluation: str | None = Field(None, description="defaults to the first reported one")
     values: dict[Annotated[str, AfterValidator(_known_score)], Share] = Field(
-        min_length=1, description="by score, in 0..1"
+        min_length=1, description=f"in 0..1, by score: {', '.join(SHARES)}"
     )
 
 
@@ -39,6 +39,6 @@ class Gate(Frozen):
     )
     seed_spread: Share = Field(
         0.01,
-        description="standard deviation of a score over seeds, in 0..1, where neither side has "
-        "two seeds of a model to measure it",
+        description="standard deviation of a score over seeds, in 0..1, that is assumed beside "
+        "what the seeds show: as much as 4 further degrees of freedom",
     )

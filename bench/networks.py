@@ -21,7 +21,7 @@ from custom_models.encoder import timm_encoder
 
 BUILD_ERRORS = (
     *(TypeError, ValueError, LookupError, AssertionError, AttributeError, RuntimeError),
-    SystemExit,  # of users' code
+    *(NameError, OSError, SystemExit),  # of users' code
 )
 RUN_ERRORS = (*BUILD_ERRORS, NotImplementedError)
 SMP_RESERVED = {

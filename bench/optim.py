@@ -4,6 +4,7 @@ import math
 
 from torch import nn, optim
 
+from bench.errors import UserError
 from bench.networks import find_encoder
 from bench.optimizer_spec import Adam, AdamW, Constant, Cosine, Poly, Step
 from bench.recipe import Recipe
@@ -16,7 +17,8 @@ def build_optimizer(recipe: Recipe, net: nn.Module) -> optim.Optimizer:
     treats them otherwise; a group's `lr_factor` is what its learning rate is multiplied by.
 
     Raises:
-        UserError: where the recipe speaks of an encoder and the network has none.
+        UserError: where the recipe speaks of an encoder and the network has none, or nothing is
+            there to train.
     """
     encoder = set()
     if recipe.encoder_lr != 1:
@@ -30,6 +32,8 @@ def build_optimizer(recipe: Recipe, net: nn.Module) -> optim.Optimizer:
         decays = recipe.decay == "all" or parameter.ndim > 1
         factor = recipe.encoder_lr if parameter in encoder else 1.0
         groups.setdefault((factor, spec.weight_decay if decays else 0.0), []).append(parameter)
+    if not groups:
+        raise UserError("The network has no parameters to train; epochs: 0 scores it as it is.")
     parameters = [
         {"params": group, "lr_factor": factor, "weight_decay": decay}
         for (factor, decay), group in groups.items()

@@ -81,7 +81,7 @@ TABLE = {
     "weights": {"errors"},
     "clock": set(),
     "losses": {"class_weights", "data", "errors", "loss_spec"},
-    "optim": {"networks", "optimizer_spec", "recipe"},
+    "optim": {"errors", "networks", "optimizer_spec", "recipe"},
     "counts": set(),
     "profiling": {"errors", "geometry", "model_spec", "models", "networks", "schema"},
     "device": {"clock", "errors", "recipe"},

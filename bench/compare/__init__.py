@@ -28,6 +28,7 @@ class Comparison:
     """
 
     suite: str
+    new_suite: str
     findings: tuple[Finding, ...]
     num_compared: int
     only_base: tuple[str, ...]
@@ -87,6 +88,7 @@ def compare(base: Snapshot, new: Snapshot, factor: float) -> Comparison:
     both = [(name, base.cases[name], new.cases[name]) for name in names]
     return Comparison(
         suite=base.suite,
+        new_suite=new.suite,
         findings=tuple(findings),
         num_compared=sum(name in measured for name in base.cases),
         only_base=tuple(name for name in base.cases if name not in new.cases),

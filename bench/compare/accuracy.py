@@ -214,11 +214,10 @@ def _interval(found: Difference, confidence: float, figure: Figure, gate: Gate) 
     """Write the interval of a difference, and what it is over."""
     num = len(figure.base.seeds), len(figure.new.seeds)
     over = "images" if figure.counted else "images not counted"
-    if num == (1, 1):
-        seeds = f"seeds assumed to spread by {100 * gate.seed_spread:g} points"
-    else:
-        seeds = f"{num[0]} and {num[1]} seeds"
+    seeds = "1 seed each" if num == (1, 1) else f"{num[0]} and {num[1]} seeds"
+    low, high = max(found.low, -1.0), min(found.high, 1.0)
     return (
-        f"{100 * found.value:+.2f} [{100 * found.low:+.2f}, {100 * found.high:+.2f}] points at "
-        f"{100 * confidence:.4g} % ({over}, {seeds})"
+        f"{100 * found.value:+.2f} [{100 * low:+.2f}, {100 * high:+.2f}] points at "
+        f"{100 * confidence:.4g} % ({over}; {seeds}, assumed to spread by "
+        f"{100 * gate.seed_spread:g})"
     )

@@ -38,6 +38,12 @@ class Finding:
         return self.verdict in ("worse", "better") or self.base != self.new
 
     @property
+    def reason(self) -> str:
+        """What changed, and the first of what the verdict goes by."""
+        first = self.bound.partition(";")[0]
+        return f"{self.change}: {first}" if self.change else first
+
+    @property
     def measured(self) -> tuple[str, ...]:
         """The names of the cases that this says something of."""
         says = self.verdict == "worse" if self.kind == "case" else self.verdict != "not compared"

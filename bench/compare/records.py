@@ -108,12 +108,16 @@ def _common(
 
 
 def _told(value: Any) -> Any:
-    """Dump what was asked, but for what is as by default; a name always tells what is meant."""
+    """Dump what was asked, but for what is as by default; what has a name is told whole."""
     if isinstance(value, BaseModel):
+        fields = type(value).model_fields
+        parts = {key: getattr(value, key) for key in fields}
         told = {
-            key: getattr(value, key)
-            for key, field in type(value).model_fields.items()
-            if key == "name" or getattr(value, key) != field.get_default(call_default_factory=True)
+            key: part
+            for key, part in parts.items()
+            if "name" in fields
+            or hasattr(part, "name")
+            or part != fields[key].get_default(call_default_factory=True)
         } | (value.model_extra or {})
         return {key: _told(one) for key, one in told.items() if key not in NOT_ASKED}
     if isinstance(value, tuple | list):

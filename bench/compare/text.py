@@ -11,7 +11,7 @@ from bench.compare import Comparison
 from bench.compare.finding import Finding
 
 MOST_NAMES = 8
-HEADERS = ["Case", "Figure", "Base → new", "Bound", "Verdict"]
+HEADERS = ["Verdict", "Case", "Figure", "Base → new", "Bound"]
 
 
 def line(one: Comparison, failures: Sequence[Finding]) -> str:
@@ -20,15 +20,16 @@ def line(one: Comparison, failures: Sequence[Finding]) -> str:
     if not one.num_compared:
         return f"{head}: nothing was compared"
     cases = f"{one.num_compared} case{'' if one.num_compared == 1 else 's'} compared"
+    missing = f", {len(one.only_base)} missing" if one.only_base else ""
     if not failures:
         unseen = len({f.case for f in one.findings if _is_unscored(f)})
         but = f" (scores of {unseen} not comparable)" if unseen else ""
-        return f"{head}: passed, {cases}, nothing worse{but}"
+        return f"{head}: passed, {cases}{missing}, nothing worse{but}"
     first = failures[0]
     more = f" and {len(failures) - 1} more" if len(failures) > 1 else ""
     return (
-        f"{head}: FAILED, {cases}, {len(failures)} worse: {first.case}, {first.figure}, "
-        f"{first.change or first.bound}{more}"
+        f"{head}: FAILED, {cases}{missing}, {len(failures)} fail: {first.case}, {first.figure}, "
+        f"{first.reason}{more}"
     )
 
 
@@ -39,11 +40,13 @@ def _is_unscored(finding: Finding) -> bool:
 def markdown(one: Comparison, failures: Sequence[Finding]) -> str:
     """Write a comparison for a terminal, a job's summary or a comment on a pull request."""
     parts = [f"**{line(one, failures)}**"]
-    rows = [_row(f, f in failures) for f in failures]
-    rows += [_row(f, False) for f in one.findings if _is_shown(f) and f not in failures]
+    shown = [f for f in one.findings if _is_shown(f) and f not in failures]
+    together: dict[tuple[str, ...], list[str]] = {}
+    for finding in (*failures, *shown):
+        together.setdefault(_cells(finding, finding in failures), []).append(finding.case)
+    rows = [[verdict, some(cases), *rest] for (verdict, *rest), cases in together.items()]
     if rows:
-        table = tabulate(rows, HEADERS, tablefmt="pipe", disable_numparse=True)
-        parts.append(table)
+        parts.append(tabulate(rows, HEADERS, tablefmt="pipe", disable_numparse=True))
     notes = [*_costs(one), *_lists(one)]
     if notes:
         parts.append("\n".join(f"- {note}" for note in notes))
@@ -57,16 +60,17 @@ def _is_shown(finding: Finding) -> bool:
     return finding.verdict != "same" or (finding.kind == "score" and finding.is_changed)
 
 
-def _row(finding: Finding, fails: bool) -> list[str]:
-    verdict = finding.verdict
+def _cells(finding: Finding, fails: bool) -> tuple[str, ...]:
+    """Return what cases have in common that stand in one row."""
+    verdict: str = finding.verdict
     if fails:
-        verdict_text = f"**{verdict}**"
+        verdict = f"**{verdict}**"
     elif verdict == "worse":
-        verdict_text = "worse (advisory)"
-    else:
-        verdict_text = "no difference told" if verdict == "same" else verdict
-    cells = [finding.case, finding.figure, finding.change, finding.bound, verdict_text]
-    return [cell.replace("|", "\\|").replace("\n", " ") for cell in cells]
+        verdict = "worse (advice)"
+    elif verdict == "same":
+        verdict = "no difference told"
+    cells = (verdict, finding.figure, finding.change, finding.bound)
+    return tuple(cell.replace("|", "\\|").replace("\n", " ") for cell in cells)
 
 
 def _costs(one: Comparison) -> Iterable[str]:
@@ -83,6 +87,8 @@ def _costs(one: Comparison) -> Iterable[str]:
 
 
 def _lists(one: Comparison) -> Iterable[str]:
+    if one.suite != one.new_suite:
+        yield f"Two suites: {one.suite}, and {one.new_suite} in its place."
     if one.only_base:
         yield f"Only in the base: {some(one.only_base)}."
     if one.only_new:

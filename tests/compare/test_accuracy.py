@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from scipy.stats import norm, t
+from scipy.stats import t
 
 from bench.bootstrap import MOST_SEEDS, difference, draw_images, num_seeds_to_tell, of_seeds, sample
 from bench.compare.accuracy import Pair, compare_scores, pairs
@@ -30,11 +30,14 @@ def judged(base: list[Scored], new: list[Scored], gate: Gate = NO_GATE) -> Findi
 
 
 def test_spread_of_the_baseline_by_hand() -> None:
-    """Squares of 0.50, 0.52, 0.54 are 0.0008 with two degrees of freedom, for 1/3 + 1 trainings."""
+    """Squares of 0.50, 0.52, 0.54 are 0.0008 with two degrees of freedom, for 1/3 + 1 trainings.
+
+    The assumed spread of 0.01 stands for four more.
+    """
     base = [scored(miou) for miou in (0.50, 0.52, 0.54)]
-    half = t.ppf(0.975, 2) * (0.0008 / 2 * (1 / 3 + 1)) ** 0.5
-    found = judged(base, [scored(0.45)])
-    assert (found.low, found.high) == pytest.approx((-0.07 - half, -0.07 + half))
+    half = t.ppf(0.975, 6) * ((0.0008 + 4 * 0.01**2) / 6 * (1 / 3 + 1)) ** 0.5
+    found = judged(base, [scored(0.49)])
+    assert (found.low, found.high) == pytest.approx((-0.03 - half, -0.03 + half))
     assert found.verdict == "same"
     assert "seeds on each side would tell" in found.bound
     assert "3 and 1 seeds" in found.bound
@@ -43,11 +46,11 @@ def test_spread_of_the_baseline_by_hand() -> None:
 
 
 def test_one_seed_each_has_the_assumed_spread() -> None:
-    half = norm.ppf(0.975) * 2**0.5 * 0.01
+    half = t.ppf(0.975, 4) * 2**0.5 * 0.01
     found = judged([scored(0.5)], [scored(0.48)])
     assert (found.low, found.high) == pytest.approx((-0.02 - half, -0.02 + half))
     assert found.verdict == "same"
-    assert "seeds assumed to spread by 1 points" in found.bound
+    assert "1 seed each, assumed to spread by 1)" in found.bound
     assert judged([scored(0.5)], [scored(0.48)], Gate(seed_spread=0.005)).verdict == "worse"
 
 
@@ -62,7 +65,7 @@ def test_images_are_drawn_where_both_sides_counted_them() -> None:
     )
     assert (found.low, found.high) == (by_hand.low, by_hand.high)
     assert found.verdict == "worse"  # each image lost two pixels: no choice of images explains it
-    assert "(images, " in found.bound
+    assert "(images; " in found.bound
     unseen = judged([scored(0.5, base)], [scored(0.5)])
     assert "images not counted" in unseen.bound
 
@@ -96,8 +99,13 @@ def test_a_score_that_is_gone_is_not_compared_and_below_any_floor() -> None:
     assert judged([scored(0.5, nothing)], [scored(0.5, nothing)], gate).verdict == "worse"
 
 
-def test_seeds_that_do_not_differ_have_the_assumed_spread() -> None:
+def test_seeds_that_happen_not_to_differ_do_not_make_everything_worse() -> None:
     assert judged([scored(0.5), scored(0.5)], [scored(0.4999)]).verdict == "same"
+
+
+def test_no_score_moves_by_more_than_100_points() -> None:
+    found = judged([scored(0.9), scored(0.1)], [scored(0.2)])
+    assert "[-100.00, +" in found.bound
 
 
 def test_figures_that_cannot_tell_anything_widen_no_interval() -> None:
@@ -108,7 +116,7 @@ def test_figures_that_cannot_tell_anything_widen_no_interval() -> None:
     pair = Pair("d__m__r__s0", ("d__m__r__s0",), "val", (scored(0.5),), (scored(0.48),))
     found = list(compare_scores([blind, pair], NO_GATE, "val"))
     assert found[0].verdict == "same"
-    half = norm.ppf(0.975) * 2**0.5 * 0.01
+    half = t.ppf(0.975, 4) * 2**0.5 * 0.01
     assert found[2].high == pytest.approx(-0.02 + half)
 
 

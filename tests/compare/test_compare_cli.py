@@ -43,13 +43,14 @@ def test_what_is_worse_is_said_by_case_figure_and_bound(copy: Path) -> None:
     change(copy, "record.json", '"num_params": 36', '"num_params": 35')
     done = bench("compare", PUBLISHED, copy, code=Exit.WORSE)
     first, _, rest = done.stdout.partition("\n\n")
-    assert first.startswith("**bench compare camvid_small: FAILED, 3 cases compared, 1 worse: ")
+    assert first.startswith("**bench compare camvid_small: FAILED, 3 cases compared, 1 fail: ")
     assert f"{ENET}, parameters, 36" in first
     header, _, row = rest.splitlines()[:3]
     assert [cell.strip() for cell in header.split("|")[1:-1]] == [
-        *("Case", "Figure", "Base → new", "Bound", "Verdict")
+        *("Verdict", "Case", "Figure", "Base → new", "Bound")
     ]
-    assert [cell.strip() for cell in row.split("|")][4:6] == ["must be equal", "**worse**"]
+    cells = [cell.strip() for cell in row.split("|")[1:-1]]
+    assert (cells[0], cells[1], cells[4]) == ("**worse**", ENET, "must be equal")
     [line] = bench("compare", PUBLISHED, copy, "--json", code=Exit.WORSE).stdout.splitlines()
     found = json.loads(line)
     assert found["passed"] is False
@@ -63,7 +64,7 @@ def test_a_case_on_one_side_is_listed_and_fails_the_gate_alone(copy: Path) -> No
     assert f"Only in the base: {ENET}." in bench("compare", PUBLISHED, copy).stdout
     assert f"Only in the new records: {ENET}." in bench("compare", copy, PUBLISHED).stdout
     gated = bench("compare", PUBLISHED, copy, "--gate", code=Exit.WORSE).stdout
-    assert f"1 worse: {ENET}, record, there → missing" in gated
+    assert f"1 fail: {ENET}, record, there → missing" in gated
 
 
 def test_other_data_is_not_compared_and_fails_the_gate(copy: Path) -> None:
@@ -78,6 +79,9 @@ def test_nothing_compared_has_a_code_of_its_own(tmp_path: Path) -> None:
     for more in ([], ["--gate"], ["--line"]):
         done = bench("compare", PUBLISHED, "--results", tmp_path, *more, code=Exit.NOTHING_COMPARED)
         assert "nothing was compared" in done.stdout
+    shutil.copytree(PUBLISHED, tmp_path / "camvid_small@limit-4")
+    done = bench("compare", PUBLISHED, "--results", tmp_path, code=Exit.NOTHING_COMPARED)
+    assert "There are camvid_small@limit-4: name one." in done.stdout
 
 
 def test_several_suites_are_compared_by_name(copy: Path) -> None:
@@ -104,7 +108,7 @@ def test_what_the_new_side_lost_fails_the_gate(copy: Path) -> None:
     [counts] = copy.glob(f"{ENET}*/eval/test.npz")
     counts.unlink()
     gated = bench("compare", PUBLISHED, copy, "--gate", code=Exit.WORSE).stdout
-    assert f"1 worse: {ENET}, pixels of test, the new record has no counts" in gated
+    assert f"1 fail: {ENET}, pixels of test, the new record has no counts" in gated
     counts.with_suffix(".json").unlink()
     gated = bench("compare", PUBLISHED, copy, "--gate", code=Exit.WORSE).stdout
     assert f"{ENET}, test, the new record has no such evaluation" in gated
@@ -135,15 +139,16 @@ def test_other_numerics_are_told(copy: Path) -> None:
 @pytest.mark.parametrize(
     ("args", "message"),
     [
-        (["nowhere"], "nowhere is neither a suite (.yaml) nor a folder with results"),
-        (["nowhere.json"], "Cannot read nowhere.json: No such file"),
+        (["nowhere"], "nowhere does not exist; name a baseline (.json), a suite (.yaml) or"),
+        (["nowhere.json"], "nowhere.json does not exist"),
         (["constraints.txt"], "neither a suite (.yaml) nor a folder"),
         (["tests"], "No results in tests"),
-        ([PUBLISHED, "nowhere"], "nowhere is neither"),
+        ([PUBLISHED, "nowhere"], "nowhere does not exist"),
         ([PUBLISHED, "--results", PUBLISHED.parent], "would be compared with itself"),
         ([PUBLISHED, PUBLISHED], "would be compared with itself"),
         ([PUBLISHED.parent, PUBLISHED], "would be compared with itself"),
         ([PUBLISHED, "--factor", "0.5"], "--factor is more than 1, such as 1.5, not 0.5"),
+        ([PUBLISHED, "--factor", "nan"], "--factor is more than 1, such as 1.5, not nan"),
         ([PUBLISHED, "--json", "--line"], "Give --json or --line, not both"),
     ],
 )
@@ -162,6 +167,16 @@ def test_baselines_are_saved_and_shown(copy: Path, tmp_path: Path) -> None:
     part = tmp_path / "part.json"
     bench("baseline", "save", copy, "--out", part, "--filter", "*enet*")
     assert "passed, 1 case compared" in bench("compare", part, copy, "--line").stdout
+
+
+def test_a_baseline_passes_its_own_gate(copy: Path) -> None:
+    content = json.loads((copy / "suite.json").read_text())
+    content["suite"]["gate"] = {"floors": [{"case": "*enet*", "values": {"miou": 0.9}}]}
+    (copy / "suite.json").write_text(json.dumps(content))
+    done = bench("baseline", "save", copy, code=Exit.USAGE)
+    assert f"{ENET}, mIoU, test: 23.07 → 23.07 %: below the floor of 90.00 %" in done.stderr
+    bad = bench("baseline", "save", PUBLISHED, "--out", copy / "base.txt", code=Exit.USAGE)
+    assert "A baseline is a .json file" in bad.stderr
 
 
 def test_a_baseline_is_of_finished_cases(copy: Path) -> None:

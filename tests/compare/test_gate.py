@@ -3,7 +3,6 @@
 import importlib
 import shutil
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -111,11 +110,11 @@ def test_one_channel_fewer(run: Run, gate: Gate, tmp_path: Path) -> None:
     file.write_text(file.read_text().replace("width = 12", "width = 11"))
     printed, code = gate(run())
     assert code == Exit.WORSE
-    for name in (NET, OTHER):
-        # 3 3x3 kernels, 12 3x3 kernels of 12, 12 of 1x1 for 6 classes, biases, BatchNorm
-        assert f"{name} | parameters | 1,770 → 1,524 | must be equal" in " ".join(
-            failed(printed).replace("|", " | ").split()
-        )
+    # 3 3x3 kernels, 12 3x3 kernels of 12, 12 of 1x1 for 6 classes, biases, BatchNorm
+    [line] = [x for x in failed(printed).splitlines() if "| parameters " in x]
+    assert f"{NET}, {OTHER}" in line
+    assert "1,770 → 1,524" in line
+    assert "must be equal" in line
     assert "the code of the network" in printed
 
 
@@ -131,11 +130,9 @@ def test_a_wrong_label_map(run: Run, gate: Gate, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(Shapes, "read", swapped)
     printed, code = gate(run())
     assert code == Exit.WORSE
-    for name in (NET, OTHER):
-        [line] = [x for x in failed(printed).splitlines() if name in x and "val: pixels" in x]
-        assert "disc" in line
-        assert "square" in line
-        assert "must be equal" in line
+    [line] = [x for x in failed(printed).splitlines() if "val: pixels" in x]
+    for told in (NET, OTHER, "disc", "square", "must be equal"):
+        assert told in line
 
 
 def test_a_broken_augmentation(run: Run, gate: Gate, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -149,7 +146,7 @@ def test_a_broken_augmentation(run: Run, gate: Gate, monkeypatch: pytest.MonkeyP
     [line] = [line for line in failed(printed).splitlines() if "mIoU" in line]
     assert NET in line
     assert " points at 9" in line
-    assert "seeds assumed to spread by 1 points" in line
+    assert "1 seed each, assumed to spread by 1)" in line
 
 
 def test_a_slower_step(run: Run, gate: Gate, tmp_path: Path) -> None:
@@ -158,7 +155,7 @@ def test_a_slower_step(run: Run, gate: Gate, tmp_path: Path) -> None:
     out = run()
     printed, code = gate(out)
     assert code == Exit.OK
-    assert "worse (advisory)" in printed
+    assert "worse (advice)" in printed
     printed, code = gate(out, with_time=True)
     assert code == Exit.WORSE
     [line] = [line for line in failed(printed).splitlines() if "time per image" in line]
@@ -176,8 +173,8 @@ def test_a_case_that_vanished(run: Run, gate: Gate) -> None:
     assert "must be there" in failed(printed)
 
 
-def test_a_case_that_fails(run: Run, gate: Gate, tmp_path: Path) -> None:
-    """A network that breaks in training alone."""
+def test_a_case_that_fails(run: Run, gate: Gate) -> None:
+    """Its record says so; that it breaks is the runner's test."""
     out = run()
     for file in (out / "gated").glob(f"{NET}*/record.json"):
         text = file.read_text().replace('"status": "ok"', '"status": "failed"', 1)
@@ -198,8 +195,6 @@ def test_an_empty_run(gate: Gate, tmp_path: Path) -> None:
 
 
 def test_clean_runs_pass_every_time(run: Run, gate: Gate) -> None:
-    start = time.perf_counter()
     for _ in range(20):
         printed, code = gate(run())
         assert code == Exit.OK, printed
-    print(f"{(time.perf_counter() - start) / 20:.1f} s a run")

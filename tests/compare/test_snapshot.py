@@ -99,7 +99,7 @@ def test_an_unedited_baseline_is_one(tmp_path: Path) -> None:
     assert list(read_baseline(tmp_path / "base.json").cases) == ["x"]
 
 
-@pytest.mark.parametrize("rest", [b"\xff\xfe", b"3,x", b"3,135,4"])
+@pytest.mark.parametrize("rest", [b"\xff\xfe", b"3,x", b"3,135,x,1,1,1,1,1,1,False\n"])
 def test_a_damaged_history_costs_the_times_alone(tmp_path: Path, rest: bytes) -> None:
     folder = Path(shutil.copytree(ROOT / "results/published/camvid_small", tmp_path / "c"))
     [file] = folder.glob("*__enet__*/history.csv")
