@@ -9,12 +9,14 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import yaml
 from commands import bench
 from conftest import ROOT
 from fixtures import make_camvid
+from PIL import Image
 
 from bench.columns import COLUMNS
 from bench.errors import Exit
@@ -83,21 +85,8 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for _, block in BLOCK.findall(TEXTS["adding.md"]):
         named = re.match(r"# my_package/(\w+\.py)", block)
         if named:
-            (folder / "my_package" / named[1]).write_text(PRELUDE + block)
+            (folder / "my_package" / named[1]).write_text(block)
     return folder
-
-
-PRELUDE = """
-import torch
-
-
-def MyNetwork(num_classes, width):
-    return torch.nn.Sequential(
-        torch.nn.Conv2d(3, width, 3, padding=1), torch.nn.Conv2d(width, num_classes, 1)
-    )
-
-
-"""
 
 
 def test_there_are_commands() -> None:
@@ -170,10 +159,23 @@ def test_every_part_of_a_suite_is_valid(
     assert load(file).suite.name
 
 
-def test_the_dataset_of_ones_own_is_one(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_dataset_and_network_of_ones_own_train(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.syspath_prepend(place)
-    cells = import_module("my_package.data").Cells
-    assert cells.labels(cells.Options(fold=1)).num_classes == 2
+    for split, num in (("train", 4), ("val", 2)):
+        folder = place / "data" / "cells" / "fold1" / split
+        folder.mkdir(parents=True)
+        for i in range(num):
+            mask = np.eye(32, dtype=np.uint8)
+            Image.fromarray(mask).save(folder / f"{i}_mask.png")
+            Image.fromarray(np.stack([200 * mask, mask + i, mask], -1)).save(folder / f"{i}.png")
+    blocks = [yaml.safe_load(b) for kind, b in BLOCK.findall(TEXTS["adding.md"]) if kind == "yaml"]
+    parts = {key: part for block in blocks[:2] for key, part in block.items()}
+    suite = {"name": "own", "recipe": {"epochs": 1, "batch_size": 2}} | parts
+    (place / "own.yaml").write_text(json.dumps(suite))
+    args = ["own.yaml", "--out", "own", "--device", "cpu", "--engine", "in-process"]
+    assert "cells__mine__default__s0: ok" in bench("run", *args, cwd=place).stdout
 
 
 def test_the_reference_is_that_of_the_schema() -> None:
