@@ -205,7 +205,11 @@ def list_names(
         raise UserError("--set and --format go with --layers NAME.")
     from bench.listing import listed
 
-    for line in listed(kind, matching):
+    lines = listed(kind, matching)
+    if not lines:
+        typer.echo(f"No name in {kind} matches {matching!r}.", err=True)
+        raise typer.Exit(Exit.NOTHING_MATCHED)
+    for line in lines:
         typer.echo(line)
 
 

@@ -94,8 +94,10 @@ class Screen:
             self.say(f"  images: {shown}")
         self.loading = shown
 
-    def json_outcome(self, suite: Suite, outcome: Outcome, task: Task) -> None:
-        """Print an outcome as a line of JSON, with its scores."""
+    def json_outcome(
+        self, suite: Suite, outcome: Outcome, task: Task, skipped: bool = False
+    ) -> None:
+        """Print an outcome as a line of JSON, with its scores; skipped: it was done before."""
         scores = None
         if outcome.status == "ok":
             scores = {e.name: e.scores for e in read_evaluations(task.folder)}
@@ -104,6 +106,7 @@ class Screen:
             case=outcome.case.name,
             id=outcome.case.id,
             status=outcome.status,
+            skipped=skipped,
             reason=outcome.reason,
             seconds=outcome.seconds,
             notes=outcome.notes,

@@ -1,7 +1,7 @@
 """Whether a suite's cases can run, found out before any of them does."""
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -68,58 +68,67 @@ def check(
         UserError: with every fault and its line.
     """
     device = pick_device(device_name)
-    faults = list(_root_faults(file.suite, roots))
-    found: dict[object, Any] = {}
+    tried = Tried(list(_root_faults(file.suite, roots)))
+    found = {
+        case.id: _check_case(file.suite, case, roots, need_data, device, tried) for case in cases
+    }
+    if tried.faults:
+        raise file.error(tried.faults)
+    return {name: checked for name, checked in found.items() if checked is not None}
 
-    def once(key: object, path: tuple[str, ...], work: Callable[[], T]) -> T | None:
-        """Do what several cases have in common once; None after a fault."""
-        if key not in found:
-            found[key] = None
+
+@dataclass(frozen=True)
+class Tried:
+    """What several cases have in common is tried once, and its fault told once."""
+
+    faults: list[Fault]
+    found: dict[object, Any] = field(default_factory=dict)
+
+    def once(
+        self, key: object, path: tuple[str, ...], of_data: tuple[str, ...], work: Callable[[], T]
+    ) -> T | None:
+        """Return what work gives; None after a fault, which is one at a path, or of the data."""
+        if key not in self.found:
+            self.found[key] = None
             try:
-                found[key] = work()
+                self.found[key] = work()
             except FileFault as error:
-                faults.append(Fault(of_data, f"{error} (`bench data check` lists all.)"))
+                self.faults.append(Fault(of_data, f"{error} (`bench data check` lists all.)"))
             except UserError as error:
-                faults.append(Fault(path, str(error)))
-        value: T | None = found[key]
+                self.faults.append(Fault(path, str(error)))
+        value: T | None = self.found[key]
         return value
 
-    checked: dict[str, Checked] = {}
-    for case in cases:
-        of_data = ("datasets", case.dataset_name)
-        recipe_path = ("recipes", case.recipe_name) if file.suite.recipes else ("recipe",)
-        on_data = (case.dataset_name, case.recipe.model_dump_json(), case.recipe_name)
-        once(("recipe", on_data), recipe_path, partial(_check_recipe, case, device))
-        splits = once(
-            ("data", case.dataset_name),
-            of_data,
-            partial(_check_splits, file.suite, case, roots, need_data),
-        )
-        size: Size | None = sized(case.recipe.size, *STAND_IN_SIZE)
-        if splits:
-            size = once(("batch", on_data), recipe_path, partial(_check_batch, case, roots))
-        if splits is None or size is None:
-            size = sized(
-                case.recipe.size, *STAND_IN_SIZE
-            )  # to find the network's faults all the same
-        part = case.parent and case.parent.part
-        recipe = case.recipe
-        of_network = (
-            recipe.micro_batch,
-            recipe.freeze_encoder,
-            recipe.encoder_lr,
-            recipe.deterministic,
-        )
-        facts = once(
-            ("network", case.model_name, case.dataset_name, size, part, *of_network),
-            ("models", case.model_name),
-            partial(_check_network, case, size, need_data),
-        )
-        if facts is not None:
-            checked[case.id] = Checked(facts, splits or {})
-    if faults:
-        raise file.error(faults)
-    return checked
+
+def _check_case(
+    suite: Suite,
+    case: Case,
+    roots: Mapping[str, Path],
+    need_data: bool,
+    device: torch.device,
+    tried: Tried,
+) -> Checked | None:
+    """Check one case, as far as no other has been the same; None where its network has a fault."""
+    recipe, of_data = case.recipe, ("datasets", case.dataset_name)
+    of_recipe = ("recipes", case.recipe_name) if suite.recipes else ("recipe",)
+    on_data = (case.dataset_name, recipe.model_dump_json(), case.recipe_name)
+    tried.once(("recipe", on_data), of_recipe, of_data, partial(_check_recipe, case, device))
+    check_splits = partial(_check_splits, suite, case, roots, need_data)
+    splits = tried.once(("data", case.dataset_name), of_data, of_data, check_splits)
+    size: Size | None = None
+    if splits:
+        check_batch = partial(_check_batch, case, roots)
+        size = tried.once(("batch", on_data), of_recipe, of_data, check_batch)
+    if size is None:  # to find the network's faults all the same
+        size = sized(recipe.size, *STAND_IN_SIZE)
+    of_network = (
+        *(case.model_name, case.dataset_name, size, case.parent and case.parent.part),
+        *(recipe.micro_batch, recipe.freeze_encoder, recipe.encoder_lr, recipe.deterministic),
+    )
+    check_network = partial(_check_network, case, size, need_data)
+    of_model = ("models", case.model_name)
+    facts = tried.once(("network", of_network), of_model, of_data, check_network)
+    return None if facts is None else Checked(facts, splits or {})
 
 
 def _root_faults(suite: Suite, roots: Mapping[str, Path]) -> Iterable[Fault]:

@@ -184,7 +184,7 @@ def _run(
     )
     screen.reasons([item for item in one.planned if item.state != "failed"])
     for item in done if screen.json_lines else ():
-        screen.json_outcome(suite, Outcome(item.case, "ok"), item.task)
+        screen.json_outcome(suite, Outcome(item.case, "ok"), item.task, skipped=True)
     write_resolved(one.folder, one.resolved)
     tasks = {item.case.name: item.task for item in one.planned}
     options = replace(options, num_sharing=max(1, min(how.num_workers, left)))

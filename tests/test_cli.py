@@ -59,7 +59,7 @@ def test_finished_cases_are_skipped(finished: Path) -> None:
 def test_json_is_one_line_a_case(finished: Path) -> None:
     done = bench("run", finished / "tiny.yaml", "--out", finished / "out", "--json")
     [line] = [json.loads(line) for line in done.stdout.splitlines()]
-    assert line["status"] == "ok"
+    assert (line["status"], line["skipped"]) == ("ok", True)
     assert 0 <= line["scores"]["val"]["miou"] <= 1
 
 
@@ -160,6 +160,8 @@ def test_list(kind: str, name: str) -> None:
 
 
 def test_list_of_nothing() -> None:
+    done = bench("list", "models", "--filter", "*nothing*", code=Exit.NOTHING_MATCHED)
+    assert "No name in models matches '*nothing*'" in done.stderr
     assert "Did you mean 'models'" in bench("list", "model", code=2).stderr
 
 

@@ -144,6 +144,7 @@ TABLE = {
     "compare.snapshot": {"atomic", "errors", "gate_spec"},
     "compare.records": {"case", "compare", "errors", "frame", "record", "sources"},
     "compare.finding": set(),
+    "compare.settings": {"compare"},
     "compare.exact": {"columns", "compare", "gate_spec", "scores"},
     "compare.accuracy": {"bootstrap", "columns", "compare", "frame", "gate_spec"},
     "compare.speed": {"compare"},

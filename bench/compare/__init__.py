@@ -1,13 +1,12 @@
 """What changed between two sets of records, by how much, and whether it is noise."""
 
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from bench.compare.accuracy import Pair, compare_scores, pairs
 from bench.compare.exact import compare_facts
 from bench.compare.finding import COSTS, Finding, Verdict, not_compared
+from bench.compare.settings import asked, changed, software
 from bench.compare.snapshot import CaseSnapshot, Snapshot
 from bench.compare.speed import compare_costs
 from bench.gate_spec import Gate
@@ -85,7 +84,7 @@ def compare(base: Snapshot, new: Snapshot, factor: float) -> Comparison:
     findings += compare_scores(found, new.gate, next(iter(base.reported), None))
     findings += _gates(base, new)
     measured = {name for one in findings for name in one.measured}
-    both = [(name, base.cases[name], new.cases[name]) for name in names]
+    both = {name: (base.cases[name], new.cases[name]) for name in names}
     return Comparison(
         suite=base.suite,
         new_suite=new.suite,
@@ -93,9 +92,9 @@ def compare(base: Snapshot, new: Snapshot, factor: float) -> Comparison:
         num_compared=sum(name in measured for name in base.cases),
         only_base=tuple(name for name in base.cases if name not in new.cases),
         only_new=tuple(name for name in new.cases if name not in base.cases),
-        asked=_asked(both),
-        ran=_ran(both),
-        software=_software(base, new),
+        asked=_told({name: asked(*sides) for name, sides in both.items()}),
+        ran=_told({name: changed(one.ran, other.ran) for name, (one, other) in both.items()}),
+        software=software(base, new),
     )
 
 
@@ -115,8 +114,8 @@ def _gates(base: Snapshot, new: Snapshot) -> list[Finding]:
     """Say that the suite judges by other rules than when the base was made."""
     if base.gate in (Gate(), new.gate) or not new.cases:
         return []
-    ours, theirs = (_flat(one.gate.model_dump(mode="json")) for one in (base, new))
-    reason = f"the suite's has changed: {_changed(ours, theirs)}"
+    ours, theirs = (one.gate.model_dump(mode="json") for one in (base, new))
+    reason = f"the suite's has changed: {changed(ours, theirs)}"
     return [not_compared(base.suite, "gate", "gate", reason)]
 
 
@@ -138,64 +137,5 @@ def _models(base: Snapshot, new: Snapshot) -> list[tuple[str, list[Named], list[
     return found
 
 
-def _asked(both: Sequence[tuple[str, CaseSnapshot, CaseSnapshot]]) -> dict[str, str]:
-    """Say of each case what was asked differently."""
-    found = {}
-    for name, base, new in both:
-        ours, theirs = _flat(base.asked), _flat(new.asked)
-        changed = [_changed(_without(ours, "source"), _without(theirs, "source"))]
-        if ours.get("source") != theirs.get("source"):
-            changed.append("the code of the network")
-        if any(changed):
-            found[name] = ", ".join(filter(None, changed))
-    return found
-
-
-def _ran(both: Sequence[tuple[str, CaseSnapshot, CaseSnapshot]]) -> dict[str, str]:
-    """Say of each case in what its numerics differ."""
-    found = {name: _changed(_flat(base.ran), _flat(new.ran)) for name, base, new in both}
-    return {name: changed for name, changed in found.items() if changed}
-
-
-def _changed(ours: Mapping[str, str], theirs: Mapping[str, str]) -> str:
-    """List the settings that are not the same."""
-    return ", ".join(
-        f"{key} {ours.get(key, 'default')} → {theirs.get(key, 'default')}"
-        for key in sorted(ours.keys() | theirs.keys())
-        if ours.get(key) != theirs.get(key)
-    )
-
-
-def _without(settings: Mapping[str, str], key: str) -> dict[str, str]:
-    return {name: value for name, value in settings.items() if name != key}
-
-
-def _flat(value: Any, path: tuple[str, ...] = ()) -> dict[str, str]:
-    """Write nested settings as {"recipe.epochs": "6"}."""
-    if isinstance(value, dict) and value:
-        flat: dict[str, str] = {}
-        for key, part in value.items():
-            flat |= _flat(part, (*path, key))
-        return flat
-    return {".".join(path): value if isinstance(value, str) else json.dumps(value)}
-
-
-def _software(base: Snapshot, new: Snapshot) -> tuple[str, str] | None:
-    """Name what made each side, of what is not the same for both."""
-    ours, theirs = (
-        {
-            key: sorted({str(case.software.get(key)) for case in side.cases.values()})
-            for key in dict.fromkeys(key for c in side.cases.values() for key in c.software)
-        }
-        for side in (base, new)
-    )
-    differing = [key for key in ours | theirs if ours.get(key) != theirs.get(key)]
-    if not differing or not (ours and theirs):
-        return None
-    one, other = (
-        ", ".join(
-            f"{key} {' and '.join(v[:12] for v in side.get(key, ['-']))}" for key in differing
-        )
-        for side in (ours, theirs)
-    )
-    return one, other
+def _told(texts: Mapping[str, str]) -> dict[str, str]:
+    return {name: text for name, text in texts.items() if text}
