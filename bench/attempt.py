@@ -11,6 +11,7 @@ import torch
 
 from bench.atomic import write_atomically
 from bench.case import Case
+from bench.case_folder import CaseFolder, clear
 from bench.checkpoint import Beginning, read_checkpoint
 from bench.clock import Clock
 from bench.data.choose_loading import choose_loading
@@ -37,7 +38,7 @@ from bench.losses import build_loss, numbered
 from bench.models import Segmenter, build_model
 from bench.profiling import complexity
 from bench.recompute import recompute_activations
-from bench.record import CaseFolder, Record, clear, now
+from bench.record import Record, now
 from bench.scoring import Scorer, open_case_dataset
 from bench.task import Options, Task
 from bench.training import Trained, train_case

@@ -9,10 +9,10 @@ from typing import Any
 import torch
 
 from bench.atomic import write_atomically
+from bench.case_folder import CaseFolder
 from bench.clock import Clock
 from bench.device import Numerics, random_states, set_random_states
 from bench.networks import first_line
-from bench.record import CaseFolder
 from bench.train import TrainState
 from bench.weights import UNREADABLE
 

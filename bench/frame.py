@@ -17,18 +17,11 @@ from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from bench.case import Case
+from bench.case_folder import CaseFolder
 from bench.columns import COLUMNS, CONVENTIONS
 from bench.conventions import by_conventions
 from bench.errors import UserError
-from bench.record import (
-    APART,
-    CaseFolder,
-    EvaluationRecord,
-    Profile,
-    Record,
-    read_evaluations,
-    read_record,
-)
+from bench.record import APART, EvaluationRecord, Profile, Record, read_evaluations, read_record
 
 PROTOCOL_KEYS = (
     "dataset",

@@ -6,7 +6,7 @@ from contextlib import suppress
 from typing import Any
 
 from bench.atomic import CannotWrite
-from bench.record import CaseFolder
+from bench.case_folder import CaseFolder
 
 BEAT_S = 1.0
 

@@ -9,17 +9,10 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from bench import catalog, data, yaml_file
+from bench.case_folder import CaseFolder, Held
 from bench.errors import UserError
 from bench.lookup import pick
-from bench.record import (
-    APART,
-    CaseFolder,
-    Held,
-    Record,
-    read_evaluations,
-    read_record,
-    read_resolved,
-)
+from bench.record import APART, Record, read_evaluations, read_record, read_resolved
 from bench.report.formats import FORMATS
 from custom_models import ARCHITECTURES
 

@@ -5,11 +5,12 @@ from pathlib import Path
 
 from bench.atomic import write_json, write_text
 from bench.case import Case, expand, matching
+from bench.case_folder import CaseFolder, results_folder
 from bench.device import pick_device
 from bench.errors import Exit, Fault, Faults, UserError
 from bench.networks import RUN_ERRORS, first_line
 from bench.profiles import profile_case
-from bench.record import CaseFolder, Resolved, results_folder, write_resolved
+from bench.record import Resolved, write_resolved
 from bench.screen import Screen
 from bench.validate import load_checked
 

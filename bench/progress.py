@@ -21,7 +21,7 @@ from rich.progress import (
 )
 
 from bench.atomic import read_json
-from bench.record import CaseFolder
+from bench.case_folder import CaseFolder
 
 POLL_S = 0.5
 

@@ -14,6 +14,7 @@ import torch
 
 from bench.atomic import CannotWrite, write_json, write_text
 from bench.attempt import open_scorer, run_to_record, use_device
+from bench.case_folder import CaseFolder, Held, clear, drop_checkpoints
 from bench.device import (
     Numerics,
     Refused,
@@ -29,16 +30,7 @@ from bench.model_spec import Normalize
 from bench.models import build_model
 from bench.networks import first_line
 from bench.profiling import process_memory_mib
-from bench.record import (
-    CaseFolder,
-    Failure,
-    Held,
-    Record,
-    clear,
-    drop_checkpoints,
-    now,
-    read_record,
-)
+from bench.record import Failure, Record, now, read_record
 from bench.scoring import unscored
 from bench.task import Options, Outcome, State, Status, Task
 from bench.weights import load_model, read_weights

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bench.case import Case, in_order
+from bench.case_folder import CaseFolder, drop_checkpoints
 from bench.engines import Engine, in_process
 from bench.errors import UserError
-from bench.record import CaseFolder, drop_checkpoints
 from bench.runner import look_up
 from bench.suite import Suite
 from bench.task import Options, Outcome, State, Task

@@ -11,6 +11,7 @@ import torch
 from bench import scores
 from bench.atomic import write_atomically, write_text
 from bench.case import Case
+from bench.case_folder import CaseFolder
 from bench.columns import COLUMNS
 from bench.conventions import by_conventions
 from bench.data import Dataset, Labels, Sample, open_dataset
@@ -25,7 +26,7 @@ from bench.evaluation import Evaluation
 from bench.losses import Loss
 from bench.networks import first_line
 from bench.pictures import save, strip
-from bench.record import CaseFolder, EvaluationRecord, read_evaluations
+from bench.record import EvaluationRecord, read_evaluations
 from bench.schema import Cache, size_text
 
 NUM_PICTURES = 4

@@ -9,9 +9,10 @@ from rich.console import Console
 from tabulate import tabulate
 
 from bench import report
+from bench.case_folder import CaseFolder
 from bench.data.loading import Loading
 from bench.progress import duration
-from bench.record import CaseFolder, Profile, read_evaluations, read_record
+from bench.record import Profile, read_evaluations, read_record
 from bench.schedule import Planned
 from bench.suite import Suite
 from bench.task import Outcome, Task

@@ -11,10 +11,11 @@ import numpy as np
 import pandas as pd
 
 from bench.case import expand
+from bench.case_folder import results_folder
 from bench.columns import SCORES
 from bench.errors import Faults, UserError
 from bench.frame import entries, folders_with, load, load_profiles
-from bench.record import Resolved, read_resolved, results_folder
+from bench.record import Resolved, read_resolved
 from bench.suite_file import load as load_suite
 
 MOST_NAMES = 8  # of cases in a message

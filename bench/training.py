@@ -14,6 +14,7 @@ import torch
 
 from bench import scores
 from bench.atomic import write_text
+from bench.case_folder import CaseFolder
 from bench.checkpoint import Beginning, Best, History, Progress, restore, save_checkpoint
 from bench.clock import Clock
 from bench.columns import COLUMNS
@@ -26,7 +27,7 @@ from bench.models import Segmenter
 from bench.optim import build_optimizer, learning_rate
 from bench.profiling import peak_memory_mib, reset_peak_memory, state_bytes
 from bench.recipe import Recipe
-from bench.record import CaseFolder, Training
+from bench.record import Training
 from bench.reference import reference_s
 from bench.scoring import Scorer
 from bench.train import NotFinite, TrainState, train_epoch

@@ -12,19 +12,13 @@ from typing import Literal
 
 from bench import schedule
 from bench.case import Case, expand, matching
+from bench.case_folder import CaseFolder, results_folder
 from bench.data import open_dataset
 from bench.device import pick_device
 from bench.engines import Engine, in_process, processes
 from bench.errors import Exit, Faults, UserError
 from bench.progress import watching
-from bench.record import (
-    CaseFolder,
-    Resolved,
-    read_record,
-    read_resolved,
-    results_folder,
-    write_resolved,
-)
+from bench.record import Resolved, read_record, read_resolved, write_resolved
 from bench.runner import evaluate_case
 from bench.schema import Cache
 from bench.screen import Screen

@@ -29,6 +29,7 @@ from torch import Tensor, nn
 
 import bench.evaluate
 from bench.case import expand
+from bench.case_folder import CaseFolder
 from bench.clock import Clock
 from bench.counts import count_pixels
 from bench.data import open_dataset
@@ -44,7 +45,7 @@ from bench.losses import Loss, build_loss
 from bench.models import IMAGENET, Segmenter
 from bench.optim import build_optimizer
 from bench.recipe import Recipe
-from bench.record import CaseFolder, read_record
+from bench.record import read_record
 from bench.runner import run_case
 from bench.suite_file import load
 from bench.task import Options, Task

@@ -11,11 +11,12 @@ from scipy.io import savemat
 
 from bench.atomic import write_text
 from bench.case import Case, expand
+from bench.case_folder import CaseFolder
 from bench.columns import CONVENTIONS
 from bench.data.camvid import ORIGINAL
 from bench.data.voc import voc_colour
 from bench.evaluation import Evaluation
-from bench.record import CaseFolder, EvaluationRecord, Record, Resolved, Training, write_resolved
+from bench.record import EvaluationRecord, Record, Resolved, Training, write_resolved
 from bench.suite import Suite
 
 SUITE = {

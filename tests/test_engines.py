@@ -17,12 +17,13 @@ from conftest import ROOT
 from bench import schedule
 from bench.atomic import read_json
 from bench.case import expand
+from bench.case_folder import CaseFolder
 from bench.device import pick_device
 from bench.engines import in_process, processes
 from bench.engines.processes import Slot
 from bench.errors import Exit, UserError
 from bench.frame import load as load_frame
-from bench.record import CaseFolder, Record, read_evaluations, read_record
+from bench.record import Record, read_evaluations, read_record
 from bench.suite_file import load
 from bench.task import Options, Outcome
 from bench.validate import check

@@ -13,10 +13,11 @@ from torch import Tensor, nn
 
 from bench import schedule
 from bench.case import expand
+from bench.case_folder import CaseFolder
 from bench.errors import UserError
 from bench.model_spec import ModelSpec
 from bench.models import build_model
-from bench.record import CaseFolder, read_record
+from bench.record import read_record
 from bench.suite_file import load
 from bench.task import Options
 from bench.validate import check

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+from bench.case_folder import CaseFolder
 from bench.progress import duration, watching
-from bench.record import CaseFolder
 
 
 @pytest.mark.parametrize(

@@ -5,9 +5,10 @@ from pathlib import Path
 import pytest
 
 from bench.atomic import read_json, write_json, write_text
+from bench.case_folder import CaseFolder, Held
 from bench.environment import environment
 from bench.errors import UserError
-from bench.record import CaseFolder, Held, read_record
+from bench.record import read_record
 
 
 def test_a_file_appears_whole_or_not_at_all(tmp_path: Path, monkeypatch) -> None:

@@ -14,7 +14,8 @@ import torch
 from conftest import CLOCKS, ROOT, TINY
 
 from bench.atomic import read_json
-from bench.record import CaseFolder, read_evaluations, read_record
+from bench.case_folder import CaseFolder
+from bench.record import read_evaluations, read_record
 from bench.weights import read_weights
 
 SUITE = TINY.replace("epochs: 2", "epochs: 4").replace("num_train: 16", "num_train: 32")

@@ -14,9 +14,10 @@ from conftest import CLOCKS, TINY
 from bench import schedule
 from bench.attempt import use_device
 from bench.case import expand
+from bench.case_folder import CaseFolder
 from bench.data import IGNORE_INDEX
 from bench.evaluation import Evaluation
-from bench.record import CaseFolder, read_evaluations, read_record
+from bench.record import read_evaluations, read_record
 from bench.runner import evaluate_case, run_case
 from bench.scores import INTERSECTION, TRUTH, scores
 from bench.suite_file import load

@@ -11,13 +11,14 @@ from conftest import TINY
 
 from bench import schedule, scores
 from bench.case import expand
+from bench.case_folder import CaseFolder
 from bench.clock import Clock
 from bench.data import open_dataset
 from bench.data.images import TrainImages
 from bench.data.loader import EpochSampler
 from bench.errors import UserError
 from bench.models import Segmenter
-from bench.record import CaseFolder, Record, read_evaluations, read_record
+from bench.record import Record, read_evaluations, read_record
 from bench.scoring import Scorer
 from bench.suite_file import load
 from bench.task import Options, Outcome

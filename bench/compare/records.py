@@ -11,18 +11,11 @@ import numpy as np
 from pydantic import BaseModel, ValidationError
 
 from bench.case import Case
+from bench.case_folder import CaseFolder
 from bench.compare.snapshot import FACTS, CaseSnapshot, Epochs, Scored, Snapshot
 from bench.errors import UserError
 from bench.frame import load_counts, machine_of
-from bench.record import (
-    CaseFolder,
-    EvaluationRecord,
-    Profile,
-    Record,
-    now,
-    read_evaluations,
-    read_record,
-)
+from bench.record import EvaluationRecord, Profile, Record, now, read_evaluations, read_record
 from bench.sources import Source
 
 ASKED = ("dataset", "train_split", "model", "source", "recipe", "limit", "select_split")

@@ -20,7 +20,7 @@ def main() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     stop = threading.Event()
     signal.signal(signal.SIGTERM, lambda number, frame: stop.set())
-    from bench.record import CaseFolder
+    from bench.case_folder import CaseFolder
 
     # Copies: loader workers close stdin, and would wait for the thread that reads it.
     given, answer = os.dup(0), os.fdopen(os.dup(1), "w")

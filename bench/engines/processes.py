@@ -13,10 +13,11 @@ from dataclasses import dataclass, field, replace
 
 import torch
 
+from bench.case_folder import CaseFolder
 from bench.errors import UserError
 from bench.profiling import process_memory_mib
 from bench.progress import duration
-from bench.record import CaseFolder, Failure, now
+from bench.record import Failure, now
 from bench.runner import record_death
 from bench.task import Options, Outcome, Task
 
