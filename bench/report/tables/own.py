@@ -1,6 +1,6 @@
 """Tables that a suite defines: its columns, in its order, published figures beside ours."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -53,6 +53,20 @@ def own(group: Group) -> list[Table]:
     return [table for table in made if table is not None]
 
 
+def _cards(
+    rows: pd.DataFrame, evaluations: Iterable[str], footnotes: Footnotes
+) -> tuple[dict[str, dict[str, str]], dict[Any, tuple[int, ...]]]:
+    """Return the protocol of each evaluation, and the footnotes of rows that differ from it."""
+    cards: dict[str, dict[str, str]] = {}
+    notes: dict[Any, tuple[int, ...]] = {}
+    for evaluation in evaluations:
+        of = rows[rows["evaluation"] == evaluation]
+        if len(of):
+            card, own_notes = card_of(of, footnotes)
+            cards[evaluation], notes = dict(card), notes | own_notes
+    return cards, notes
+
+
 def _table(group: Group, key: str, spec: TableSpec, published: Published) -> Table | None:
     main = spec.evaluation or group.evaluations[0]
     rows = group.rows[group.rows["evaluation"] == main]
@@ -64,13 +78,8 @@ def _table(group: Group, key: str, spec: TableSpec, published: Published) -> Tab
     footnotes = Footnotes()
     here = group.rows[group.rows["entry"].isin(rows["entry"])]
     others = {(row["entry"], row["evaluation"]): (index, row) for index, row in each(here)}
-    cards: dict[str, dict[str, str]] = {}
-    notes_of: dict[Any, tuple[int, ...]] = {}
-    for evaluation in dict.fromkeys([main, *(asked.evaluation for asked in columns)]):
-        of = here[here["evaluation"] == evaluation]
-        if len(of):
-            card, own_notes = card_of(of, footnotes)
-            cards[evaluation], notes_of = dict(card), notes_of | own_notes
+    evaluations = dict.fromkeys([main, *(asked.evaluation for asked in columns)])
+    cards, notes_of = _cards(here, evaluations, footnotes)
     ranks, explained = _ranks(group, here, columns)
     timed, elsewhere = on_one_machine(rows, footnotes)
     stacked = sum(asked.is_paired for asked in columns) > MOST_PAIRS
