@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from bench.device import synchronize
 
 NUM_RUNS = 5
-SHAPES = {"cuda": (8, 64, 256, 256), "mps": (8, 64, 256, 256)}  # (N, C, H, W), fp32
+SHAPES = {"cuda": (8, 64, 128, 128), "mps": (8, 64, 128, 128)}  # (N, C, H, W), fp32
 SHAPE_CPU = (1, 64, 64, 64)
 
 

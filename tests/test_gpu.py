@@ -29,6 +29,7 @@ from bench.models import build_model
 from bench.profiles import profile_case
 from bench.recipe import Recipe
 from bench.record import read_record
+from bench.reference import reference_s
 from bench.suite_file import load
 from bench.task import Options
 from bench.validate import check
@@ -276,3 +277,13 @@ def test_the_gpu_waits_only_while_it_has_nothing_to_do(
     waited.close()
     first = fetch_s  # before the first step the device has nothing to do
     assert clock.seconds["data_wait"] == pytest.approx(first + 7 * wait_s, rel=0.2, abs=0.02)
+
+
+@pytest.mark.parametrize("deterministic", [False, True])
+def test_the_reference_runs_beside_a_training(deterministic: bool) -> None:
+    """It takes time, keeps no memory and draws no random number."""
+    allocated, drawn = torch.cuda.memory_allocated(), torch.cuda.get_rng_state()
+    with algorithms(deterministic):
+        assert reference_s(CUDA) > 0
+    assert torch.cuda.memory_allocated() == allocated
+    assert torch.equal(torch.cuda.get_rng_state(), drawn)
