@@ -93,7 +93,13 @@ def compare(base: Snapshot, new: Snapshot, factor: float) -> Comparison:
         only_base=tuple(name for name in base.cases if name not in new.cases),
         only_new=tuple(name for name in new.cases if name not in base.cases),
         asked=_told({name: asked(*sides) for name, sides in both.items()}),
-        ran=_told({name: changed(one.ran, other.ran) for name, (one, other) in both.items()}),
+        ran=_told(
+            {
+                name: changed(one.ran, other.ran)
+                for name, (one, other) in both.items()
+                if one.ran and other.ran  # what did not finish has none
+            }
+        ),
         software=software(base, new),
     )
 
@@ -104,7 +110,7 @@ def _statuses(name: str, base: CaseSnapshot, new: CaseSnapshot) -> list[Finding]
     if before == after:
         return []
     verdict: Verdict = "worse" if after < before else "better"
-    reason = f": {new.reason}" if new.reason else ""
+    reason = f": {' '.join(new.reason.split())}" if new.reason else ""
     change = f"{base.status} → {new.status}{reason}"
     bound = f"must be {base.status}"
     return [Finding(name, "case", "status", verdict, base.status, new.status, change, bound)]

@@ -26,7 +26,7 @@ def line(one: Comparison, failures: Sequence[Finding]) -> str:
         but = f" (scores of {unseen} not comparable)" if unseen else ""
         return f"{head}: passed, {cases}{missing}, nothing worse{but}"
     first = failures[0]
-    more = f" and {len(failures) - 1} more" if len(failures) > 1 else ""
+    more = f"; and {len(failures) - 1} more" if len(failures) > 1 else ""
     return (
         f"{head}: FAILED, {cases}{missing}, {len(failures)} fail: {first.case}, {first.figure}, "
         f"{first.reason}{more}"

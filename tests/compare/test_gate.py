@@ -178,7 +178,7 @@ def test_a_case_that_fails(run: Run, gate: Gate) -> None:
     out = run()
     for file in (out / "gated").glob(f"{NET}*/record.json"):
         text = file.read_text().replace('"status": "ok"', '"status": "failed"', 1)
-        file.write_text(text.replace('"reason": null', '"reason": "it broke"', 1))
+        file.write_text(text.replace('"reason": null', '"reason": "it\\nbroke"', 1))
     printed, code = gate(out)
     assert code == Exit.WORSE
     assert NET in failed(printed)
