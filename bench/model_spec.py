@@ -101,6 +101,8 @@ class ModelSpec(Frozen):
         same = [name for name in known if name.partition("/")[2] == arch.lower()]
         if same:
             raise ValueError(f"Unknown model {arch!r}. Did you mean {' or '.join(same)}?")
+        if "/" not in arch and "." in arch:
+            raise ValueError(f"{arch!r} names a module: give package.module:attribute.")
         raise ValueError(unknown("model", arch, known))
 
     @field_validator("encoder")

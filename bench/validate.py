@@ -163,7 +163,8 @@ def _check_splits(
     splits = {case.train_split, suite.splits.select, *(e.split for e in suite.scored.values())}
     for split in sorted(splits):
         if not dataset.samples(split):
-            raise UserError(f"The split {split!r} has no images.")
+            where = f" in {dataset.root}" if dataset.root is not None else ""
+            raise UserError(f"The split {split!r} has no images{where}.")
     return {split: dataset.fingerprint(split) for split in sorted(splits)}
 
 
