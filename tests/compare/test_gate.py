@@ -29,7 +29,6 @@ def build(num_classes):
 SUITE = """
 name: gated
 engine: in-process
-cache: none
 datasets:
   shapes: {size: [32, 32], num_train: 48, num_val: 160}
 models:
@@ -118,7 +117,10 @@ def test_one_channel_fewer(run: Run, gate: Gate, tmp_path: Path) -> None:
     assert "the code of the network" in printed
 
 
-def test_a_wrong_label_map(run: Run, gate: Gate, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_wrong_label_map(
+    run: Run, gate: Gate, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("BENCH_CACHE", str(tmp_path / "cache"))  # right masks are kept elsewhere
     read = Shapes.read
 
     def swapped(self: Shapes, sample: object) -> object:
