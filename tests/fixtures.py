@@ -13,6 +13,7 @@ from bench.atomic import write_text
 from bench.case import Case, expand
 from bench.case_folder import CaseFolder
 from bench.columns import CONVENTIONS
+from bench.compare.snapshot import CaseSnapshot
 from bench.data.camvid import ORIGINAL
 from bench.data.voc import voc_colour
 from bench.evaluation import Evaluation
@@ -130,6 +131,12 @@ def write_case(out: Path, case: Case) -> None:
         write_text(place.evaluation(name), evaluation.model_dump_json())
         write_counts(place.evaluation(name).with_suffix(".npz"), miou, case.seed)
     write_text(place.record, record.model_dump_json())
+
+
+def case_snapshot(**more: object) -> CaseSnapshot:
+    """A finished case d__m__r__s0 of which nothing else is known."""
+    known = {"id": "i", "label": "m", "model": ("d", "m", "r"), "seed": 0, "status": "ok"}
+    return CaseSnapshot(**known | {"asked": {}, "software": {}} | more)
 
 
 def write_counts(file: Path, share: float, seed: int) -> None:

@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+from fixtures import case_snapshot
 from scipy.stats import t
 
 from bench.bootstrap import MOST_SEEDS, difference, draw_images, num_seeds_to_tell, of_seeds, sample
@@ -145,15 +146,7 @@ def test_scores_of_another_protocol_are_not_compared() -> None:
 
 
 def case(one: Scored) -> tuple[str, CaseSnapshot]:
-    snapshot = CaseSnapshot(
-        id="i",
-        label="m",
-        model=("d", "m", "r"),
-        seed=0,
-        status="ok",
-        reason=None,
-        asked={},
-        software={},
+    snapshot = case_snapshot(
         evaluations={"val": one},
     )
     return "d__m__r__s0", snapshot

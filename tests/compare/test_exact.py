@@ -1,6 +1,7 @@
 from typing import Any
 
 import numpy as np
+from fixtures import case_snapshot
 
 from bench import scores
 from bench.compare.exact import compare_facts
@@ -22,15 +23,7 @@ def case(facts: dict[str, Any] | None = None, **more: Any) -> CaseSnapshot:
         "scores": scores.scores(COUNTS) | {"loss": 1.0},
         "totals": COUNTS.tolist(),
     } | more
-    return CaseSnapshot(
-        id="i",
-        label="m",
-        model=("d", "m", "r"),
-        seed=0,
-        status="ok",
-        reason=None,
-        asked={},
-        software={},
+    return case_snapshot(
         facts=FACTS if facts is None else facts,
         evaluations={"val": Scored(**given)},
     )

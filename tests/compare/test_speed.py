@@ -1,6 +1,7 @@
 from typing import Any
 
 import pytest
+from fixtures import case_snapshot
 from scipy.stats import mannwhitneyu
 
 from bench.compare.finding import Finding
@@ -17,15 +18,7 @@ def side(
         peak_memory_mib=tuple(more.pop("memory", [100.0] * len(image_s))),
     )
     given = {"machine": "CPU, 2 threads, fp32"} | more
-    case = CaseSnapshot(
-        id="i",
-        label="m",
-        model=("d", "m", "r"),
-        seed=0,
-        status="ok",
-        reason=None,
-        asked={},
-        software={},
+    case = case_snapshot(
         epochs=epochs,
         **given,
     )
