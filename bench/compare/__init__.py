@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from bench.compare.accuracy import Pair, compare_scores, pairs
 from bench.compare.exact import compare_facts
-from bench.compare.finding import COSTS, Finding, Verdict, not_compared
+from bench.compare.finding import COST_KINDS, Finding, Verdict, not_compared
 from bench.compare.settings import asked, changed, software
 from bench.compare.snapshot import CaseSnapshot, Snapshot
 from bench.compare.speed import compare_costs
@@ -45,8 +45,8 @@ class Comparison:
         """
         worse = [one for one in self.findings if one.verdict == "worse"]
         unseen = [one for one in self.findings if one.verdict == "not compared"]
-        failing = [one for one in worse if with_time or one.kind not in COSTS]
-        failing += [one for one in unseen if (with_time if one.kind in COSTS else strict)]
+        failing = [one for one in worse if with_time or one.kind not in COST_KINDS]
+        failing += [one for one in unseen if (with_time if one.kind in COST_KINDS else strict)]
         gone = self.only_base if strict else ()
         return failing + [
             Finding(name, "case", "record", "worse", change="there → missing", bound=THERE)

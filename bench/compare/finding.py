@@ -5,7 +5,7 @@ from typing import Any, Literal
 
 Kind = Literal["fact", "score", "time", "memory", "case", "gate"]
 Verdict = Literal["worse", "better", "same", "not compared"]
-COSTS = ("time", "memory")
+COST_KINDS = ("time", "memory")
 
 
 @dataclass(frozen=True)
