@@ -1,20 +1,274 @@
 """A benchmark harness for semantic segmentation.
 
-`bench.load("results/")` gives every record as one tidy DataFrame.
+`run`, `evaluate`, `report` and `compare` do what the commands of the same names do, but return
+data instead of printing it; `load` reads records into one tidy DataFrame. docs/python.md has
+examples. A mistake of the caller raises `UserError`.
 """
 
-from typing import TYPE_CHECKING, Any
+import importlib
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING, Any, Literal
+
+from bench.errors import UserError
 
 if TYPE_CHECKING:
-    from bench.frame import load
+    import pandas as pd
 
-__all__ = ["load"]
+    from bench.compare.compare import Comparison
+    from bench.report.report import Report
+    from bench.runner.outcome import CaseResult
+
+__all__ = ["UserError", "__version__", "compare", "evaluate", "load", "report", "run"]
+__version__ = "0.1.0"
+
+Suite = str | Path | Mapping[str, Any]  # a file, the name of a shipped suite, or its content
+Settings = Mapping[str, Any]  # such as {"recipe.epochs": 2}
+CacheMode = Literal["auto", "ram", "disk", "none"]
 
 
-def __getattr__(name: str) -> Any:
-    """Import pandas only where it is asked for."""
-    if name == "load":
-        from bench.frame import load
+def run(
+    suite: Suite,
+    *,
+    pattern: str | None = None,
+    settings: Settings | None = None,
+    device: str = "auto",
+    roots: Mapping[str, str | Path] | None = None,
+    out: str | Path = "results",
+    engine: Literal["process", "in-process"] | None = None,
+    workers: int = 1,
+    timeout_s: float | None = None,
+    loader_workers: int | None = None,
+    cache: CacheMode | None = None,
+    retry_failed: bool = False,
+    fail_fast: bool = False,
+    on_result: "Callable[[CaseResult], None] | None" = None,
+) -> "list[CaseResult]":
+    """Train and evaluate the cases of a suite; finished cases are skipped.
 
-        return load
-    raise AttributeError(f"module 'bench' has no attribute {name!r}")
+    Ctrl-C saves what runs and then raises KeyboardInterrupt; the same call continues.
+
+    Args:
+        suite: a file, the name of a shipped suite, or the content of a suite file as a dict.
+        pattern: glob on case names; None for all.
+        settings: laid over the suite, such as {"recipe.epochs": 2, "limit": 32}.
+        device: auto, cpu, cuda, cuda:1 or mps.
+        roots: the folder of each dataset, by its name or its key in the suite.
+        out: folder for results.
+        engine: one process per case, or all in this one; None: as the suite says.
+        workers: cases at once, each with a GPU or a share of the cores.
+        timeout_s: end a case that runs for longer.
+        loader_workers: processes that read images; None: as measured.
+        cache: where decoded images are kept; None: as the suite says.
+        retry_failed: run failed cases again.
+        fail_fast: stop at the first failed case.
+        on_result: called with each result as soon as there is one.
+
+    Returns:
+        A result for each case that was asked for, done before or now. A failed case is a result,
+        not an exception.
+
+    Raises:
+        UserError: if the suite, its data or an argument has a fault.
+    """
+    from bench.runner.outcome import case_result
+    from bench.runner.run_suite import Placing, plan_suites, require_room, run_suite
+    from bench.runner.task import Options, Outcome
+
+    place, placing = Path(out), Placing(engine, workers, timeout_s)
+    options = Options(device, _paths(roots), loader_workers, cache, retry_failed)
+    found = plan_suites([suite], _settings(settings), pattern, place, options, need_data=True)
+    if not found:
+        raise UserError(f"No case matches {pattern!r}.")
+    require_room(found, place, placing)
+    results: list[CaseResult] = []
+
+    def add(outcome: Outcome, *, skipped: bool = False) -> None:
+        result = case_result(one.suite.name, outcome, tasks[outcome.case.name], skipped)
+        results.append(result)
+        if on_result is not None:
+            on_result(result)
+
+    for one in found:
+        tasks = {item.case.name: item.task for item in one.planned}
+        for item in one.planned:
+            if item.state == "done":
+                add(Outcome(item.case, "ok"), skipped=True)
+        for outcome in run_suite(one, options, placing, fail_fast=fail_fast):
+            add(outcome)
+    return results
+
+
+def evaluate(
+    suite: Suite,
+    *,
+    pattern: str | None = None,
+    checkpoint: str | Path | None = None,
+    settings: Settings | None = None,
+    device: str = "auto",
+    roots: Mapping[str, str | Path] | None = None,
+    out: str | Path = "results",
+    loader_workers: int | None = None,
+    cache: CacheMode | None = None,
+) -> "list[CaseResult]":
+    """Score kept weights by the evaluations that are missing, or a checkpoint of your own.
+
+    Args:
+        suite: a suite as `run` takes it, or the folder of one case.
+        checkpoint: weights to score instead of training; the suite's cases, as far as `pattern`
+            matches them, must be of one model.
+        pattern, settings, device, roots, out, loader_workers, cache: as of `run`.
+
+    Returns:
+        A result for each case.
+
+    Raises:
+        UserError: if the suite, its data or an argument has a fault.
+    """
+    from bench.runner.outcome import case_result
+    from bench.runner.run_suite import checkpoint_settings, scoring_of_folder, scoring_of_suite
+    from bench.runner.task import Options
+    from bench.runner.validate import load_checked
+
+    options = Options(device, _paths(roots), loader_workers, cache)
+    changes, is_folder = _settings(settings), isinstance(suite, str | Path) and Path(suite).is_dir()
+    if checkpoint is not None:
+        if is_folder:
+            raise UserError("The folder of a case is scored as its suite says, without checkpoint.")
+        own = checkpoint_settings(load_checked(suite, changes), pattern, Path(checkpoint))
+        return run(
+            suite,
+            pattern=pattern,
+            settings={**(settings or {}), **own},
+            device=device,
+            roots=roots,
+            out=out,
+            loader_workers=loader_workers,
+            cache=cache,
+            retry_failed=True,
+        )
+    if is_folder and not isinstance(suite, Mapping):
+        scoring = scoring_of_folder(Path(suite))
+    else:
+        scoring = scoring_of_suite(load_checked(suite, changes), pattern, changes, Path(out))
+    if not scoring.tasks:
+        raise UserError(f"No case matches {pattern!r}.")
+    return [
+        case_result(scoring.suite.name, outcome, task)
+        for task, outcome in zip(scoring.tasks, scoring.run(options), strict=True)
+    ]
+
+
+def report(
+    *targets: str | Path,
+    results: str | Path = "results",
+    tables: Sequence[str] | None = None,
+    by: Literal["dataset", "model", "recipe"] = "dataset",
+    sort: str | None = None,
+    reported: bool = True,
+    prefer: Literal["newest"] | None = None,
+    settings: Settings | None = None,
+    formats: Sequence[str] = (),
+    out: str | Path | None = None,
+) -> "list[Report]":
+    """Turn records into tables.
+
+    Args:
+        targets: suites or folders with results; none: every suite in `results`.
+        tables: kinds of tables, such as ["summary", "per_class"]; None: all.
+        by: what one set of tables is for.
+        sort: a column, best first, such as "miou"; None: the suite's order.
+        reported: whether published figures stand beside ours.
+        prefer: which record counts if folders have different ones of a case.
+        settings: as the suites were run.
+        formats: of files to write: md, latex, csv, json, html, png, pdf.
+        out: folder for the files; None: beside the records.
+
+    Returns:
+        A report for each suite, with its tables as data and its records as a DataFrame;
+        `str(report)` is Markdown.
+
+    Raises:
+        UserError: if a target has no records, or a name is unknown.
+    """
+    from bench.report.group import Choice
+    from bench.report.report import report as make
+    from bench.report.write import write
+
+    choice = Choice(None if tables is None else tuple(tables), by, sort, reported)
+    paths = [Path(target) for target in targets]
+    made = make(paths, Path(results), _settings(settings), choice, prefer)
+    if formats:
+        write(made, formats, None if out is None else Path(out))
+    return made
+
+
+def compare(
+    base: str | Path,
+    new: str | Path | None = None,
+    *,
+    results: str | Path = "results",
+    factor: float = 1.5,
+) -> "list[Comparison]":
+    """Find what changed between two sets of records, and whether it is noise.
+
+    Args:
+        base: a baseline (.json), a suite or a folder with results.
+        new: the same; None: the records of the base's suites in `results`.
+        factor: by which times and memory must grow to be worse.
+
+    Returns:
+        A comparison for each suite; `failures(strict=…, with_time=…)` lists what is worse.
+
+    Raises:
+        UserError: if there is nothing to compare.
+    """
+    from bench.compare.targets import compare_targets
+
+    return compare_targets(Path(base), None if new is None else Path(new), Path(results), factor)
+
+
+def load(*folders: str | Path) -> "pd.DataFrame":
+    """Read every record below some folders into one tidy DataFrame.
+
+    Returns:
+        One row per case and evaluation, one per case without any. Scores are in 0..1, `iou/NAME`
+        is the IoU of a class, `floor/NAME` are the scores of always predicting the most frequent
+        class. Records that cannot be read are passed over with a warning that names them, and so
+        are, silently, those of `published` and `baselines` right below a folder.
+
+    Raises:
+        UserError: if a folder does not exist.
+    """
+    from bench.records.frame import load as read
+
+    return read(*folders)
+
+
+def _settings(given: Settings | None) -> list[str]:
+    from bench.suite.load import as_settings
+
+    return as_settings(given or {})
+
+
+def _paths(roots: Mapping[str, str | Path] | None) -> dict[str, Path]:
+    return {name: Path(path).expanduser() for name, path in (roots or {}).items()}
+
+
+class _CallableModule(ModuleType):
+    """A sub-package that shares its name with a function above, and can be called as that."""
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return self.function(*args, **kwargs)
+
+
+def _make_callable(function: Callable[..., Any]) -> None:
+    """Let the sub-package that takes a function's place in this module be called in its stead."""
+    package = importlib.import_module(f"bench.{function.__name__}")  # it is empty
+    package.__class__ = _CallableModule
+    package.__dict__["function"] = function
+
+
+_make_callable(report)
+_make_callable(compare)

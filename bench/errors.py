@@ -1,4 +1,4 @@
-"""Mistakes that the user can mend."""
+"""Errors that users can fix, and the exit codes of commands."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -6,7 +6,10 @@ from enum import IntEnum
 
 
 class UserError(Exception):
-    """Say what was given, what is allowed and what to do next; shown without a traceback."""
+    """A mistake that the user can fix: what was given, what is allowed, what to do next.
+
+    It is shown without a traceback.
+    """
 
 
 @dataclass(frozen=True)
@@ -26,15 +29,18 @@ class Faults(ValueError):
 
 
 class Exit(IntEnum):
-    """What the exit code of a command says."""
+    """The exit codes of commands.
+
+    NEGATIVE: a case failed, a check found something, or a comparison found something worse.
+    CRASHED: an unexpected error, a fault of this program.
+    """
 
     OK = 0
-    CASE_FAILED = 1
-    FINDINGS = 1  # of a check
-    WORSE = 1  # of a comparison
+    NEGATIVE = 1
     USAGE = 2
     NOTHING_MATCHED = 3
     INTERRUPTED = 4
     RUNNING_ELSEWHERE = 5
     TERMINATED = 6
     NOTHING_COMPARED = 7
+    CRASHED = 70

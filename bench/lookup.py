@@ -8,9 +8,10 @@ from collections.abc import Collection, Mapping
 from typing import TypeVar
 
 from bench.errors import UserError
+from bench.text import listed
 
 T = TypeVar("T")
-MOST_NAMES_SHOWN = 40
+MOST_KNOWN = 40  # names in a message
 USER_CODE_ERRORS = (  # what running a user's code can raise
     ImportError,
     SyntaxError,
@@ -33,10 +34,7 @@ def unknown(kind: str, name: str, known: Collection[str]) -> str:
     guess = f" Did you mean {' or '.join(map(repr, near))}?" if near else ""
     if not known:
         return f"Unknown {kind} {name!r}; there is none."
-    names = sorted(known)
-    shown = ", ".join(names[:MOST_NAMES_SHOWN])
-    more = f", … ({len(names)} in all)" if len(names) > MOST_NAMES_SHOWN else ""
-    return f"Unknown {kind} {name!r}.{guess} Known: {shown}{more}."
+    return f"Unknown {kind} {name!r}.{guess} Known: {listed(sorted(known), MOST_KNOWN)}."
 
 
 def pick(kind: str, name: str, table: Mapping[str, T]) -> T:

@@ -20,10 +20,10 @@ from pytest_benchmark.fixture import BenchmarkFixture
 from torchvision import tv_tensors
 from torchvision.transforms import v2
 
-from bench.data import open_dataset
-from bench.data.decoding import keep_decoded
-from bench.data.images import TrainImages
-from bench.recipe import Recipe
+from bench.datasets.registry import open_dataset
+from bench.loading.images import TrainImages
+from bench.loading.predecode import keep_decoded
+from bench.suite.recipe import Recipe
 
 SHARED = Path(__file__).parent.parent.parent / "shared" / "data"
 CROP = 320

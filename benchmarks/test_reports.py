@@ -16,10 +16,11 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
 import fixtures
 
-from bench.case import expand
-from bench.record import Resolved, write_resolved
-from bench.report import USUAL_FORMATS, report, write
-from bench.suite import Suite
+from bench.records.record import Resolved, write_resolved
+from bench.report.report import report
+from bench.report.write import USUAL_FORMATS, write
+from bench.suite.expand import expand
+from bench.suite.suite import Suite
 
 NUM_SEEDS, LARGE = 10, 10_000
 MOST_S = 5.0

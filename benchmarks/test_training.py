@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import ClassVar
 
+import bench.evaluate
 import pytest
 import segmentation_models_pytorch as smp
 import torch
@@ -27,29 +28,27 @@ from paired import in_turn, median, ratio, show
 from pytest_benchmark.fixture import BenchmarkFixture
 from torch import Tensor, nn
 
-import bench.evaluate
-from bench.case import expand
-from bench.case_folder import CaseFolder
-from bench.clock import Clock
-from bench.counts import count_pixels
-from bench.data import open_dataset
-from bench.data.decoding import keep_decoded
-from bench.data.images import TrainImages
-from bench.data.loader import train_loader
-from bench.data.loading import Loading
-from bench.device import Numerics
-from bench.evaluation import Evaluation
-from bench.geometry import Geometry
-from bench.heartbeat import Heartbeat
-from bench.losses import Loss, build_loss
-from bench.models import IMAGENET, Segmenter
-from bench.optim import build_optimizer
-from bench.recipe import Recipe
-from bench.record import read_record
-from bench.runner import run_case
-from bench.suite_file import load
-from bench.task import Options, Task
-from bench.train import TrainState, train_epoch
+from bench.datasets.registry import open_dataset
+from bench.evaluation.confusion import count_pixels
+from bench.loading.images import TrainImages
+from bench.loading.loader import Loading, train_loader
+from bench.loading.predecode import keep_decoded
+from bench.machine.clock import Clock
+from bench.machine.numerics import Numerics
+from bench.models.geometry import Geometry
+from bench.models.segmenter import IMAGENET, Segmenter
+from bench.records.case_folder import CaseFolder
+from bench.records.heartbeat import Heartbeat
+from bench.records.record import read_record
+from bench.runner.run_case import run_case
+from bench.runner.task import Options, Task
+from bench.suite.evaluation import Evaluation
+from bench.suite.expand import expand
+from bench.suite.load import load
+from bench.suite.recipe import Recipe
+from bench.training.loop import TrainState, train_epoch
+from bench.training.losses import Loss, build_loss
+from bench.training.optimizer import build_optimizer
 
 CAMVID = Path(__file__).parent.parent.parent / "shared" / "data" / "camvid"
 CPU = torch.device("cpu")

@@ -22,7 +22,7 @@ class Done:
 
 def bench(*args: object, code: int = 0, cwd: Path = ROOT, **env: str) -> Done:
     """Run a command in this process."""
-    from bench.cli import main
+    from bench.cli.app import main
 
     out, err, left = StringIO(), StringIO(), 0
     with chdir(cwd), mock.patch.dict(os.environ, env), redirect_stdout(out), redirect_stderr(err):

@@ -9,16 +9,17 @@ import pytest
 from PIL import Image
 from scipy.io import savemat
 
-from bench.atomic import write_text
-from bench.case import Case, expand
-from bench.case_folder import CaseFolder
-from bench.columns import CONVENTIONS
 from bench.compare.snapshot import CaseSnapshot
-from bench.data.camvid import ORIGINAL
-from bench.data.voc import voc_colour
-from bench.evaluation import Evaluation
-from bench.record import EvaluationRecord, Record, Resolved, Training, write_resolved
-from bench.suite import Suite
+from bench.datasets.camvid import ORIGINAL
+from bench.datasets.voc import voc_colour
+from bench.machine.files import write_text
+from bench.records.case_folder import CaseFolder
+from bench.records.record import EvaluationRecord, Record, Resolved, Training, write_resolved
+from bench.suite.case import Case
+from bench.suite.columns import CONVENTIONS
+from bench.suite.evaluation import Evaluation
+from bench.suite.expand import expand
+from bench.suite.suite import Suite
 
 SUITE = {
     "name": "paper",

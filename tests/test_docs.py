@@ -18,12 +18,11 @@ from conftest import ROOT
 from fixtures import make_camvid
 from PIL import Image
 
-from bench.columns import COLUMNS
 from bench.errors import Exit
-from bench.json_schema import json_schema
-from bench.schema_text import markdown
-from bench.suite import USUAL_TABLES, Suite
-from bench.suite_file import load
+from bench.suite.columns import COLUMNS
+from bench.suite.json_schema import json_schema, markdown
+from bench.suite.load import load
+from bench.suite.suite import USUAL_TABLES, Suite
 from custom_models import ARCHITECTURES
 
 FILES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]

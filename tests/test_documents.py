@@ -10,14 +10,16 @@ from commands import bench
 from conftest import ROOT
 from fixtures import make_cityscapes, make_idd, make_voc, make_voc_aug
 
-from bench.case import Case, expand
-from bench.columns import column
-from bench.data.transforms import Augment, build_transform, resize
-from bench.record import read_record
-from bench.schema import sized
-from bench.suite import Suite
-from bench.suite_file import load
-from bench.validate import check, load_checked
+from bench.loading.resize import resize
+from bench.loading.transforms import Augment, build_transform
+from bench.records.record import read_record
+from bench.runner.validate import check, load_checked
+from bench.suite.case import Case
+from bench.suite.columns import column
+from bench.suite.expand import expand
+from bench.suite.load import load
+from bench.suite.schema import sized
+from bench.suite.suite import Suite
 
 DOCUMENTS = {file.stem: file for file in sorted((ROOT / "suites" / "documents").glob("*.yaml"))}
 FILES = DOCUMENTS | {

@@ -10,30 +10,29 @@ import pytest
 import torch
 from conftest import TINY
 
-from bench import schedule
-from bench.case import expand
-from bench.clock import Clock
-from bench.counts import count_pixels
-from bench.data import open_dataset
-from bench.data.images import TrainImages
-from bench.data.loader import train_loader
-from bench.data.loading import Loading
-from bench.device import algorithms, autocast, idle_between, pick_precision, set_precision
-from bench.engines import processes
-from bench.evaluate import predict
-from bench.evaluation import Evaluation
-from bench.loss_spec import CrossEntropy
-from bench.losses import build_loss, mean
-from bench.model_spec import ModelSpec
-from bench.models import build_model
-from bench.profiles import profile_case
-from bench.recipe import Recipe
-from bench.record import read_record
-from bench.reference import reference_s
-from bench.suite_file import load
-from bench.task import Options
-from bench.validate import check
-from bench.weights import read_weights
+from bench.datasets.registry import open_dataset
+from bench.evaluation.confusion import count_pixels
+from bench.evaluation.inference import predict
+from bench.loading.images import TrainImages
+from bench.loading.loader import Loading, train_loader
+from bench.machine.clock import Clock, idle_between, reference_s
+from bench.machine.device import algorithms, autocast, pick_precision, set_precision
+from bench.models.segmenter import build_model
+from bench.models.weights import read_weights
+from bench.records.record import read_record
+from bench.runner.engines import processes
+from bench.runner.plan import plan
+from bench.runner.profile import profile_case
+from bench.runner.run_suite import run_planned
+from bench.runner.task import Options
+from bench.runner.validate import check
+from bench.suite.evaluation import Evaluation
+from bench.suite.expand import expand
+from bench.suite.load import load
+from bench.suite.loss import CrossEntropy
+from bench.suite.model import ModelSpec
+from bench.suite.recipe import Recipe
+from bench.training.losses import build_loss, mean
 from custom_models import ARCHITECTURES
 
 pytestmark = [
@@ -47,8 +46,8 @@ def run(file: Path, out: Path, *settings: str, **options: object) -> Path:
     loaded = load(file, settings)
     cases = expand(loaded.suite)
     checked = check(loaded, cases, {}, need_data=True)
-    planned = schedule.plan(loaded.suite, cases, out / "tiny", checked)
-    [outcome] = schedule.run(planned, Options(device="cuda", **options))
+    planned = plan(loaded.suite, cases, out / "tiny", checked)
+    [outcome] = run_planned(planned, Options(device="cuda", **options))
     assert outcome.status in ("ok", "interrupted"), outcome.reason
     return planned[0].task.folder
 
@@ -219,8 +218,8 @@ def test_an_operation_without_a_deterministic_form_is_refused(
     loaded = load(write_suite(text), ("recipe.deterministic=true",))
     cases = expand(loaded.suite)
     checked = check(loaded, cases, {}, need_data=True)
-    planned = schedule.plan(loaded.suite, cases, tmp_path / "tiny", checked)
-    [outcome] = schedule.run(planned, Options(device="cuda"))
+    planned = plan(loaded.suite, cases, tmp_path / "tiny", checked)
+    [outcome] = run_planned(planned, Options(device="cuda"))
     assert outcome.status == "failed"
     assert "has no deterministic form in torch" in str(outcome.reason)
 
@@ -248,10 +247,10 @@ def test_a_process_for_a_case(write_suite: Callable[..., Path], tmp_path: Path) 
     loaded = load(write_suite())
     cases = expand(loaded.suite)
     checked = check(loaded, cases, {}, need_data=True)
-    planned = schedule.plan(loaded.suite, cases, tmp_path / "tiny", checked)
+    planned = plan(loaded.suite, cases, tmp_path / "tiny", checked)
     slots = processes.divide(1, CUDA)
     engine = partial(processes.run, slots=slots)
-    [outcome] = schedule.run(planned, Options(device="cuda"), engine)
+    [outcome] = run_planned(planned, Options(device="cuda"), engine)
     assert outcome.status == "ok", outcome.reason
 
 

@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 from conftest import ROOT
 
-from bench.report import report, write
+from bench.report.report import report
+from bench.report.write import write
 
 PUBLISHED = sorted(file.parent for file in (ROOT / "results" / "published").rglob("suite.json"))
 

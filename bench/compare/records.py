@@ -1,22 +1,31 @@
 """Records on disk to a snapshot."""
 
-import csv
 import hashlib
+import math
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from pydantic import BaseModel, ValidationError
 
-from bench.case import Case
-from bench.case_folder import CaseFolder
 from bench.compare.snapshot import FACTS, CaseSnapshot, Epochs, Scored, Snapshot
 from bench.errors import UserError
-from bench.frame import load_counts, machine_of
-from bench.record import EvaluationRecord, Profile, Record, now, read_evaluations, read_record
-from bench.sources import Source
+from bench.records.case_folder import CaseFolder
+from bench.records.counts import load_counts
+from bench.records.frame import machine_of
+from bench.records.history import Row, read_history
+from bench.records.record import (
+    EvaluationRecord,
+    Profile,
+    Record,
+    now,
+    read_evaluations,
+    read_record,
+)
+from bench.records.sources import Source
+from bench.suite.case import Case
 
 ASKED = ("dataset", "train_split", "model", "source", "recipe", "limit", "select_split")
 NOT_ASKED = {"root", "label"}
@@ -132,28 +141,25 @@ def _epochs(file: Path) -> Epochs:
     A history that cannot be read is warned of.
     """
     try:
-        rows = list(csv.DictReader(file.read_text(encoding="utf-8").splitlines()))
-        if not rows or not rows[0].keys() >= OF_EPOCHS:  # of an older version
-            return Epochs()
-        steps = max(int(row["steps"]) for row in rows)
-        timed = [row for row in rows if row["warm_up"] == "False" and int(row["steps"]) == steps]
-        return Epochs(
-            image_s=tuple(1 / float(row["images_per_s"]) for row in timed),
-            reference_s=_column(timed, "reference_s"),
-            peak_memory_mib=_column(timed, "peak_memory_mib"),
-        )
-    except FileNotFoundError:
+        rows = read_history(file)
+    except UserError as error:
+        warnings.warn(str(error), stacklevel=2)
         return Epochs()
-    except (OSError, ValueError, TypeError, ZeroDivisionError) as error:
-        warnings.warn(f"{file} cannot be read; its times are left out: {error}", stacklevel=2)
+    if not rows or not rows[0].keys() >= OF_EPOCHS:  # of an older version
         return Epochs()
+    steps = max(row["steps"] for row in rows)
+    timed = [row for row in rows if not row["warm_up"] and row["steps"] == steps]
+    return Epochs(
+        image_s=tuple(1 / speed for speed in _column(timed, "images_per_s") if speed),
+        reference_s=_column(timed, "reference_s"),
+        peak_memory_mib=_column(timed, "peak_memory_mib"),
+    )
 
 
-def _column(rows: list[dict[str, str]], name: str) -> tuple[float, ...]:
-    """Return a column of a history; nothing where it was not measured in every epoch."""
-    if not all(row.get(name) for row in rows):
-        return ()
-    return tuple(float(row[name]) for row in rows)
+def _column(rows: Sequence[Row], name: str) -> tuple[float, ...]:
+    """Return a column of a history; nothing if it was not measured in every epoch."""
+    values = tuple(row.get(name, math.nan) for row in rows)
+    return () if any(map(math.isnan, values)) else values
 
 
 def _scored(folder: Path, evaluation: EvaluationRecord) -> Scored:

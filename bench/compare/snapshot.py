@@ -21,9 +21,9 @@ from pydantic import (
     model_validator,
 )
 
-from bench.atomic import write_text
 from bench.errors import UserError
-from bench.gate_spec import Gate
+from bench.machine.files import write_text
+from bench.suite.gate import Gate
 
 MOST_SAVED = 20_000  # counts of an evaluation that a baseline keeps: some KB
 FLAT = re.compile(r"\[[^][{}]*\]|\{[^][{}]*\}")  # without others within: a line of a baseline

@@ -8,12 +8,12 @@ from typing import Any
 
 import pandas as pd
 
-from bench.columns import column
-from bench.frame import over_seeds
-from bench.report.marks import Marks
+from bench.records.seeds import over_seeds
 from bench.report.protocol import data_of
 from bench.report.rows import By
-from bench.suite import Suite
+from bench.report.significance import Marks
+from bench.suite.columns import column
+from bench.suite.suite import Suite
 
 
 @dataclass(frozen=True)

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pandas as pd
 
-from bench.columns import of_case
 from bench.report.rows import Row, each
 from bench.report.table import Footnotes
-from bench.suite import Reported
+from bench.suite.columns import of_case
+from bench.suite.suite import Reported
 
 
 @dataclass(frozen=True)

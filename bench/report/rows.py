@@ -7,15 +7,15 @@ from typing import Any, Literal
 
 import pandas as pd
 
-from bench.columns import column
-from bench.frame import OF_A_MACHINE
+from bench.records.frame import OF_A_MACHINE
 from bench.report.table import Figure, Footnotes, Rank
+from bench.suite.columns import column
+from bench.text import listed
 
 Row = Mapping[Hashable, Any]  # of a frame
 By = Literal["dataset", "model", "recipe"]
 OF_TIME = ("epoch_s", "images_per_s")
 DATA_BOUND = 0.05  # the share of an epoch that may wait for images
-MOST_NAMES = 8  # in a note
 
 
 def names(rows: pd.DataFrame, by: By = "dataset") -> "pd.Series[str]":
@@ -152,6 +152,4 @@ def missing_times(rows: pd.DataFrame) -> list[str]:
 
 def listing(labels: "pd.Series[Any]") -> str:
     """List names, each once, and how many more there are."""
-    unique = list(dict.fromkeys(map(str, labels)))
-    more = len(unique) - MOST_NAMES
-    return ", ".join(unique[:MOST_NAMES]) + (f" and {more} more" if more > 0 else "")
+    return listed(dict.fromkeys(map(str, labels)))

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from bench.compare_verbs import compare_targets, save_baseline
-from bench.data.shapes import Shapes
-from bench.data.transforms import Augment
+from bench.cli.commands.compare import compare_targets, save_baseline
+from bench.cli.commands.run import Where, run_suites
+from bench.datasets.shapes import Shapes
 from bench.errors import Exit
-from bench.verbs import Where, run_suites
+from bench.loading.transforms import Augment
 
 NETWORK = """
 from torch import nn

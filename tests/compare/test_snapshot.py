@@ -7,12 +7,12 @@ import pytest
 from conftest import ROOT
 from fixtures import make_results
 
-from bench.compare import compare
 from bench.compare import snapshot as snapshots
+from bench.compare.compare import compare
 from bench.compare.records import of_records
 from bench.compare.snapshot import Snapshot, read_baseline, save
 from bench.errors import UserError
-from bench.sources import find
+from bench.records.sources import find
 
 WHOLE = {"suite": "s", "made": "now"}
 CASE = {

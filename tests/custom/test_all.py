@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.dropout import _DropoutNd
 
-from bench.geometry import Geometry, declared
+from bench.models.geometry import Geometry, declared
 from custom_models import ARCHITECTURES, Architecture
 from custom_models.fcn32s import VGG16
 from custom_models.initialisation import kaiming

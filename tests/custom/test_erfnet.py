@@ -8,8 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from bench.geometry import declared
-from bench.weights import load_encoder
+from bench.models.geometry import declared
+from bench.models.weights import load_encoder
 from custom_models import darrennet, erfnet
 from custom_models.erfnet import Downsampler, NonBottleneck1d, Upsampler
 

@@ -9,14 +9,15 @@ from typing import Any
 import pytest
 from fixtures import SUITE, require_pdflatex
 
-from bench import catalog
-from bench.case import Case, expand
-from bench.data import DATASETS
-from bench.data.shapes import Shapes
-from bench.model_spec import ModelSpec
-from bench.report import citations
-from bench.report.citations import bibliography, dataset_keys, keys, references
-from bench.suite import Suite
+from bench.datasets.registry import DATASETS
+from bench.datasets.shapes import Shapes
+from bench.report.paper import citations
+from bench.report.paper.citations import bibliography, dataset_keys, keys, references
+from bench.suite import catalog
+from bench.suite.case import Case
+from bench.suite.expand import expand
+from bench.suite.model import ModelSpec
+from bench.suite.suite import Suite
 from custom_models import ARCHITECTURES
 
 OF_REPORTS = {"darrennet", "resnet_fcn", "rrcnn_fcn", "simplified_unet"}  # without a paper
@@ -168,7 +169,7 @@ def test_tables_and_references_agree() -> None:
 
 
 def test_an_entry_appears_once() -> None:
-    text = files("bench.report").joinpath("references.bib").read_text(encoding="utf-8")
+    text = files("bench.report.paper").joinpath("references.bib").read_text(encoding="utf-8")
     assert text.isascii()
     assert in_order(text) == list(references())
     assert "\n\n".join(references().values()) + "\n" == text

@@ -14,7 +14,9 @@ from matplotlib.lines import Line2D
 from PIL import Image
 
 from bench.errors import UserError
-from bench.report.curves import (
+from bench.records.history import History, read_history
+from bench.report.paper.curve_data import Curve, mean_of
+from bench.report.paper.curves import (
     LEGEND_LETTERS,
     MODEL_WIDTH,
     NOT_MEASURED,
@@ -26,7 +28,6 @@ from bench.report.curves import (
     save,
     style_of,
 )
-from bench.report.histories import Curve, History, mean_of, read_history
 
 NAN = math.nan
 PUBLISHED = sorted((ROOT / "results" / "published" / "camvid_small").glob("*/history.csv"))

@@ -10,11 +10,11 @@ import pytest
 from fixtures import pdf_text, require_pdflatex
 from markdown_it import MarkdownIt
 
-from bench.report.latex import latex
-from bench.report.markdown import markdown
-from bench.report.page import page
+from bench.report.formats.csv_json import as_json, comma_separated
+from bench.report.formats.html import page
+from bench.report.formats.latex import latex
+from bench.report.formats.markdown import markdown
 from bench.report.table import Cell, Figure, Footnotes, Header, Table, Text, letters
-from bench.report.values import as_json, comma_separated
 
 NASTY = "<script>a_b&c% | $x$ {y} \\z #1 ~ ^ `code` *bold* \"q\" 'r' [l](u) ''--''"
 NAN = math.nan

@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 from fixtures import make_results, pdf_text, require_pdflatex
 
-from bench.recipe import Recipe
-from bench.report import report, write
-from bench.report.methods import as_markdown, methods
+from bench.report.paper.methods import as_markdown, methods
+from bench.report.report import report
+from bench.report.write import write
+from bench.suite.recipe import Recipe
 
 HISTORY = "epoch,loss,train_miou,select_loss,select_miou\n1,2,0.1,,\n2,1.5,0.2,1.75,0.15\n"
 

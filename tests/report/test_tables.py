@@ -8,10 +8,11 @@ import pytest
 from fixtures import make_results, pdf_text, require_pdflatex, write_counts
 
 from bench.errors import UserError
-from bench.report import report, text, write
+from bench.report.formats.latex import latex
 from bench.report.group import Choice, slugs
-from bench.report.latex import latex
+from bench.report.report import report, text
 from bench.report.table import Cell, Figure, Table, Text
+from bench.report.write import write
 
 
 def label(cell: Cell) -> str:

@@ -4,11 +4,11 @@ import json
 
 import pandas as pd
 
-from bench.columns import COLUMNS
 from bench.report.group import Group
 from bench.report.rows import conditions, data_bound, each, figure, missing_times, names
 from bench.report.table import Cell, Footnotes, Header, Table, Text
 from bench.report.tables.failures import failed_note
+from bench.suite.columns import COLUMNS
 
 ALWAYS = ("epoch_s", "num_params", "model_mb")  # as enet-r2unet-pspnet has them
 MORE = (

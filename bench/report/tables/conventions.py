@@ -5,12 +5,12 @@ from dataclasses import replace
 
 import pandas as pd
 
-from bench.columns import CONVENTIONS
-from bench.report.floor import floor_row
 from bench.report.group import Group
+from bench.report.majority_class import floor_row
 from bench.report.protocol import card_of
 from bench.report.rows import each, figure, names
 from bench.report.table import Cell, Footnotes, Header, Table, Text
+from bench.suite.columns import CONVENTIONS
 
 OFFICIAL = ("miou", "pixel_accuracy")
 HEADERS = {  # group and title, short enough for a page

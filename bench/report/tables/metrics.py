@@ -4,12 +4,12 @@ from typing import Any
 
 import pandas as pd
 
-from bench.columns import COLUMNS
 from bench.report.group import Group
 from bench.report.protocol import card_of, together
 from bench.report.rows import Row, conditions, each, figure, names
 from bench.report.table import EMPTY, Cell, Footnotes, Header, Table, Text
 from bench.report.tables.failures import failed_note
+from bench.suite.columns import COLUMNS
 
 SHOWN = ("dice", "f1", "miou", "pixel_accuracy", "sensitivity", "loss")
 

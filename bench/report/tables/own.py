@@ -6,11 +6,9 @@ from typing import Any
 
 import pandas as pd
 
-from bench.columns import column, of_case
-from bench.frame import OF_A_MACHINE
-from bench.report.floor import floor_row
+from bench.records.frame import OF_A_MACHINE
 from bench.report.group import Group, ordered
-from bench.report.marks import Ranks
+from bench.report.majority_class import floor_row
 from bench.report.protocol import card_of, together
 from bench.report.published import Beside, beside, matches, remarks_of
 from bench.report.rows import (
@@ -23,9 +21,11 @@ from bench.report.rows import (
     names,
     on_one_machine,
 )
+from bench.report.significance import Ranks
 from bench.report.table import EMPTY, Cell, Figure, Footnotes, Header, Rank, Table, Text
 from bench.report.tables.failures import failed_note
-from bench.suite import Table as TableSpec
+from bench.suite.columns import column, of_case
+from bench.suite.suite import Table as TableSpec
 
 PAPER, OURS = "paper", "ours"
 MOST_PAIRS = 4  # of columns, theirs and ours side by side; of more, theirs are a row above ours

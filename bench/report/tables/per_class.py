@@ -2,12 +2,12 @@
 
 import pandas as pd
 
-from bench.columns import IOU
 from bench.report.group import Group
 from bench.report.protocol import card_of
 from bench.report.rows import conditions, each, figure, names
 from bench.report.table import Cell, Footnotes, Header, Table, Text
 from bench.report.tables.failures import failed_note
+from bench.suite.columns import IOU
 
 MOST_COLUMNS = 8  # of classes, or of models where classes are rows
 

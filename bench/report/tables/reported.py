@@ -5,11 +5,11 @@ from fnmatch import fnmatchcase
 
 import pandas as pd
 
-from bench.columns import column
 from bench.report.published import Beside, beside, remarks_of
 from bench.report.rows import figure
 from bench.report.table import Cell, Figure, Footnotes, Header, Table, Text
-from bench.suite import Suite
+from bench.suite.columns import column
+from bench.suite.suite import Suite
 
 TITLES = ("Model", "Figure", "Reported", "Ours", "Difference", "Source")
 

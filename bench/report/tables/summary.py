@@ -2,9 +2,8 @@
 
 import pandas as pd
 
-from bench.columns import COLUMNS
-from bench.report.floor import floor_row
 from bench.report.group import Group
+from bench.report.majority_class import floor_row
 from bench.report.protocol import card_of
 from bench.report.rows import (
     conditions,
@@ -17,6 +16,7 @@ from bench.report.rows import (
 )
 from bench.report.table import Cell, Footnotes, Header, Table, Text
 from bench.report.tables.failures import failed_rows
+from bench.suite.columns import COLUMNS
 
 COLUMNS_SHOWN = ("miou", "pixel_accuracy", "num_params", "model_mb", "epoch_s")
 

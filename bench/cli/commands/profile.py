@@ -1,0 +1,95 @@
+"""The command `profile`."""
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from bench.cli.console import Console
+from bench.cli.outcomes import nothing_matched
+from bench.errors import Exit, Fault, UserError
+from bench.machine.device import pick_device
+from bench.machine.files import write_json, write_text
+from bench.models.networks import RUN_ERRORS
+from bench.records.case_folder import CaseFolder, results_folder
+from bench.records.record import Profile, Resolved, write_resolved
+from bench.report.report import report
+from bench.report.write import USUAL_FORMATS, write
+from bench.runner.profile import profile_case
+from bench.runner.validate import load_checked
+from bench.suite.case import Case
+from bench.suite.expand import matching
+from bench.suite.load import SuiteSource
+from bench.text import first_line
+
+SHOWN_TABLES = ("profile", "reported")
+
+
+def profile_suite(
+    source: SuiteSource,
+    pattern: str | None,
+    settings: Sequence[str],
+    device_name: str,
+    out: Path,
+    console: Console,
+) -> Exit:
+    """Count and time every network of a suite, without its data, and print the table.
+
+    Raises:
+        UserError: after the others are done, with every network that does not run, and its line.
+    """
+    device = pick_device(device_name)
+    file = load_checked(source, settings)
+    cases = file.cases()
+    chosen = _one_of_each(matching(cases, pattern))
+    if not chosen:
+        return nothing_matched(console, pattern)
+    folder = results_folder(out, file.suite, settings)
+    write_resolved(folder, Resolved(suite=file.suite, settings=tuple(settings), cases=tuple(cases)))
+    faults = []
+    for number, case in enumerate(chosen, 1):
+        head = f"[{number}/{len(chosen)}] {case.label}"
+        try:
+            profile = profile_case(case, device)
+        except (UserError, *RUN_ERRORS) as error:  # memory may run out, too
+            faults.append(Fault(("models", case.model_name), first_line(error)))
+            console.say(f"{head}: failed")
+            continue
+        kept = CaseFolder(folder / case.folder)
+        write_json(kept.case, case.model_dump(mode="json"))
+        write_text(kept.profile, profile.model_dump_json(indent=1) + "\n")
+        _show(profile, head, console)
+    _report(folder, console)
+    if faults:
+        raise file.error(faults)
+    return Exit.OK
+
+
+def _one_of_each(cases: Iterable[Case]) -> list[Case]:
+    """Leave out the further seeds of a dataset, model and recipe: they cost the same."""
+    found: dict[tuple[str, str, str], Case] = {}
+    for case in cases:
+        found.setdefault((case.dataset_name, case.model_name, case.recipe_name), case)
+    return list(found.values())
+
+
+def _show(profile: Profile, head: str, console: Console) -> None:
+    """Print what a network costs."""
+    if console.json_lines:
+        line = profile.model_dump(mode="json", exclude={"case"})
+        console.json(line | {"case": profile.case.name})
+        return
+    latency = profile.latency
+    console.say(
+        f"{head}: {profile.complexity['num_params'] / 1e6:.2f} M parameters, "
+        f"{profile.complexity['gmacs']:.2f} GMAC, {latency.p50_ms:.1f} ms at "
+        f"{latency.size[0]}x{latency.size[1]}"
+    )
+
+
+def _report(folder: Path, console: Console) -> None:
+    """Write the report of a suite that was profiled, and print what it says of costs."""
+    [made] = report([folder], folder.parent)
+    write([made], USUAL_FORMATS, None)
+    if not console.json_lines:
+        console.say("")
+        console.report(made, [table for table in made.tables if table.kind in SHOWN_TABLES])
+        console.say(f"Tables: {folder / 'report'}")

@@ -1,0 +1,163 @@
+"""The command `run`."""
+
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+
+from tabulate import tabulate
+
+from bench.cli.commands.stopping import stopping
+from bench.cli.console import Console
+from bench.cli.options import Where
+from bench.cli.outcomes import Outcomes, exit_code, nothing_matched
+from bench.cli.progress import watching
+from bench.errors import Exit
+from bench.machine.device import pick_device
+from bench.records.case_folder import CaseFolder
+from bench.report.report import report
+from bench.report.write import USUAL_FORMATS, write
+from bench.runner.engines import processes
+from bench.runner.outcome import VERSION
+from bench.runner.plan import Planned
+from bench.runner.run_suite import (
+    Placing,
+    PlannedSuite,
+    must_stop,
+    plan_suites,
+    require_room,
+    run_suite,
+    total_disk,
+)
+from bench.runner.task import Options, Outcome, Task
+from bench.runner.validate import missing_files
+from bench.suite.load import SuiteSource
+from bench.text import duration, plural
+
+PLAN_HEADERS = ["case", "state", "params [M]", "input", "MACs [G]", "training"]
+
+
+def run_suites(
+    sources: Sequence[SuiteSource],
+    pattern: str | None,
+    settings: Sequence[str],
+    where: Where,
+    console: Console,
+    placing: Placing = Placing(),
+    *,
+    dry_run: bool = False,
+    retry_failed: bool = False,
+    fail_fast: bool = False,
+    max_time_s: float | None = None,
+) -> Exit:
+    """Check every suite, then run what is left of them."""
+    options = replace(where.options(), retry_failed=retry_failed)
+    processes.divide(placing.num_workers, pick_device(options.device))
+    suites = plan_suites(sources, settings, pattern, where.out, options, need_data=not dry_run)
+    if not suites:
+        return nothing_matched(console, pattern)
+    if dry_run:
+        for one in suites:
+            placing.require_fit(one.suite)
+            _show_plan(one, options, console)
+        console.say(f"At most {total_disk(suites, placing) / 1e9:.2f} GB of disk space.")
+        return Exit.OK
+    require_room(suites, where.out, placing)
+    outcomes: list[Outcome] = []
+    with stopping(console.say, max_time_s) as stop:
+        options = replace(options, should_stop=stop.is_due)
+        for one in suites:
+            outcomes += (new := _run(one, options, placing, fail_fast, console))
+            if must_stop(new, fail_fast=fail_fast):
+                break
+    code = exit_code(outcomes)
+    return Exit.TERMINATED if stop.terminated and code == Exit.INTERRUPTED else code
+
+
+def _run(
+    one: PlannedSuite, options: Options, placing: Placing, fail_fast: bool, console: Console
+) -> list[Outcome]:
+    """Run one suite, print what becomes of each case, and its table."""
+    start, left = time.monotonic(), len(one.left)
+    console.say(_heading(one))
+    _say_reasons([item for item in one.planned if item.state != "failed"], console)
+    shown = Outcomes(one.suite, left, console)
+    for item in one.planned:
+        if item.state == "done":
+            shown.add_json(Outcome(item.case, "ok"), item.task, skipped=True)
+    tasks = {item.case.name: item.task for item in one.planned}
+    with watching(left, console.rich) as watched:
+
+        def announce(task: Task) -> None:
+            watched.begin(task.case.name, CaseFolder(task.folder))
+
+        for outcome in run_suite(one, options, placing, fail_fast=fail_fast, announce=announce):
+            watched.end(outcome.case.name, outcome.seconds)
+            shown.add(outcome, tasks[outcome.case.name])
+    _report(one, time.monotonic() - start, console)
+    return shown.ended
+
+
+def _heading(one: PlannedSuite) -> str:
+    num, left = len(one.planned), len(one.left)
+    begun = sum(item.state == "resume" for item in one.planned)
+    resuming = f" ({begun} from a checkpoint)" if begun else ""
+    return f"{one.suite.name}: {plural(num, 'case')}, {num - left} done, {left} to run{resuming}"
+
+
+def _report(one: PlannedSuite, seconds: float, console: Console) -> None:
+    """Write the report of a suite, print its summary, and say where everything is."""
+    if not any(CaseFolder(item.task.folder).record.exists() for item in one.planned):
+        return
+    [made] = report([one.folder], one.folder.parent)
+    write([made], USUAL_FORMATS, None)
+    if not console.json_lines:
+        console.say("")
+        console.report(made, [table for table in made.tables if table.kind == "summary"])
+    tables = one.folder / "report"
+    console.say(f"\nFinished in {duration(seconds)}. Records: {one.folder}   Tables: {tables}")
+
+
+def _show_plan(one: PlannedSuite, options: Options, console: Console) -> None:
+    """Print what would run, and which files are not there."""
+    if console.json_lines:
+        for item in one.planned:
+            console.json(_plan_line(one, item))
+    else:
+        rows = [_plan_row(one, item) for item in one.planned]
+        done = len(one.planned) - len(one.left)
+        console.say(tabulate(rows, PLAN_HEADERS, disable_numparse=True))
+        console.say(f"\n{one.suite.name}: {plural(len(rows), 'case')} in {one.folder}, {done} done")
+        _say_reasons(one.planned, console)
+    for what in missing_files(one.suite, [item.case for item in one.planned], options.roots):
+        console.say(f"Not found: {what}.")
+
+
+def _plan_row(one: PlannedSuite, item: Planned) -> list[str]:
+    recipe, facts = item.case.recipe, one.checked[item.case.id].facts
+    return [
+        item.case.name,
+        item.state,
+        f"{facts.num_params / 1e6:.2f}",
+        f"{facts.size[0]}x{facts.size[1]}",
+        f"{facts.gmacs:.2f}",
+        f"{recipe.epochs} epochs" if recipe.steps is None else f"{recipe.steps} steps",
+    ]
+
+
+def _plan_line(one: PlannedSuite, item: Planned) -> dict[str, object]:
+    return {
+        "version": VERSION,
+        "suite": one.suite.name,
+        "case": item.case.name,
+        "id": item.case.id,
+        "state": item.state,
+        "reason": item.reason,
+        "num_params": one.checked[item.case.id].facts.num_params,
+    }
+
+
+def _say_reasons(planned: Sequence[Planned], console: Console) -> None:
+    """Say why cases are in the state they are in."""
+    for item in planned:
+        if item.reason is not None:
+            console.say(f"  {item.case.name}: {item.state}, {item.reason}")

@@ -1,0 +1,44 @@
+"""Stopping a run after it has saved: Ctrl-C, SIGTERM, a deadline."""
+
+import signal
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+
+@dataclass
+class Stop:
+    """Whether a run is to stop, and why."""
+
+    deadline: float | None
+    asked: bool = False
+    terminated: bool = False  # by SIGTERM, which clusters send
+
+    def is_due(self) -> bool:
+        """Say whether to stop after saving."""
+        return self.asked or (self.deadline is not None and time.monotonic() > self.deadline)
+
+
+@contextmanager
+def stopping(say: Callable[[str], None], max_time_s: float | None) -> Iterator[Stop]:
+    """Let SIGTERM and the first Ctrl-C stop after saving, and the second Ctrl-C at once."""
+    stop = Stop(None if max_time_s is None else time.monotonic() + max_time_s)
+
+    def on_interrupt(number: int, frame: object) -> None:
+        if stop.asked:
+            raise KeyboardInterrupt
+        stop.asked = True
+        say("Stopping once this step is saved. Press Ctrl-C again to stop at once.")
+
+    def on_terminate(number: int, frame: object) -> None:
+        stop.asked = stop.terminated = True
+        say("Received SIGTERM: stopping once this step is saved.")
+
+    handlers = {signal.SIGINT: on_interrupt, signal.SIGTERM: on_terminate}
+    before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
+    try:
+        yield stop
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,99 @@
+"""The commands `compare` and `baseline`: parse, call, print."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from bench.cli.console import Console
+from bench.cli.options import Results, all_settings, leave
+from bench.errors import UserError
+
+app = typer.Typer(
+    name="baseline",
+    help="Keep a suite's figures as a small JSON file to compare later runs with.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
+
+
+def compare(
+    base: Annotated[Path, typer.Argument(help="a baseline (.json), a suite or a folder")],
+    new: Annotated[
+        Path | None,
+        typer.Argument(help="the same; default: the records of BASE's suite in --results"),
+    ] = None,
+    gate: Annotated[
+        bool,
+        typer.Option("--gate", help="what BASE has and NEW lacks, or scored otherwise, fails"),
+    ] = False,
+    gate_time: Annotated[
+        bool, typer.Option("--gate-time", help="time and memory fail, too; else they are advice")
+    ] = False,
+    factor: Annotated[
+        float, typer.Option(help="by which time and memory must grow to be worse")
+    ] = 1.5,
+    results: Results = Path("results"),
+    json_lines: Annotated[
+        bool, typer.Option("--json", help="one line of JSON a suite, with all that changed")
+    ] = False,
+    line: Annotated[bool, typer.Option("--line", help="one line a suite")] = False,
+) -> None:
+    """Say what changed between two sets of records, and whether it is noise; prints Markdown.
+
+    Exit codes: 0 nothing worse, 1 worse, 2 usage, 7 nothing was compared.
+    """
+    from bench.cli.commands.compare import compare_sides
+
+    if json_lines and line:
+        raise UserError("Give --json or --line, not both.")
+    console = Console()
+    with console.warnings_as_lines():
+        printed, code = compare_sides(
+            base,
+            new,
+            results,
+            strict=gate,
+            with_time=gate_time,
+            factor=factor,
+            form="json" if json_lines else "line" if line else "md",
+        )
+    console.say(printed)
+    leave(code)
+
+
+@app.command()
+def save(
+    suite: Annotated[Path, typer.Argument(help="a suite, or the folder of its results")],
+    out: Annotated[
+        Path | None, typer.Option(help="file; default: results/baselines/SUITE.json")
+    ] = None,
+    results: Results = Path("results"),
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", help="as it was run, repeatable")
+    ] = None,
+    limit: Annotated[str | None, typer.Option(help="as it was run; --set limit=…")] = None,
+    pattern: Annotated[
+        str | None, typer.Option("--filter", help="glob on case names: a part of the suite")
+    ] = None,
+) -> None:
+    """Write the figures of a finished suite to a file that is small enough to be committed."""
+    from bench.cli.commands.compare import save_baseline
+
+    console = Console()
+    with console.warnings_as_lines():
+        file = save_baseline(suite, out, results, all_settings(settings, limit), pattern)
+    console.say(f"Wrote {file} ({file.stat().st_size / 1e3:.0f} kB)")
+
+
+@app.command()
+def show(
+    files: Annotated[
+        list[Path] | None, typer.Argument(help="baselines; default: all of --results")
+    ] = None,
+    results: Results = Path("results"),
+) -> None:
+    """Print what baselines hold, and what made them."""
+    from bench.cli.commands.compare import baseline_text
+
+    Console().say(baseline_text(files or [], results))

@@ -1,0 +1,223 @@
+"""Scores: worse where neither images nor seeds explain it, or below the suite's floor."""
+
+import fnmatch
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from bench.compare.finding import Finding, Verdict, not_compared
+from bench.compare.snapshot import CaseSnapshot, Scored
+from bench.evaluation.bootstrap import (
+    CONFIDENCE,
+    MOST_SEEDS,
+    Difference,
+    Sampled,
+    difference,
+    draw_images,
+    num_seeds_to_tell,
+    of_seeds,
+    sample,
+)
+from bench.records.frame import PROTOCOL_KEYS
+from bench.suite.columns import column
+from bench.suite.gate import SHARES, Gate
+
+COMPARED = ("miou", "pixel_accuracy")
+WIDEST = 0.5  # an interval of 50 points tells nothing
+
+
+@dataclass(frozen=True)
+class Pair:
+    """One model's evaluation on both sides, a value for each seed."""
+
+    case: str
+    names: tuple[str, ...]  # of its cases, for globs
+    evaluation: str
+    base: tuple[Scored, ...]
+    new: tuple[Scored, ...]
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One score of a pair."""
+
+    pair: Pair
+    score: str
+    base: Sampled
+    new: Sampled
+    floor: float | None
+    counted: bool  # of each image, on both sides
+
+    @property
+    def has_values(self) -> bool:
+        """Whether both sides have this score."""
+        return math.isfinite(self.base.value) and math.isfinite(self.new.value)
+
+    def can_tell(self, spread: float) -> bool:
+        """Whether any difference worth the name could be told; of two images, say, none is."""
+        if not self.has_values:
+            return False
+        found = difference(self.new, self.base, assumed_spread=spread)
+        return found.high - found.low < WIDEST
+
+
+def pairs(
+    case: str,
+    base: Sequence[tuple[str, CaseSnapshot]],
+    new: Sequence[tuple[str, CaseSnapshot]],
+    keys: Iterable[str],
+) -> Iterator[Pair | Finding]:
+    """Pair a model's evaluations, or say why they are not comparable.
+
+    Args:
+        base, new: the seeds of the model that are trained, with their names.
+        keys: the evaluations; what a side has not is passed over.
+    """
+    for key in keys:
+        ours = tuple(one.evaluations[key] for _, one in base if key in one.evaluations)
+        theirs = tuple(one.evaluations[key] for _, one in new if key in one.evaluations)
+        if not (ours and theirs):
+            continue  # an evaluation that is missing is said of its case
+        differing = _differing([*ours, *theirs])
+        if differing:
+            yield not_compared(case, "score", key, f"scored otherwise: {differing}")
+        else:
+            names = tuple(dict.fromkeys(name for name, _ in (*base, *new)))
+            yield Pair(case, names, key, ours, theirs)
+
+
+def _differing(scored: Sequence[Scored]) -> str:
+    """Say what in the protocol of evaluations is not the same for all."""
+    first = scored[0]
+    for one in scored[1:]:
+        changed = [
+            f"{key} {first.protocol.get(key)} → {one.protocol.get(key)}"
+            for key in PROTOCOL_KEYS
+            if first.protocol.get(key) != one.protocol.get(key)
+        ]
+        if first.classes != one.classes:
+            changed.append("names of classes")
+        if first.images and one.images and first.images != one.images:
+            changed.append("images or their order")
+        if first.scores_version != one.scores_version:
+            changed.append(f"scores version {first.scores_version} → {one.scores_version}")
+        if changed:
+            return ", ".join(changed)
+    return ""
+
+
+def compare_scores(found: Sequence[Pair], gate: Gate, first: str | None) -> Iterator[Finding]:
+    """Compare mIoU and pixel accuracy, and whatever else has a floor.
+
+    Intervals are of 95 % for all figures together that changed at all (Bonferroni), but for those
+    that could not tell any difference.
+
+    Args:
+        first: the reported evaluation that floors are of where they name none.
+    """
+    figures: list[Figure] = []
+    for pair in found:
+        figures += _figures(pair, _floors(pair, gate, first))
+    judging = [one for one in figures if one.can_tell(gate.seed_spread)]
+    num_changed = sum(one.base.value != one.new.value for one in judging)
+    confidence = 1 - (1 - CONFIDENCE) / max(1, num_changed)
+    for figure in figures:
+        if figure.has_values:
+            yield _judge(figure, gate, confidence)
+        elif math.isfinite(figure.base.value) or figure.floor is not None:
+            yield _lost(figure)
+
+
+def _figures(pair: Pair, floors: Mapping[str, float]) -> list[Figure]:
+    """Return the scores of a pair, on drawn images where these were counted on both sides."""
+    kept = [[one.per_image for one in side] for side in (pair.base, pair.new)]
+    counted = all(counts is not None for side in kept for counts in side)
+    if counted:
+        ours, theirs = ([c for c in side if c is not None] for side in kept)
+        draws, names = draw_images(len(ours[0])), pair.base[0].classes
+        base, new = sample(ours, names, draws), sample(theirs, names, draws)
+    else:
+        base, new = _of_seeds(pair.base), _of_seeds(pair.new)
+    return [
+        Figure(pair, name, base[name], new[name], floors.get(name), counted)
+        for name in dict.fromkeys((*COMPARED, *floors))
+    ]
+
+
+def _of_seeds(side: Sequence[Scored]) -> dict[str, Sampled]:
+    """Return scores without their images; NaN where one seed has none."""
+    return {
+        name: of_seeds([math.nan if (v := one.scores.get(name)) is None else v for one in side])
+        for name in SHARES
+    }
+
+
+def _floors(pair: Pair, gate: Gate, first: str | None) -> dict[str, float]:
+    """Return the highest floor of each score that the suite gives this model."""
+    found: dict[str, float] = {}
+    for floor in gate.floors:
+        if (floor.evaluation or first) != pair.evaluation:
+            continue
+        if any(fnmatch.fnmatchcase(name, floor.case) for name in pair.names):
+            for score, value in floor.values.items():
+                found[score] = max(value, found.get(score, 0.0))
+    return found
+
+
+def _judge(figure: Figure, gate: Gate, confidence: float) -> Finding:
+    base, new, floor = figure.base, figure.new, figure.floor
+    found = difference(new, base, confidence, gate.seed_spread)
+    verdict: Verdict = "same"
+    if found.is_told_apart:
+        verdict = "worse" if found.value < 0 else "better"
+    bounds = [_interval(found, confidence, figure, gate)]
+    if verdict == "same" and found.value != 0:
+        num = num_seeds_to_tell(new, base, confidence, gate.seed_spread)
+        bounds.append(_settle(num))
+    if floor is not None:
+        below = new.value < floor
+        verdict = "worse" if below else verdict
+        bounds.insert(0, f"{'below' if below else 'above'} the floor of {100 * floor:.2f} %")
+    return Finding(
+        figure.pair.case,
+        "score",
+        f"{column(figure.score).header}, {figure.pair.evaluation}",
+        verdict,
+        base.value,
+        new.value,
+        f"{100 * base.value:.2f} → {100 * new.value:.2f} %",
+        "; ".join(bounds),
+        found.low,
+        found.high,
+        figure.pair.names,
+    )
+
+
+def _lost(figure: Figure) -> Finding:
+    """Say that a score is not there on both sides; below a floor that is worse."""
+    case, name = figure.pair.case, f"{column(figure.score).header}, {figure.pair.evaluation}"
+    reason = "one side has no value"
+    if figure.floor is None:
+        return not_compared(case, "score", name, reason)
+    bound = f"{reason}; the floor is {100 * figure.floor:.2f} %"
+    return Finding(case, "score", name, "worse", bound=bound, rests_on=figure.pair.names)
+
+
+def _settle(num: int | None) -> str:
+    if num is None:
+        return "no number of seeds would tell: the images are too few"
+    most = f"more than {MOST_SEEDS}" if num > MOST_SEEDS else str(num)
+    return f"{most} seeds on each side would tell"
+
+
+def _interval(found: Difference, confidence: float, figure: Figure, gate: Gate) -> str:
+    """Write the interval of a difference, and what it is over."""
+    num = len(figure.base.seeds), len(figure.new.seeds)
+    over = "images" if figure.counted else "images not counted"
+    seeds = "1 seed each" if num == (1, 1) else f"{num[0]} and {num[1]} seeds"
+    low, high = max(found.low, -1.0), min(found.high, 1.0)
+    return (
+        f"{100 * found.value:+.2f} [{100 * low:+.2f}, {100 * high:+.2f}] points at "
+        f"{100 * confidence:.4g} % ({over}; {seeds}, assumed to spread by "
+        f"{100 * gate.seed_spread:g})"
+    )

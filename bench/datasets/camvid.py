@@ -1,0 +1,209 @@
+"""CamVid: 367 / 101 / 233 road scenes in SegNet's 11 classes, or the original 32."""
+
+import csv
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field
+
+from bench.datasets.base import IGNORE_INDEX, Colour, Labels, OfficialOptions, Sample
+from bench.datasets.image_files import FileDataset, read_list
+from bench.datasets.masks import map_labels, read_colours, read_mask
+from bench.errors import UserError
+
+VOID = 11
+SEGNET = Labels(
+    names=(
+        "sky",
+        "building",
+        "pole",
+        "road",
+        "pavement",
+        "tree",
+        "sign symbol",
+        "fence",
+        "car",
+        "pedestrian",
+        "bicyclist",
+    ),
+    palette=(
+        (128, 128, 128),
+        (128, 0, 0),
+        (192, 192, 128),
+        (128, 64, 128),
+        (60, 40, 222),
+        (128, 128, 0),
+        (192, 128, 128),
+        (64, 64, 128),
+        (64, 0, 128),
+        (64, 64, 0),
+        (0, 128, 192),
+    ),
+)
+# The original classes in the order of class_dict.csv: colour, and the one of SegNet's 11 that
+# takes it (the grouping of Sturgess et al. 2009, which SegNet's masks follow).
+ORIGINAL: dict[str, tuple[Colour, str | None]] = {
+    "Animal": ((64, 128, 64), "pedestrian"),
+    "Archway": ((192, 0, 128), "building"),
+    "Bicyclist": ((0, 128, 192), "bicyclist"),
+    "Bridge": ((0, 128, 64), "building"),
+    "Building": ((128, 0, 0), "building"),
+    "Car": ((64, 0, 128), "car"),
+    "CartLuggagePram": ((64, 0, 192), "pedestrian"),
+    "Child": ((192, 128, 64), "pedestrian"),
+    "Column_Pole": ((192, 192, 128), "pole"),
+    "Fence": ((64, 64, 128), "fence"),
+    "LaneMkgsDriv": ((128, 0, 192), "road"),
+    "LaneMkgsNonDriv": ((192, 0, 64), "road"),
+    "Misc_Text": ((128, 128, 64), "sign symbol"),
+    "MotorcycleScooter": ((192, 0, 192), "bicyclist"),
+    "OtherMoving": ((128, 64, 64), "car"),
+    "ParkingBlock": ((64, 192, 128), "pavement"),
+    "Pedestrian": ((64, 64, 0), "pedestrian"),
+    "Road": ((128, 64, 128), "road"),
+    "RoadShoulder": ((128, 128, 192), "pavement"),
+    "Sidewalk": ((0, 0, 192), "pavement"),
+    "SignSymbol": ((192, 128, 128), "sign symbol"),
+    "Sky": ((128, 128, 128), "sky"),
+    "SUVPickupTruck": ((64, 128, 192), "car"),
+    "TrafficCone": ((0, 0, 64), "pole"),
+    "TrafficLight": ((0, 64, 64), "sign symbol"),
+    "Train": ((192, 64, 128), "car"),
+    "Tree": ((128, 128, 0), "tree"),
+    "Truck_Bus": ((192, 128, 192), "car"),
+    "Tunnel": ((64, 0, 64), "building"),
+    "VegetationMisc": ((192, 192, 0), "tree"),
+    "Void": ((0, 0, 0), None),
+    "Wall": ((64, 192, 0), "building"),
+}
+ALL = Labels(tuple(ORIGINAL), tuple(colour for colour, _ in ORIGINAL.values()))
+
+
+class CamVid(FileDataset):
+    """Two layouts: SegNet's lists with index masks, or colour masks beside class_dict.csv.
+
+    SegNet's {train,val,test}.txt list pairs "image mask"; mask label 11 is void. The original
+    masks lie in {train,val,test}_labels/<image>_L.png and may be grouped into SegNet's 11 classes.
+    With 32 classes the outputs follow class_dict.csv; pixels of its class Void are void, so that
+    this output never occurs in truth.
+    """
+
+    class Options(OfficialOptions):
+        """What a suite may set."""
+
+        label_set: Literal[11, 32] = Field(
+            11,
+            description="SegNet's 11 classes, or the original 32 (colour masks)",
+        )
+
+    unhashed_options = ("partial",)  # a fingerprint has the images that are there
+    later_options = ("label_set",)
+    title = "CamVid (SegNet split, 11 classes)"
+    splits = ("train", "val", "test")
+    num_images = {"train": 367, "val": 101, "test": 233}
+    licence = "research use; see the CamVid page of the University of Cambridge"
+    layout = (
+        "Expected: train.txt, val.txt and test.txt, each line an image and a mask path relative "
+        "to that folder, as in the CamVid folder of the SegNet tutorial; or class_dict.csv with "
+        "the folders train, train_labels, val, val_labels, test, test_labels."
+    )
+    citation = """@article{brostow2009semantic,
+  author = {Brostow, Gabriel J. and Fauqueur, Julien and Cipolla, Roberto},
+  title = {Semantic object classes in video: A high-definition ground truth database},
+  journal = {Pattern Recognition Letters},
+  volume = {30}, number = {2}, pages = {88--97}, year = {2009}
+}"""
+
+    def configure(self) -> None:
+        """Name what the options decide."""
+        if self.options.label_set == 32:
+            self.title = "CamVid (original 32 classes)"
+
+    @classmethod
+    def labels(cls, options: Any) -> Labels:
+        """Return SegNet's 11 classes, or the original 32."""
+        return ALL if options.label_set == 32 else SEGNET
+
+    def listed(self, split: str) -> Sequence[Sample]:
+        """Read the split's list, or its folders where the masks are in colour."""
+        root = self.require_root()
+        if self._in_colour:
+            images = sorted((root / split).glob("*.png")) + sorted((root / split).glob("*.jpg"))
+            if not images:
+                raise UserError(f"No images in {root / split}. {self.layout}")
+            masks = root / f"{split}_labels"
+            return [Sample(image.stem, image, masks / f"{image.stem}_L.png") for image in images]
+        if self.options.label_set == 32:
+            raise UserError(
+                f"label_set 32 needs the original colour masks; no {root / 'class_dict.csv'}."
+            )
+        file = root / f"{split}.txt"
+        samples = []
+        for number, line in enumerate(read_list(file, self.layout), 1):
+            parts = line.split()
+            if len(parts) != 2:
+                raise UserError(f"{file}:{number}: expected an image and a mask, not {line!r}.")
+            # SegNet's own lists have absolute paths, which are taken below the root.
+            image, mask = (root / part.removeprefix("/SegNet/CamVid/") for part in parts)
+            samples.append(Sample(image.stem, image, mask))
+        return samples
+
+    def read_target(self, sample: Sample) -> NDArray[np.uint8]:
+        """Read an index mask, or a colour mask by class_dict.csv."""
+        assert sample.mask is not None
+        if self._in_colour:
+            return read_colours(sample.mask, self._colours)
+        to = {label: label for label in range(SEGNET.num_classes)} | {VOID: IGNORE_INDEX}
+        return map_labels(read_mask(sample.mask), to, sample.mask, SEGNET.palette)
+
+    def defined_by(self) -> Sequence[Path]:
+        """Return the table of colours."""
+        return [self.require_root() / "class_dict.csv"] if self._in_colour else []
+
+    def expected(self, split: str) -> int | None:
+        """Return the size of SegNet's split; colour masks come in several splits."""
+        return None if self._in_colour else self.num_images[split]
+
+    @cached_property
+    def _in_colour(self) -> bool:
+        return (self.require_root() / "class_dict.csv").is_file()
+
+    @cached_property
+    def _colours(self) -> dict[Colour, int]:
+        """Class index of each colour of class_dict.csv."""
+        file = self.require_root() / "class_dict.csv"
+        names = self.labels(self.options).names
+        found: dict[Colour, int] = {}
+        for name, colour in read_class_file(file):
+            if name not in ORIGINAL:
+                raise UserError(f"{file}: {name!r} is none of CamVid's 32 classes.")
+            group = ORIGINAL[name][1]
+            if group is None:
+                found[colour] = IGNORE_INDEX
+            else:
+                found[colour] = names.index(name if self.options.label_set == 32 else group)
+        return found
+
+
+def read_class_file(file: Path) -> list[tuple[str, Colour]]:
+    """Read a CSV file with the columns name, r, g, b.
+
+    Raises:
+        UserError: where the file is missing or has other columns or values.
+    """
+    try:
+        with file.open(encoding="utf-8-sig", newline="") as stream:
+            rows = list(csv.DictReader(stream, skipinitialspace=True))
+        return [
+            (row["name"].strip(), (int(row["r"]), int(row["g"]), int(row["b"]))) for row in rows
+        ]
+    except FileNotFoundError:
+        raise UserError(f"No class file {file}.") from None
+    except (OSError, KeyError, ValueError, TypeError, AttributeError) as error:
+        raise UserError(
+            f"{file}: expected a CSV file with the header name,r,g,b and a class a line."
+        ) from error

@@ -1,0 +1,307 @@
+"""IDD, the India Driving Dataset: segmentation parts I and II, labels of four levels."""
+
+import csv
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal, NamedTuple, Self
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field, model_validator
+
+from bench.datasets.base import IGNORE_INDEX, Colour, Labels, OfficialOptions, Sample
+from bench.datasets.cityscapes import TRAINED
+from bench.datasets.image_files import FileDataset, read_list
+from bench.datasets.masks import map_labels, read_mask
+from bench.errors import UserError
+
+FOLDERS = {"I": "IDD_Segmentation", "II": "idd20kII"}
+NUM_IMAGES_I = {"train": 6993, "val": 981}
+LISTS = ("train", "val", "test")
+SUFFIXES = (".png", ".jpg")
+UNLABELED = "unlabeled"
+
+
+class Label(NamedTuple):
+    """A row of the official table: what a label is in each label set; 255 is void."""
+
+    name: str
+    category: str
+    colour: Colour
+    cs_train_id: int
+    levels: tuple[int, int, int, int]  # 1 (coarse) to 4 (fine)
+
+
+TABLE = (
+    Label("road", "drivable", (128, 64, 128), 0, (0, 0, 0, 0)),
+    Label("parking", "drivable", (250, 170, 160), 255, (0, 1, 1, 1)),
+    Label("drivable fallback", "drivable", (81, 0, 81), 255, (0, 1, 1, 2)),
+    Label("sidewalk", "non-drivable", (244, 35, 232), 1, (1, 2, 2, 3)),
+    Label("rail track", "non-drivable", (230, 150, 140), 255, (1, 3, 3, 3)),
+    Label("non-drivable fallback", "non-drivable", (152, 251, 152), 9, (1, 3, 3, 4)),
+    Label("person", "living-thing", (220, 20, 60), 11, (2, 4, 4, 5)),
+    Label("animal", "living-thing", (246, 198, 145), 255, (2, 4, 4, 6)),
+    Label("rider", "living-thing", (255, 0, 0), 12, (2, 5, 5, 7)),
+    Label("motorcycle", "2-wheeler", (0, 0, 230), 17, (3, 6, 6, 8)),
+    Label("bicycle", "2-wheeler", (119, 11, 32), 18, (3, 6, 7, 9)),
+    Label("autorickshaw", "autorickshaw", (255, 204, 54), 255, (3, 7, 8, 10)),
+    Label("car", "car", (0, 0, 142), 13, (3, 7, 9, 11)),
+    Label("truck", "large-vehicle", (0, 0, 70), 14, (3, 8, 10, 12)),
+    Label("bus", "large-vehicle", (0, 60, 100), 15, (3, 8, 11, 13)),
+    Label("caravan", "large-vehicle", (0, 0, 90), 255, (3, 8, 12, 14)),
+    Label("trailer", "large-vehicle", (0, 0, 110), 255, (3, 8, 12, 15)),
+    Label("train", "large-vehicle", (0, 80, 100), 16, (3, 8, 12, 15)),
+    Label("vehicle fallback", "large-vehicle", (136, 143, 153), 255, (3, 8, 12, 15)),
+    Label("curb", "barrier", (220, 190, 40), 255, (4, 9, 13, 16)),
+    Label("wall", "barrier", (102, 102, 156), 3, (4, 9, 14, 17)),
+    Label("fence", "barrier", (190, 153, 153), 4, (4, 10, 15, 18)),
+    Label("guard rail", "barrier", (180, 165, 180), 255, (4, 10, 16, 19)),
+    Label("billboard", "structures", (174, 64, 67), 255, (4, 11, 17, 20)),
+    Label("traffic sign", "structures", (220, 220, 0), 7, (4, 11, 18, 21)),
+    Label("traffic light", "structures", (250, 170, 30), 6, (4, 11, 19, 22)),
+    Label("pole", "structures", (153, 153, 153), 5, (4, 12, 20, 23)),
+    Label("polegroup", "structures", (153, 153, 153), 255, (4, 12, 20, 23)),
+    Label("obs-str-bar-fallback", "structures", (169, 187, 214), 255, (4, 12, 21, 24)),
+    Label("building", "construction", (70, 70, 70), 2, (5, 13, 22, 25)),
+    Label("bridge", "construction", (150, 100, 100), 255, (5, 13, 23, 26)),
+    Label("tunnel", "construction", (150, 120, 90), 255, (5, 13, 23, 26)),
+    Label("vegetation", "vegetation", (107, 142, 35), 8, (5, 14, 24, 27)),
+    Label("sky", "sky", (70, 130, 180), 10, (6, 15, 25, 28)),
+    Label("fallback background", "object fallback", (169, 187, 214), 255, (6, 15, 25, 29)),
+    Label(UNLABELED, "void", (0, 0, 0), 255, (255, 255, 255, 255)),
+    Label("ego vehicle", "void", (0, 0, 0), 255, (255, 255, 255, 255)),
+    Label("rectification border", "void", (0, 0, 0), 255, (255, 255, 255, 255)),
+    Label("out of roi", "void", (0, 0, 0), 255, (255, 255, 255, 255)),
+    Label("license plate", "vehicle", (0, 0, 142), 255, (255, 255, 255, 255)),
+)
+# What each label is drawn as, by label set.
+VALUES: dict[str, dict[str, int]] = {
+    **{f"level{n}": {row.name: row.levels[n - 1] for row in TABLE} for n in (3, 1, 2, 4)},
+    "csTrainId": {row.name: row.cs_train_id for row in TABLE},
+}
+
+
+def _merged(label_set: str) -> Labels:
+    """Name each class by all of its labels; it has the colour of the first."""
+    values = VALUES[label_set]
+    names, palette = [], []
+    for index in sorted(set(values.values()) - {IGNORE_INDEX}):
+        rows = [row for row in TABLE if values[row.name] == index]
+        # The classes of level 1 are whole categories, of up to ten labels.
+        parts = [row.category if label_set == "level1" else row.name for row in rows]
+        names.append("/".join(dict.fromkeys(parts)))
+        palette.append(rows[0].colour)
+    return Labels(tuple(names), tuple(palette))
+
+
+LABELS = {name: TRAINED if name == "csTrainId" else _merged(name) for name in VALUES}
+
+
+def mask_ending(label_set: str) -> str:
+    """Return how the file of a frame's labels ends, such as _gtFine_labellevel3Ids.png."""
+    ending = label_set if label_set == "csTrainId" else f"{label_set}Id"
+    return f"_gtFine_label{ending}s.png"
+
+
+class IDD(FileDataset):
+    """Parts I and II, of which those are read that are there, or what lists of one's own name.
+
+    The label files are made from polygons by `bench data prepare idd`.
+    """
+
+    class Options(OfficialOptions):
+        """What a suite may set."""
+
+        parts: Literal["I", "II", "both"] = Field(
+            "both", description="which parts to read; both: those that are there"
+        )
+        label_set: Literal["level3", "level1", "level2", "level4", "csTrainId"] = Field(
+            "level3",
+            description="26 classes, or 7, 16 or 30 of the other levels, or Cityscapes' 19",
+        )
+        void_as_class: bool = Field(
+            False, description="count void pixels as one class more, the last, named unlabeled"
+        )
+        lists: str | None = Field(
+            None,
+            description="folder with train.csv, val.csv or test.csv of one's own splits: an image "
+            "and a mask a line, separated by a comma, relative to the root",
+        )
+
+        @model_validator(mode="after")
+        def _lists_say_which_part(self) -> Self:
+            if self.lists is not None and self.parts != "both":
+                raise ValueError("The lists name the images of either part; leave out parts.")
+            return self
+
+    unhashed_options = ("partial", "lists")
+    title = "IDD segmentation (parts I and II, level3, 26 classes)"
+    splits: tuple[str, ...] = ("train", "val")
+    withheld = {
+        "test": "the labels of the test split are not public; use val, or lists of your own.",
+    }
+    licence = "IDD licence, after registration at https://idd.insaan.iiit.ac.in"
+    layout = (
+        "Expected IDD_Segmentation (part I) or idd20kII (part II), or the folder that holds them: "
+        "in each leftImg8bit/{train,val}/<sequence>/<frame>_leftImg8bit.png or .jpg and "
+        "gtFine/{train,val}/<sequence>/<frame>_gtFine_labellevel3Ids.png (or the label_set's). "
+        "They come from https://idd.insaan.iiit.ac.in with polygons (*_gtFine_polygons.json) "
+        "instead of labels: make these with `bench data prepare idd --root PATH`."
+    )
+    citation = """@inproceedings{varma2019idd,
+  author = {Varma, Girish and Subramanian, Anbumani and Namboodiri, Anoop and
+            Chandraker, Manmohan and Jawahar, C. V.},
+  title = {{IDD}: A dataset for exploring problems of autonomous navigation in unconstrained
+           environments},
+  booktitle = {IEEE Winter Conference on Applications of Computer Vision},
+  pages = {1743--1751}, year = {2019}
+}"""
+
+    def configure(self) -> None:
+        """Name what the options decide."""
+        options = self.options
+        self._found = {part: folder for part in FOLDERS if (folder := self._folder(part))}
+        if options.lists is not None:
+            which = "own lists"
+            there = tuple(split for split in LISTS if self._list(split).is_file())
+            self.splits = there or LISTS
+            self.withheld = {}  # one's own test split has labels
+        else:
+            asked = tuple(FOLDERS) if options.parts == "both" else (options.parts,)
+            which = " and ".join(tuple(self._found) or asked)
+            which = f"parts {which}" if " " in which else f"part {which}"
+        with_void = " + unlabeled" if options.void_as_class else ""
+        num_classes = self.labels(options).num_classes
+        self.title = (
+            f"IDD segmentation ({which}, {options.label_set}{with_void}, {num_classes} classes)"
+        )
+
+    def _folder(self, part: str) -> Path | None:
+        """Return the folder of a part that was asked for; None where it is not there."""
+        root, asked, name = self.root, self.options.parts, FOLDERS[part]
+        if root is None or asked not in (part, "both"):
+            return None
+        if (root / name).is_dir():
+            return root / name
+        names = {root.absolute().name, root.resolve().name}
+        renamed = asked == part and names.isdisjoint(FOLDERS.values())
+        is_it = (name in names or renamed) and (root / "leftImg8bit").is_dir()
+        return root if is_it else None
+
+    @classmethod
+    def labels(cls, options: Any) -> Labels:
+        """Return the classes of the label set, and unlabeled where void is a class."""
+        labels = LABELS[options.label_set]
+        if not options.void_as_class:
+            return labels
+        return Labels((*labels.names, UNLABELED), (*labels.palette, (0, 0, 0)))
+
+    def listed(self, split: str) -> Sequence[Sample]:
+        """Return a sample for each image of the parts, by path, or for each line of the list."""
+        if self.options.lists is not None:
+            return self._by_list(split)
+        return [
+            sample
+            for part, folder in self._parts().items()
+            for sample in self._by_folder(FOLDERS[part], folder, split)
+        ]
+
+    def _parts(self) -> dict[str, Path]:
+        root = self.require_root()
+        if self._found:
+            return self._found
+        if self.options.parts != "both":
+            name = FOLDERS[self.options.parts]
+            raise UserError(f"Part {self.options.parts} is not there: no {name} in {root}.")
+        if (root / "leftImg8bit").is_dir():
+            raise UserError(
+                f"{root} is named neither {' nor '.join(FOLDERS.values())}. Say which of them it "
+                "is with parts: I or parts: II."
+            )
+        raise UserError(f"No {' and no '.join(FOLDERS.values())} in {root}. {self.layout}")
+
+    def _by_folder(self, name: str, folder: Path, split: str) -> Sequence[Sample]:
+        images = {
+            f"{name}/{split}/{image.parent.name}/{image.stem.removesuffix('_leftImg8bit')}": image
+            for image in sorted((folder / "leftImg8bit" / split).glob("*/*_leftImg8bit.*"))
+            if image.suffix in SUFFIXES
+        }
+        if not images:
+            raise UserError(f"No images in {folder / 'leftImg8bit' / split}. {self.layout}")
+        ending = mask_ending(self.options.label_set)
+        masks = folder / "gtFine" / split
+        return [
+            Sample(one, image, masks / image.parent.name / f"{one.rpartition('/')[2]}{ending}")
+            for one, image in images.items()
+        ]
+
+    def _list(self, split: str) -> Path:
+        return Path(self.options.lists).expanduser() / f"{split}.csv"
+
+    def _by_list(self, split: str) -> Sequence[Sample]:
+        root, file = self.require_root(), self._list(split)
+        samples: dict[str, Sample] = {}
+        for number, cells in enumerate(csv.reader(read_list(file, self.layout)), 1):
+            parts = [cell.strip() for cell in cells]
+            if number == 1 and not any(part.lower().endswith(SUFFIXES) for part in parts):
+                continue  # a header
+            if len(parts) != 2:
+                raise UserError(
+                    f"{file}:{number}: expected an image and a mask, not {','.join(cells)!r}."
+                )
+            self._check_label_set(parts[1], f"{file}:{number}")
+            sample = Sample(_listed_id(root / parts[0], root), root / parts[0], root / parts[1])
+            if sample.id in samples:
+                raise UserError(f"{file}:{number}: {parts[0]} is listed twice.")
+            samples[sample.id] = sample
+        if not samples:
+            raise UserError(f"{file} lists no images.")
+        return list(samples.values())
+
+    def _check_label_set(self, mask: str, place: str) -> None:
+        """Refuse a mask that by its name holds the labels of another set."""
+        ending = mask_ending(self.options.label_set)
+        if re.search(r"_gtFine_label\w+s\.png$", mask) and not mask.endswith(ending):
+            raise UserError(
+                f"{place}: {mask} is not of label_set {self.options.label_set}, whose masks end in "
+                f"{ending}."
+            )
+
+    def read_target(self, sample: Sample) -> NDArray[np.uint8]:
+        """Read the label file."""
+        assert sample.mask is not None
+        num_classes = LABELS[self.options.label_set].num_classes
+        to = {label: label for label in range(num_classes)}
+        to[IGNORE_INDEX] = num_classes if self.options.void_as_class else IGNORE_INDEX
+        # A frame of road and void alone is no binary mask.
+        return map_labels(read_mask(sample.mask), to, sample.mask, binary_advice="accept")
+
+    @property
+    def void(self) -> str:
+        """Say what void pixels count as."""
+        return "as a class" if self.options.void_as_class else "excluded"
+
+    def expected(self, split: str) -> int | None:
+        """Return the official number of images of part I; none is published for part II."""
+        only_part_i = self.options.lists is None and tuple(self._found) == ("I",)
+        return NUM_IMAGES_I.get(split) if only_part_i else None
+
+    def unlisted(self) -> Sequence[Path]:
+        """Return images and label files of no sample; gtFine holds other files for each frame."""
+        ending = mask_ending(self.options.label_set)
+        return [
+            file
+            for file in super().unlisted()
+            if "_gtFine_" not in file.name or file.name.endswith(ending)
+        ]
+
+
+def _listed_id(image: Path, root: Path) -> str:
+    """Return <part's folder>/<split>/<sequence>/<frame>, or the path below the root."""
+    parts = image.with_name(image.stem.removesuffix("_leftImg8bit")).absolute().parts
+    if "leftImg8bit" in parts[1:]:
+        start = len(parts) - 1 - parts[::-1].index("leftImg8bit")
+        return "/".join((parts[start - 1], *parts[start + 1 :]))
+    below = len(root.absolute().parts) if image.is_relative_to(root) else 1
+    return "/".join(parts[below:])

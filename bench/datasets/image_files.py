@@ -1,0 +1,159 @@
+"""Images and masks from files, refused by name where they could be misread."""
+
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
+
+from bench.datasets.base import Dataset, FileFault, Sample
+from bench.errors import UserError
+
+LOSSY = ("JPEG", "MPO", "WEBP")
+FORMATS = (*LOSSY, "PNG", "TIFF", "BMP", "GIF")  # whose bits a pixel are known when they are read
+
+
+class FileDataset(Dataset):
+    """A dataset whose samples are an image file and a mask file each."""
+
+    def read_image(self, sample: Sample) -> NDArray[np.uint8]:
+        """Decode the image."""
+        assert sample.image is not None
+        return read_image(sample.image)
+
+    def hold(self, sample: Sample, image: Any, target: Any) -> None:
+        """Hold a pair to what `read` promises; sizes are told with the files."""
+        if image.shape[:2] != target.shape:
+            (h, w), (mask_h, mask_w) = image.shape[:2], target.shape
+            raise FileFault(
+                "size mismatch",
+                f"{sample.mask} is {mask_w}x{mask_h} but its image {sample.image} {w}x{h}.",
+            )
+        super().hold(sample, image, target)
+
+    def unlisted(self) -> Sequence[Path]:
+        """Return files that lie beside listed images and masks but are in no split."""
+        return beside([file for sample in self.listed_anywhere() for file in sample.files])
+
+    def listed_anywhere(self) -> list[Sample]:
+        """Return the samples of every split that is there."""
+        found: list[Sample] = []
+        for split in self.splits:
+            with suppress(UserError):  # a split that is not there is a finding of its own
+                found += self.listed(split)
+        return found
+
+
+def beside(listed: Sequence[Path]) -> list[Path]:
+    """Return what lies in the folders of files, has the suffix of one there, and is none of them.
+
+    Hidden files do not count.
+    """
+    known = set(listed)
+    suffixes: dict[Path, set[str]] = {}
+    for file in listed:
+        suffixes.setdefault(file.parent, set()).add(file.suffix)
+    return sorted(
+        file
+        for folder, endings in suffixes.items()
+        if folder.is_dir()
+        for file in folder.iterdir()
+        if file.suffix in endings
+        and file not in known
+        and not file.name.startswith(".")
+        and file.is_file()
+    )
+
+
+def read_list(file: Path, layout: str) -> list[str]:
+    """Return the lines of a list that are not empty.
+
+    Raises:
+        UserError: where there is no such file, with the layout that was expected.
+    """
+    try:
+        text = file.read_text(encoding="utf-8-sig")
+    except (FileNotFoundError, NotADirectoryError):
+        raise UserError(f"No file {file}. {layout}") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"Cannot read the list {file}: {error}.") from error
+    return [line.strip() for line in text.splitlines() if line.strip()]
+
+
+def read_image(file: Path, exif: str | None = None) -> NDArray[np.uint8]:
+    """Read an 8-bit image as (H, W, 3) uint8 RGB; grey and palette images become RGB.
+
+    Args:
+        exif: what an orientation tag means: "upright" turns the image as viewers do, "stored"
+            leaves the pixels as they are; without it such an image is refused.
+
+    Raises:
+        FileFault: where it cannot be decoded, has 16 bits, CMYK or transparent pixels.
+    """
+    image = open_image(file)
+    check_colours(image, file, exif)
+    turned = ImageOps.exif_transpose(image) if exif == "upright" else image
+    return np.asarray(turned.convert("RGB"))
+
+
+def check_colours(image: Image.Image, file: Path, exif: str | None) -> None:
+    """Refuse pixels that would not become 8-bit RGB as they are."""
+    if _bits(image) > 8:
+        raise not_read(file, "16-bit pixels", "scale them to 8 bits")
+    if image.mode == "CMYK":
+        raise not_read(file, "CMYK pixels", "convert the file to RGB")
+    check_upright(image, file, exif)
+    alpha = image.convert("RGBA").getchannel("A") if image.has_transparency_data else None
+    if alpha is not None and alpha.getextrema()[0] != 255:
+        raise not_read(file, "transparent pixels", "convert the file to RGB")
+    if image.mode not in ("RGB", "RGBA", "L", "LA", "P", "PA", "1"):
+        raise not_read(file, f"pixels of mode {image.mode!r}", "convert the file to 8-bit RGB")
+
+
+def check_upright(image: Image.Image, file: Path, exif: str | None) -> None:
+    """Refuse a rotation tag that nobody has said the meaning of."""
+    orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
+    if orientation not in (0, 1) and exif is None:
+        raise FileFault(
+            "pixel format",
+            f"{file}: an EXIF tag (orientation {orientation}) turns it in viewers, but not what "
+            "belongs to it. Save it upright without the tag; for images a dataset `folder` can "
+            "say exif: upright or exif: stored.",
+        )
+
+
+def not_read(file: Path, what: str, advice: str) -> FileFault:
+    """Word the refusal of pixels that could be misread."""
+    return FileFault("pixel format", f"{file}: {what} are not read; {advice}.")
+
+
+def raw_mode(image: Image.Image) -> str:
+    """Return Pillow's name of the pixels as stored, such as L;4, before they were converted."""
+    return str(image.info.get("raw_mode", ""))
+
+
+def _bits(image: Image.Image) -> int:
+    return 16 if image.mode.startswith("I") or ";16" in raw_mode(image) else 8
+
+
+def open_image(file: Path) -> Image.Image:
+    """Open and decode an image, remembering how its pixels are stored."""
+    try:
+        with file.open("rb") as stream:
+            image = Image.open(stream)
+            tile: Any = next(iter(getattr(image, "tile", ())), None)
+            image.load()
+    except FileNotFoundError:
+        raise FileFault("missing file", f"No file {file}.") from None
+    except UnidentifiedImageError:
+        raise FileFault("unreadable file", f"Cannot decode {file}: it is no image.") from None
+    except (OSError, SyntaxError, ValueError, EOFError) as error:
+        raise FileFault("unreadable file", f"Cannot decode {file}: {error}.") from error
+    if image.format not in FORMATS:
+        raise not_read(file, f"{image.format} files", f"convert it to one of {', '.join(FORMATS)}")
+    args = tile[3] if tile is not None else ""
+    image.info["raw_mode"] = args[0] if isinstance(args, tuple) else args
+    return image

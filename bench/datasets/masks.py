@@ -1,0 +1,171 @@
+"""Masks from files: labels by index or by colour, refused where they could be misread."""
+
+from collections.abc import Mapping, Sequence
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from bench.datasets.base import IGNORE_INDEX, Colour, FileFault
+from bench.datasets.image_files import LOSSY, check_colours, check_upright, open_image, raw_mode
+from bench.text import listed
+
+SCALED = {"L;2": 85, "L;4": 17}  # what Pillow multiplies grey values of few bits by
+NOT_MAPPED = 254  # a colour that is of no class
+
+
+def read_mask(file: Path, palette: Mapping[int, Colour] | None = None) -> NDArray[np.uint8]:
+    """Read a mask of class indices as (H, W) uint8: palette images by index, grey ones as stored.
+
+    Args:
+        palette: colours that the labels have in a palette image; other ones show that a program
+            has numbered them anew. A grey palette is let pass, a grey mask of 0 and 255 is not.
+
+    Raises:
+        FileFault: for colour, lossy or transparent masks, labels above 255 and wrong palettes.
+    """
+    image = open_image(file)
+    if image.format in LOSSY:
+        raise _lossy(file, image)
+    check_upright(image, file, exif=None)
+    if image.mode.startswith("I"):
+        values = np.asarray(image)
+        wrong = values[(values < 0) | (values > 255)]
+        if wrong.size:
+            raise FileFault("wrong label", f"{file}: label {wrong[0]}; labels are 8-bit indices.")
+        return values.astype(np.uint8)
+    if image.mode not in ("P", "L", "1"):
+        raise FileFault(
+            "pixel format",
+            f"{file}: a mask holds one class index a pixel (palette or grey), not pixels of "
+            f"mode {image.mode!r}.",
+        )
+    mask = np.asarray(image).astype(np.uint8)
+    if palette and image.mode == "P":
+        _check_palette(image, mask, palette, file)
+    elif palette and set(np.unique(mask)) == {0, 255}:
+        raise FileFault("0/255 mask", f"{file} has the grey values 0 and 255 alone.")
+    return mask // SCALED.get(raw_mode(image), 1)
+
+
+def _check_palette(
+    image: Image.Image, mask: NDArray[np.uint8], palette: Mapping[int, Colour], file: Path
+) -> None:
+    flat = image.getpalette("RGB") or []
+    for label in np.flatnonzero(np.bincount(mask.ravel(), minlength=256)).tolist():
+        found = tuple(flat[3 * label : 3 * label + 3])
+        if label in palette and found not in (palette[label], (label,) * 3, ()):
+            raise FileFault(
+                "wrong palette",
+                f"{file}: index {label} has the colour {found}, not {palette[label]}: a program "
+                "has numbered the colours anew. Restore the original file.",
+            )
+
+
+def map_labels(
+    mask: NDArray[np.uint8],
+    to: Mapping[int, int],
+    file: Path,
+    palette: Sequence[Colour] = (),
+    binary_advice: str = "",
+) -> NDArray[np.uint8]:
+    """Turn the labels of a mask file into class indices and 255.
+
+    Args:
+        to: class index or 255 of each label that may occur.
+        palette: the classes' colours, to recognise masks that were converted to grey.
+        binary_advice: what to do about a mask of 0 and 255 alone, which is refused; "accept" lets
+            it pass.
+
+    Raises:
+        FileFault: for labels that may not occur, with their numbers of pixels.
+    """
+    counts = np.bincount(mask.ravel(), minlength=256)
+    present = {int(label) for label in counts.nonzero()[0]}
+    if present == {0, 255} and binary_advice != "accept":
+        advice = binary_advice or "Labels are class indices."
+        raise FileFault("0/255 mask", f"{file} has the values 0 and 255 alone. {advice}")
+    wrong = sorted(present - to.keys())
+    if wrong:
+        labels = listed(f"{label} ({counts[label]} pixels)" for label in wrong)
+        if palette and present <= _greys(tuple(palette)):
+            raise FileFault(
+                "grey-converted palette",
+                f"{file}: the values {labels} are the grey tones of the classes' colours: a "
+                "palette image was converted to grey. Restore the original file.",
+            )
+        raise FileFault(
+            "wrong label",
+            f"{file}: label {labels} outside the labels {_ranges(to)}.",
+        )
+    mapped: NDArray[np.uint8] = _table(tuple(sorted(to.items())))[mask]
+    return mapped
+
+
+@cache
+def _table(to: tuple[tuple[int, int], ...]) -> NDArray[np.uint8]:
+    table = np.full(256, IGNORE_INDEX, np.uint8)
+    for label, index in to:
+        if 0 <= label <= 255:
+            table[label] = index
+    return table
+
+
+@cache
+def _greys(palette: tuple[Colour, ...]) -> set[int]:
+    """Return the grey tones that Pillow and OpenCV turn colours into, and void's border."""
+    colours = np.array([[*palette, (0, 0, 0), (224, 224, 192), (255, 255, 255)]], np.uint8)
+    return {int(tone) for tone in np.asarray(Image.fromarray(colours).convert("L")).ravel()}
+
+
+def _ranges(labels: Mapping[int, int]) -> str:
+    """Write {0, 1, 2, 255} as 0..2, 255."""
+    parts: list[list[int]] = []
+    for label in sorted(labels):
+        if parts and parts[-1][-1] == label - 1:
+            parts[-1].append(label)
+        else:
+            parts.append([label])
+    return ", ".join(f"{p[0]}..{p[-1]}" if p[1:] else str(p[0]) for p in parts)
+
+
+def read_colours(file: Path, to: Mapping[Colour, int]) -> NDArray[np.uint8]:
+    """Read a mask whose classes are colours as indices (H, W) uint8.
+
+    Args:
+        to: class index or 255 of each colour that may occur.
+
+    Raises:
+        FileFault: for lossy masks and colours of no class, with their numbers of pixels.
+    """
+    image = open_image(file)
+    if image.format in LOSSY:
+        raise _lossy(file, image)
+    check_colours(image, file, exif=None)
+    pixels = np.asarray(image.convert("RGB")).astype(np.uint32)
+    codes = pixels[..., 0] << 16 | pixels[..., 1] << 8 | pixels[..., 2]
+    indices: NDArray[np.uint8] = _colour_table(tuple(sorted(to.items())))[codes]
+    if (indices == NOT_MAPPED).any():
+        wrong, counts = np.unique(codes[indices == NOT_MAPPED], return_counts=True)
+        order = np.argsort(-counts, kind="stable")
+        colours = listed(
+            f"{(int(c) >> 16, int(c) >> 8 & 255, int(c) & 255)} ({n} pixels)"
+            for c, n in zip(wrong[order], counts[order], strict=True)
+        )
+        raise FileFault("wrong label", f"{file}: colour {colours} of no class.")
+    return indices
+
+
+@cache
+def _colour_table(to: tuple[tuple[Colour, int], ...]) -> NDArray[np.uint8]:
+    table = np.full(1 << 24, NOT_MAPPED, np.uint8)
+    for (r, g, b), index in to:
+        table[r << 16 | g << 8 | b] = index
+    return table
+
+
+def _lossy(file: Path, image: Image.Image) -> FileFault:
+    text = f"{file}: a mask as {image.format} is not read, for its compression changes labels; "
+    return FileFault("pixel format", f"{text}make it PNG from the original.")

@@ -1,0 +1,146 @@
+"""PASCAL VOC 2012 with SBD's annotations: 10,582 training images, VOC's own 1,449 for val."""
+
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field
+
+from bench.datasets.base import FileFault, Sample
+from bench.datasets.image_files import read_list
+from bench.datasets.voc import CITATION, VOC
+from bench.errors import UserError
+
+SPLITS = ("train", "val", "trainval")
+
+
+class VOC2012Aug(VOC):
+    """VOC 2012, its training images extended by those that SBD annotates; val is VOC's.
+
+    SBD's masks are the PNGs of VOC2012/SegmentationClassAug where that folder exists, else the
+    .mat files of SBD's own benchmark_RELEASE. Images of VOC's train keep VOC's own masks with the
+    latter. No image of VOC's val is ever in train.
+    """
+
+    class Options(VOC.Options):
+        """What a suite may set."""
+
+        sbd: str | None = Field(
+            None,
+            description="folder of benchmark_RELEASE; by default looked for beside VOC2012",
+        )
+
+    unhashed_options = ("partial", "sbd")
+    title = "PASCAL VOC 2012 + SBD segmentation"
+    year = "2012"
+    splits = SPLITS
+    num_images = {"train": 10582, "val": 1449, "trainval": 12031}
+    layout = (
+        "Expected the VOCdevkit folder with VOC2012 and either VOC2012/SegmentationClassAug/*.png "
+        "or benchmark_RELEASE/dataset/{cls,img,train.txt,val.txt} of SBD beside it (option sbd)."
+    )
+    citation = f"""{CITATION}
+@inproceedings{{hariharan2011semantic,
+  author = {{Hariharan, Bharath and Arbel{{\\'a}}ez, Pablo and Bourdev, Lubomir and
+            Maji, Subhransu and Malik, Jitendra}},
+  title = {{Semantic contours from inverse detectors}},
+  booktitle = {{International Conference on Computer Vision}},
+  year = {{2011}}
+}}"""
+
+    def listed(self, split: str) -> Sequence[Sample]:
+        """Return VOC's val, or VOC's train with what SBD adds, by id."""
+        val, train = self._voc("val"), self._voc("train")
+        if split == "val":
+            return [super(VOC2012Aug, self).sample(name) for name in val]
+        names = sorted({*train, *self._added} - set(val))
+        samples = [self.sample(name) for name in names]
+        if split == "trainval":
+            samples += [super(VOC2012Aug, self).sample(name) for name in val]
+        return samples
+
+    def sample(self, name: str) -> Sample:
+        """Return a training image: SBD's mask, or VOC's own where that is the better one."""
+        voc = super().sample(name)
+        if self._pngs is not None:
+            return Sample(name, voc.image, self._pngs / f"{name}.png")
+        if voc.mask is not None and voc.mask.is_file():
+            return voc
+        sbd = self._sbd
+        image = sbd / "img" / f"{name}.jpg"
+        return Sample(name, image if image.is_file() else voc.image, sbd / "cls" / f"{name}.mat")
+
+    def read_target(self, sample: Sample) -> NDArray[np.uint8]:
+        """Read a palette PNG by index, or the matrix GTcls.Segmentation of a .mat file."""
+        assert sample.mask is not None
+        if sample.mask.suffix != ".mat":
+            return super().read_target(sample)
+        return self.mapped(read_mat(sample.mask), sample.mask)
+
+    def unlisted(self) -> Sequence[Path]:
+        """Return masks of ids that are in no split; an id may have several masks."""
+        known = {sample.id for sample in self.listed_anywhere()}
+        return [file for file in super().unlisted() if file.stem not in known]
+
+    def _voc(self, split: str) -> list[str]:
+        file = self.devkit / "ImageSets" / "Segmentation" / f"{split}.txt"
+        return read_list(file, self.layout)
+
+    @property
+    def _pngs(self) -> Path | None:
+        folder = self.devkit / "SegmentationClassAug"
+        return folder if folder.is_dir() else None
+
+    @cached_property
+    def _added(self) -> list[str]:
+        """The ids that SBD annotates, some of which are in VOC's val."""
+        if self._pngs is None:
+            lists = [read_list(self._sbd / f"{part}.txt", self.layout) for part in ("train", "val")]
+            return sorted({*lists[0], *lists[1]})
+        given = self.devkit / "ImageSets" / "Segmentation" / "trainaug.txt"
+        if not given.is_file():
+            return sorted(file.stem for file in self._pngs.glob("*.png"))
+        names = read_list(given, self.layout)
+        leaked = sorted(set(names) & set(self._voc("val")))
+        if leaked:
+            raise UserError(
+                f"{given} lists {len(leaked)} images of VOC's val for training, such as "
+                f"{leaked[0]}. Remove them, or the file: then the list is made here."
+            )
+        return names
+
+    @cached_property
+    def _sbd(self) -> Path:
+        """The folder with SBD's cls, img and lists."""
+        if self.options.sbd is not None:
+            places = [Path(self.options.sbd).expanduser()]
+        else:
+            devkit = self.devkit
+            places = [folder / "benchmark_RELEASE" for folder in (devkit, *devkit.parents[:2])]
+        for place in places:
+            for folder in (place / "dataset", place):
+                if (folder / "cls").is_dir():
+                    return folder
+        looked = " or ".join(str(place) for place in places)
+        raise UserError(f"No masks of SBD at {looked}. {self.layout}")
+
+
+def read_mat(file: Path) -> NDArray[np.uint8]:
+    """Read the class segmentation of SBD's .mat file as (H, W) uint8.
+
+    Raises:
+        FileFault: where the file cannot be read or holds something else.
+    """
+    from scipy.io import loadmat
+    from scipy.io.matlab import MatReadError
+
+    try:
+        content: Any = loadmat(file)
+        return np.asarray(content["GTcls"]["Segmentation"][0, 0]).astype(np.uint8)
+    except (OSError, MatReadError, ValueError, TypeError, NotImplementedError) as error:
+        raise FileFault("unreadable file", f"Cannot read {file}: {error}.") from error
+    except (KeyError, IndexError) as error:
+        raise FileFault("unreadable file", f"{file} has no GTcls.Segmentation.") from error

@@ -1,0 +1,71 @@
+"""One set of predictions under several conventions of mIoU and pixel accuracy; numpy only.
+
+The official ones are those of `bench.scores`: one count over the whole split, void excluded, the
+mean over classes that occur. Papers differ in all three, and so do their figures.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bench.evaluation.scores import INTERSECTION, ON_VOID, PREDICTION, TRUTH
+from bench.suite.columns import BACKGROUND, CONVENTIONS, Convention
+
+
+def by_conventions(counts: NDArray[Any], names: Sequence[str], batch_size: int) -> dict[str, float]:
+    """Score the same predictions under every convention.
+
+    Args:
+        counts: (N, 4, K) as `bench.scores` has them, in the order in which images were scored.
+        names: of the K classes.
+        batch_size: of the batches that some conventions average over; the last may be smaller.
+
+    Returns:
+        Values in 0..1; NaN where the classes have no background, or none of that name.
+    """
+    per_image = np.asarray(counts, np.int64)
+    return {
+        name: _value(convention, per_image, list(names), batch_size)
+        for name, convention in CONVENTIONS.items()
+    }
+
+
+def _value(
+    convention: Convention, counts: NDArray[np.int64], names: list[str], batch_size: int
+) -> float:
+    if convention.void == "background":
+        if BACKGROUND not in names:
+            return float("nan")
+        counts = _void_as(names.index(BACKGROUND), counts)
+    if convention.without is not None and convention.without not in names:
+        return float("nan")
+    together = {"split": max(1, len(counts)), "image": 1, "batch": batch_size}[convention.over]
+    summed = np.add.reduceat(counts, range(0, len(counts), together), axis=0)
+    truth, predicted, hit = (summed[:, row] for row in (TRUTH, PREDICTION, INTERSECTION))
+    if convention.of == "accuracy":
+        return _mean_of_numbers(hit.sum(1), truth.sum(1))
+    union = truth + predicted - hit
+    iou = np.divide(hit, union, out=np.zeros(union.shape), where=union > 0)
+    counted = np.array([name != convention.without for name in names]) & (
+        (union > 0) | (convention.absent == "0")
+    )
+    return _mean_of_numbers(np.where(counted, iou, 0).sum(1), counted.sum(1))
+
+
+def _mean_of_numbers(above: NDArray[Any], below: NDArray[Any]) -> float:
+    """Average the ratios that there are."""
+    there = below > 0
+    return float((above[there] / below[there]).mean()) if there.any() else float("nan")
+
+
+def _void_as(label: int, counts: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return the counts that there were if void pixels had been of a class."""
+    on_void = counts[:, ON_VOID]
+    changed = counts.copy()
+    changed[:, TRUTH, label] += on_void.sum(1)
+    changed[:, PREDICTION] += on_void
+    changed[:, INTERSECTION, label] += on_void[:, label]
+    changed[:, ON_VOID] = 0
+    return changed

@@ -1,0 +1,75 @@
+"""Counting a model's predictions on the splits of a dataset."""
+
+from dataclasses import dataclass, field
+
+from torch import nn
+
+from bench.datasets.base import Dataset
+from bench.errors import UserError
+from bench.evaluation.inference import Counts, evaluate
+from bench.evaluation.setup import Setup
+from bench.loading.images import EvalImages, limited
+from bench.loading.loader import Loading, eval_loader
+from bench.loading.predecode import keep_decoded
+from bench.machine.memory import is_out_of_memory, release_memory
+from bench.suite.evaluation import Evaluation
+from bench.suite.recipe import Recipe
+from bench.suite.schema import Cache
+from bench.text import first_line
+
+
+@dataclass(frozen=True)
+class Evaluator:
+    """What all evaluations of a case share.
+
+    limit: images of each split that are used: a number or a fraction; None for all.
+    cache: where decoded images are kept.
+    prepared: the images of each evaluation that was asked for before.
+    """
+
+    dataset: Dataset
+    recipe: Recipe
+    limit: int | float | None
+    setup: Setup
+    cache: Cache
+    loading: Loading
+    prepared: dict[Evaluation, EvalImages] = field(default_factory=dict)
+
+    def count(self, model: nn.Module, evaluation: Evaluation, times_read: int = 1) -> Counts:
+        """Predict and count a split.
+
+        If memory runs out and the recipe allows it, batches are halved. Each image is scored by
+        itself, so this changes no score.
+
+        Args:
+            times_read: how often this evaluation is counted in all.
+
+        Raises:
+            UserError: if not even one image fits into memory.
+        """
+        images = self.images(evaluation, times_read)
+        batch_size = self.setup.numerics.micro_batch
+        while True:
+            loader = eval_loader(images, batch_size, self.loading)
+            try:
+                with loader.guarded():
+                    return evaluate(model, loader, evaluation, self.setup)
+            except (RuntimeError, MemoryError) as error:
+                if self.recipe.on_oom == "fail" or not is_out_of_memory(error):
+                    raise
+                if batch_size == 1:
+                    raise UserError(
+                        f"One image of {evaluation.split} does not fit into memory: "
+                        f"{first_line(error)}"
+                    ) from error
+            batch_size //= 2
+            release_memory(self.setup.device)
+
+    def images(self, evaluation: Evaluation, times_read: int = 1) -> EvalImages:
+        """Return the images of an evaluation, decoded once if they are read more than once."""
+        if evaluation not in self.prepared:
+            samples = limited(self.dataset.samples(evaluation.split), self.limit)
+            images = EvalImages(self.dataset, samples, evaluation, self.recipe)
+            keep_decoded(images, self.cache, evaluation.split, times_read, self.setup.beat)
+            self.prepared[evaluation] = images
+        return self.prepared[evaluation]

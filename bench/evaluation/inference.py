@@ -1,0 +1,152 @@
+"""Inference to pixel counts: one pass, counted on the device."""
+
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from bench.evaluation.confusion import count_pixels, per_class
+from bench.evaluation.setup import Setup
+from bench.loading.loader import Stack
+from bench.machine.device import autocast
+from bench.suite.evaluation import Evaluation
+from bench.suite.schema import Size
+
+
+@dataclass(frozen=True)
+class Counts:
+    """What an evaluation counted.
+
+    per_image: (N, 4, K) uint32: truth, prediction, intersection, prediction on void.
+    confusion: (K, K) int64 over the split; rows are truth.
+    loss: mean over the valid pixels of the split.
+    """
+
+    ids: tuple[str, ...]
+    per_image: NDArray[np.uint32]
+    confusion: NDArray[np.int64]
+    loss: float
+    seconds: float
+
+
+@torch.inference_mode()
+def evaluate(model: nn.Module, batches: Any, evaluation: Evaluation, setup: Setup) -> Counts:
+    """Score every image once, at the resolution of its target.
+
+    Args:
+        batches: images (N, 3, H, W) uint8, targets (N, h, w) uint8 and ids, or lists of images
+            and targets where sizes differ; logits are resized bilinearly to (h, w).
+    """
+    start = time.perf_counter()
+    device, num_classes, loss_fn = setup.device, setup.num_classes, setup.loss_fn
+    model.eval()
+    ids: list[str] = []
+    rows: list[Tensor] = []
+    confusion = torch.zeros(num_classes, num_classes, dtype=torch.int64, device=device)
+    totals: list[Tensor] = []
+    weights: list[Tensor] = []
+    for batch in batches:
+        images, targets, batch_ids = batch
+        for image, target in _groups(images, targets):
+            image = image.to(device, non_blocking=True)
+            target = target.to(device, non_blocking=True)
+            size = (target.shape[1], target.shape[2])
+            logits = predict(model, image, size, evaluation, setup)
+            counts = count_pixels(logits.max(1).indices, target, num_classes)
+            rows.append(per_class(counts))
+            confusion += counts[:, :-1].sum(0)
+            totals.append(loss_fn.totals(logits, target.long()))
+            weights.append(loss_fn.weights(target.long()))
+        ids += batch_ids
+        setup.beat()
+    total = torch.stack(totals).cpu().double().sum(0)
+    weight = torch.stack(weights).cpu().double().sum(0)
+    return Counts(
+        ids=tuple(ids),
+        per_image=torch.cat(rows).cpu().numpy().astype(np.uint32),
+        confusion=confusion.cpu().numpy(),
+        loss=float((total / weight).sum()),
+        seconds=time.perf_counter() - start,
+    )
+
+
+@torch.inference_mode()
+def predict(
+    model: nn.Module, image: Tensor, size: Size, evaluation: Evaluation, setup: Setup
+) -> Tensor:
+    """Return float logits (N, K, h, w) of images (N, 3, H, W) uint8, resized bilinearly to `size`.
+
+    Several views of an image, mirrored or of other scales, are averaged as probabilities; what is
+    returned then is the logarithm of their mean.
+    """
+    network_size = (image.shape[-2], image.shape[-1])
+    mean: Tensor | None = None
+    mirrors = (False, True) if evaluation.flip else (False,)
+    views = [(s, mirrored) for s in evaluation.scales for mirrored in mirrors]
+    for scale, mirrored in views:
+        height, width = (max(1, round(side * scale)) for side in network_size)
+        view = _resized(image, (height, width))
+        if mirrored:
+            view = view.flip(-1)
+        logits = _logits(model, view, evaluation, setup)
+        if mirrored:
+            logits = logits.flip(-1)
+        logits = _resized(logits, size)
+        if len(views) == 1:
+            return logits
+        share = logits.softmax(1) / len(views)
+        mean = share if mean is None else mean + share
+    assert mean is not None
+    return mean.clamp_min(torch.finfo(mean.dtype).tiny).log()
+
+
+def _resized(x: Tensor, size: Size) -> Tensor:
+    """Resize (N, C, H, W) bilinearly, as float; what has the size already stays as it is."""
+    if (x.shape[-2], x.shape[-1]) == tuple(size):
+        return x
+    return F.interpolate(x.float(), size, mode="bilinear", align_corners=False)
+
+
+def _logits(model: nn.Module, image: Tensor, evaluation: Evaluation, setup: Setup) -> Tensor:
+    """Return float logits of the whole image, or averaged over sliding windows."""
+    if evaluation.method != "sliding":
+        return _forward(model, image, setup)
+    assert evaluation.crop is not None
+    height, width = image.shape[-2:]
+    total: Tensor | None = None
+    num = image.new_zeros((1, 1, height, width), dtype=torch.float32)
+    for top in window_starts(height, evaluation.crop[0], evaluation.steps[0]):
+        for left in window_starts(width, evaluation.crop[1], evaluation.steps[1]):
+            rows = slice(top, top + evaluation.crop[0])
+            columns = slice(left, left + evaluation.crop[1])
+            logits = _forward(model, image[..., rows, columns], setup)
+            if total is None:
+                total = logits.new_zeros((len(image), logits.shape[1], height, width))
+            total[..., rows, columns] += logits
+            num[..., rows, columns] += 1
+    assert total is not None
+    return total / num
+
+
+def window_starts(length: int, window: int, step: int) -> list[int]:
+    """Return where windows begin so that they cover a side; the last one ends with it."""
+    last = max(0, length - window)
+    return [*range(0, last, step), last]
+
+
+def _forward(model: nn.Module, image: Tensor, setup: Setup) -> Tensor:
+    with autocast(setup.device, setup.numerics.precision):
+        logits: Tensor = model(image)
+    return logits.float()
+
+
+def _groups(images: Stack, targets: Stack) -> list[tuple[Tensor, Tensor]]:
+    """Take a batch of one size whole; images of several sizes pass one by one."""
+    if isinstance(images, Tensor) and isinstance(targets, Tensor):
+        return [(images, targets)]
+    return [(i[None], t[None]) for i, t in zip(images, targets, strict=True)]

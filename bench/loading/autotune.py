@@ -1,0 +1,101 @@
+"""How many workers read images: found out by a short measurement, and remembered."""
+
+import hashlib
+import json
+import platform
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import replace
+
+import torch
+
+from bench.errors import UserError
+from bench.loading.images import Key, TrainImages
+from bench.loading.loader import Batch, Loader, Loading
+from bench.machine.cache_folder import cache_folder
+from bench.machine.environment import num_cores
+from bench.machine.files import read_json, write_json
+
+MEASURE_S = 0.6  # for each setting, after its first batch
+ENOUGH = 1.1  # more workers must bring this much more
+MOST_WORKERS = 16
+
+
+def choose_loading(images: TrainImages, batch_size: int, device: torch.device) -> Loading:
+    """Measure how fast training images come, and choose the fewest workers that do not slow it.
+
+    On the CPU the process that trains reads them too: workers bring it nothing, for they take the
+    cores that it trains on. The choice is remembered by machine, images and
+    augmentation, so that cases to be compared are fed alike.
+    """
+    place = [platform.node(), torch.version.cuda, str(device), num_cores(), batch_size]
+    augment = images.augment.items if images.augment else ()
+    what = [images.kept.where if images.kept else "none", str(images.size), augment]
+    ids = [images.dataset.name, len(images), images.samples[0].id]
+    key = hashlib.sha256(json.dumps([place, what, ids]).encode()).hexdigest()[:16]
+    file = cache_folder() / "loading" / f"{key}.json"
+    known = read_json(file)
+    if isinstance(known, dict) and known.keys() == Loading().as_dict().keys():
+        return Loading(**known)
+    if device.type == "cuda":
+        loading = _for_gpu(images, batch_size, device)
+    else:
+        loading = Loading(images_per_s=_rate(images, batch_size, Loading()))
+    with suppress(UserError):  # where the cache cannot be written, nothing is remembered
+        write_json(file, loading.as_dict(), sync=False)
+    return loading
+
+
+def _for_gpu(images: TrainImages, batch_size: int, device: torch.device) -> Loading:
+    """Double the workers while that helps, then try pinned memory and a longer queue."""
+
+    def to_device(batch: Batch) -> None:
+        for part in batch[:2]:
+            for tensor in [part] if isinstance(part, torch.Tensor) else part:
+                tensor.to(device, non_blocking=True)
+        torch.cuda.synchronize(device)
+
+    def measured(num_workers: int, prefetch: int, pin_memory: bool) -> Loading:
+        loading = Loading(num_workers, prefetch, pin_memory)
+        rate = _rate(images, batch_size, loading, to_device)
+        return replace(loading, images_per_s=rate)
+
+    best = measured(0, 2, False)
+    num_workers = 1
+    while num_workers <= min(num_cores(), MOST_WORKERS):
+        more = measured(num_workers, 2, False)
+        if more.rate < ENOUGH * best.rate and num_workers > 1:  # one alone may only break even
+            break
+        best = max(best, more, key=lambda loading: loading.rate)
+        num_workers *= 2
+    others = [measured(best.num_workers, prefetch, True) for prefetch in (2, 4)]
+    return max(best, *others, key=lambda loading: loading.rate)
+
+
+def _rate(
+    images: TrainImages,
+    batch_size: int,
+    loading: Loading,
+    use: Callable[[Batch], None] = lambda batch: None,
+) -> float:
+    """Return images per second, the start of the workers left out."""
+    size = min(batch_size, len(images))
+
+    def batches() -> Iterator[list[Key]]:
+        first = 0
+        while True:
+            yield [(0, (first + i) % len(images)) for i in range(size)]
+            first += size
+
+    with Loader(images, batches(), loading).guarded() as loader:
+        start, num = 0.0, 0
+        for batch in loader:
+            use(batch)
+            if start == 0.0:
+                start = time.perf_counter()
+                continue
+            num += size
+            if time.perf_counter() - start > MEASURE_S:
+                break
+    return num / (time.perf_counter() - start)

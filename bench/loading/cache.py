@@ -1,0 +1,300 @@
+"""Decoded images and targets kept between epochs and cases: nothing is decoded twice."""
+
+import logging
+import os
+import shutil
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+from filelock import FileLock, Timeout
+from numpy.typing import NDArray
+
+from bench.datasets.base import Pair
+from bench.errors import UserError
+from bench.machine.cache_folder import cache_folder
+from bench.machine.files import read_json, write_json
+from bench.suite.schema import Cache
+
+UNFINISHED = ".tmp"
+LOCK_WAIT_S = 1.0  # between two signs of life
+NUM_TRIED = 8  # pairs whose sizes stand for all when space is estimated
+log = logging.getLogger("bench.case")
+
+
+class CacheError(UserError):
+    """The place where decoded images are kept cannot be used."""
+
+
+@dataclass(frozen=True)
+class OnDisk:
+    """Pairs in one file that every process maps into its memory.
+
+    index: (N, 5) int64: where a pair begins, H and W of its image, h and w of its target.
+    """
+
+    folder: Path
+    index: NDArray[np.int64]
+    where: str = "disk"
+
+    @cached_property
+    def data(self) -> NDArray[np.uint8]:
+        """The bytes of all pairs."""
+        return np.memmap(self.folder / "data.bin", np.uint8, "r")
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return OnDisk, (self.folder, self.index)  # another process maps the file itself
+
+    def __getitem__(self, i: int) -> Pair:
+        start, height, width, target_height, target_width = self.index[i].tolist()
+        middle = start + height * width * 3
+        end = middle + target_height * target_width
+        image = np.array(self.data[start:middle]).reshape(height, width, 3)
+        return image, np.array(self.data[middle:end]).reshape(target_height, target_width)
+
+
+@dataclass(frozen=True)
+class InRam:
+    """Pairs in the memory of this process and the workers that it forks."""
+
+    pairs: Sequence[Pair]
+    where: str = "ram"
+
+    def __getitem__(self, i: int) -> Pair:
+        image, target = self.pairs[i]
+        return image.copy(), target.copy()
+
+
+Kept = OnDisk | InRam
+
+
+def keep(
+    cache: Cache,
+    key: str,
+    about: str,
+    num_pairs: int,
+    decode: Callable[[int], Pair],
+    decode_all: Callable[[], Iterator[Pair]],
+    times_read: int,
+    beat: Callable[[], None] = lambda: None,
+) -> Kept | None:
+    """Return pairs decoded once: those kept before, or newly decoded ones.
+
+    Args:
+        cache: `auto` takes the disk, or memory where the disk is too full, where pairs are read
+            more than once; and neither where neither has room.
+        key: names the content: another key is other pairs.
+        about: what `bench data cache` shows of it.
+        decode: makes one pair, to estimate the space.
+        decode_all: makes all pairs in order.
+        beat: called while another process decodes the same.
+
+    Returns:
+        The pairs; None where they are decoded anew each time.
+
+    Raises:
+        UserError: where the place that was asked for has no room or cannot be written.
+    """
+    if cache == "none" or num_pairs == 0:
+        return None
+    folder = cache_folder() / "decoded" / key
+    if cache != "ram":
+        found = open_kept(folder, num_pairs)
+        if found is not None:
+            return found
+    if cache == "auto" and times_read < 2:
+        return None
+    needed = _estimate(num_pairs, decode)
+    bound = _bound(folder.parent)
+    if cache != "ram" and needed <= bound:
+        try:
+            return _on_disk(folder, about, num_pairs, needed, decode_all, beat)
+        except CacheError as error:
+            if cache == "disk":
+                raise
+            log.warning("%s", error)
+    if cache == "disk":
+        raise UserError(
+            f"Decoded, {about} takes {needed / 1e9:.1f} GB, more than the cache may have in "
+            f"{folder.parent} ({bound / 1e9:.1f} GB). Set BENCH_CACHE to another "
+            "folder, BENCH_CACHE_GB to another bound, or cache: none."
+        )
+    if needed <= psutil.virtual_memory().available // 2:
+        return InRam(list(decode_all()))
+    if cache == "ram":
+        raise UserError(
+            f"Decoded, {about} takes {needed / 1e9:.1f} GB, more than half of the free memory. "
+            "Use cache: disk or none."
+        )
+    return None
+
+
+def open_kept(folder: Path, num_pairs: int) -> OnDisk | None:
+    """Open pairs kept before; None where there are none, or they are not whole."""
+    about = read_json(folder / "about.json")
+    if not isinstance(about, dict):
+        return None
+    try:
+        kept = OnDisk(folder, np.load(folder / "index.npy"))
+        whole = kept.index.shape == (num_pairs, 5) and len(kept.data) == about.get("bytes")
+    except (OSError, ValueError, EOFError):
+        return None
+    with suppress(OSError):  # of another user, perhaps
+        os.utime(folder / "about.json")  # what was used last is removed last
+    return kept if whole else None
+
+
+def _on_disk(
+    folder: Path,
+    about: str,
+    num_pairs: int,
+    needed: int,
+    decode_all: Callable[[], Iterator[Pair]],
+    beat: Callable[[], None],
+) -> OnDisk:
+    """Decode into a file that appears whole; where another process does so, wait for it."""
+    beside = folder.with_suffix(UNFINISHED)
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with _lock(folder.with_suffix(".lock"), beat):
+            found = open_kept(folder, num_pairs)
+            if found is not None:
+                return found
+            shutil.rmtree(folder, ignore_errors=True)  # truncated, or of another layout
+            make_room(folder.parent, needed)
+            shutil.rmtree(beside, ignore_errors=True)  # left by a process that was killed
+            beside.mkdir()
+            log.info("decoding %s once, into %s", about, folder)
+            try:
+                num_bytes = _write(beside, decode_all())
+                facts = {"about": about, "bytes": num_bytes, "made": time.time()}
+                write_json(beside / "about.json", facts)
+                os.replace(beside, folder)
+            finally:
+                shutil.rmtree(beside, ignore_errors=True)
+            made = open_kept(folder, num_pairs)
+            assert made is not None
+            return made
+    except OSError as error:
+        raise CacheError(f"Cannot keep decoded images in {folder.parent}: {error}.") from error
+
+
+@contextmanager
+def _lock(file: Path, beat: Callable[[], None]) -> Iterator[None]:
+    """Take a lock, giving signs of life while another process has it."""
+    lock = FileLock(file, timeout=LOCK_WAIT_S)
+    while not lock.is_locked:
+        try:
+            lock.acquire()
+        except Timeout:
+            beat()
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _write(folder: Path, pairs: Iterator[Pair]) -> int:
+    """Write pairs one after the other and the index of where they are; return the bytes."""
+    rows, start = [], 0
+    with (folder / "data.bin").open("wb") as stream:
+        for image, target in pairs:
+            rows.append((start, *image.shape[:2], *target.shape))
+            start += stream.write(np.ascontiguousarray(image).data)
+            start += stream.write(np.ascontiguousarray(target).data)
+        stream.flush()
+        os.fsync(stream.fileno())
+    np.save(folder / "index.npy", np.array(rows, np.int64))
+    return start
+
+
+def _estimate(num_pairs: int, decode: Callable[[int], Pair]) -> int:
+    """Return the bytes of all pairs, judged by a few of them."""
+    tried = sorted({i * num_pairs // NUM_TRIED for i in range(NUM_TRIED)} & set(range(num_pairs)))
+    sizes = [sum(array.nbytes for array in decode(i)) for i in tried]
+    return round(num_pairs * sum(sizes) / len(sizes))
+
+
+@dataclass(frozen=True)
+class Entry:
+    """Something in the cache."""
+
+    path: Path
+    about: str
+    num_bytes: int
+    used: float  # time of the last use, in seconds since 1970
+
+
+def entries(folder: Path | None = None) -> list[Entry]:
+    """List what is kept decoded, least recently used first."""
+    folder = folder or cache_folder() / "decoded"
+    found = []
+    for path in folder.glob("*"):
+        if path.is_dir():
+            about: Any = read_json(path / "about.json") or {}
+            stats = {f.name: status for f in path.glob("*") if (status := _status(f)) is not None}
+            num_bytes = sum(status.st_size for status in stats.values())
+            used = stats["about.json"].st_mtime if "about.json" in stats else 0.0
+            found.append(Entry(path, about.get("about", "not whole"), num_bytes, used))
+    return sorted(found, key=lambda entry: entry.used)
+
+
+def _status(file: Path) -> os.stat_result | None:
+    """Return a file's status; None where another process has just removed it."""
+    try:
+        return file.stat()
+    except OSError:
+        return None
+
+
+def make_room(folder: Path, needed: int) -> None:
+    """Remove what was used longest ago, until so many bytes more are within the bound.
+
+    What a process has open stays readable for it after its removal.
+    """
+    kept = entries(folder)
+    room = _bound(folder) - sum(entry.num_bytes for entry in kept)
+    for entry in kept:
+        if room >= needed:
+            return
+        if entry.path.suffix != UNFINISHED or not _is_held(entry.path):
+            shutil.rmtree(entry.path, ignore_errors=True)
+            room += entry.num_bytes
+
+
+def _is_held(unfinished: Path) -> bool:
+    """Tell whether the process that writes an entry is still at it."""
+    try:
+        with FileLock(unfinished.with_suffix(".lock"), timeout=0):
+            return False
+    except Timeout:
+        return True
+
+
+def _bound(folder: Path) -> int:
+    """Return how many bytes all entries may have: $BENCH_CACHE_GB, else half of what is free."""
+    given = os.environ.get("BENCH_CACHE_GB")
+    if given is not None:
+        try:
+            return round(float(given) * 1e9)
+        except ValueError as error:
+            raise UserError(f"BENCH_CACHE_GB is a number of GB, not {given!r}.") from error
+    existing = next(parent for parent in (folder, *folder.parents) if parent.exists())
+    ours = sum(entry.num_bytes for entry in entries(folder))
+    return (shutil.disk_usage(existing).free + ours) // 2
+
+
+def clear_cache() -> tuple[int, int]:
+    """Remove all that the cache folder holds; return how many entries and bytes went."""
+    folder = cache_folder()
+    files = [file for file in folder.rglob("*") if file.is_file()]
+    num_bytes, num_entries = sum(file.stat().st_size for file in files), len(entries())
+    for part in ("decoded", "digests", "counts", "loading"):
+        shutil.rmtree(folder / part, ignore_errors=True)
+    return num_entries, num_bytes

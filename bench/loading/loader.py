@@ -1,0 +1,213 @@
+"""Images to batches: order, random streams, workers; the same with any number of them."""
+
+import re
+import signal
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, fields
+from functools import partial
+from multiprocessing.sharedctypes import RawArray
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Sampler
+
+from bench.errors import UserError
+from bench.loading.images import EvalImages, Images, Item, Key, TrainImages
+
+Stack = Tensor | list[Tensor]  # one tensor where all have one size
+Batch = tuple[Stack, Stack, list[str]]
+
+
+@dataclass(frozen=True)
+class Loading:
+    """How batches are fetched.
+
+    num_workers: processes that read; 0 reads in the process that trains.
+    prefetch: batches that each of them prepares ahead.
+    pin_memory: copy batches into memory that a GPU reads directly.
+    images_per_s: how fast images came when this was chosen; None where nothing was measured.
+    """
+
+    num_workers: int = 0
+    prefetch: int = 2
+    pin_memory: bool = False
+    images_per_s: float | None = None
+
+    @property
+    def rate(self) -> float:
+        """Images per second; 0 where nothing was measured."""
+        return self.images_per_s or 0.0
+
+    @property
+    def description(self) -> str:
+        """Say it in words."""
+        if self.num_workers == 0:
+            text = "read by the process that trains"
+        else:
+            text = f"read by {self.num_workers} workers, {self.prefetch} batches ahead"
+        pinned = ", pinned" if self.pin_memory else ""
+        return f"{text}{pinned}"
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the fields for a record."""
+        return asdict(self)
+
+
+def read_loading(stored: Mapping[str, Any]) -> Loading:
+    """Read how batches were fetched from a record; keys of other versions are ignored."""
+    known = {field.name for field in fields(Loading)}
+    return Loading(**{key: value for key, value in stored.items() if key in known})
+
+
+class EpochSampler(Sampler[list[Key]]):
+    """Whole batches of an epoch in an order that is a function of (seed, epoch).
+
+    Set `epoch` and `start` (the batch to begin with) before each pass.
+    """
+
+    def __init__(self, num_images: int, batch_size: int, seed: int) -> None:
+        self.num_images, self.batch_size, self.seed = num_images, batch_size, seed
+        self.epoch, self.start = 0, 0
+
+    def __len__(self) -> int:
+        return self.num_images // self.batch_size - self.start
+
+    def __iter__(self) -> Iterator[list[Key]]:
+        return iter(self.batches(self.epoch)[self.start :])
+
+    def batches(self, epoch: int) -> list[list[Key]]:
+        """List the keys of every batch of an epoch."""
+        order = np.random.default_rng((self.seed, epoch)).permutation(self.num_images)
+        whole = order[: self.num_images // self.batch_size * self.batch_size]
+        return [
+            [(epoch, int(index)) for index in batch] for batch in whole.reshape(-1, self.batch_size)
+        ]
+
+
+def train_loader(
+    images: TrainImages, batch_size: int, seed: int, loading: Loading
+) -> tuple["Loader", EpochSampler]:
+    """Return a loader of whole training batches and the sampler that steers it.
+
+    Raises:
+        UserError: where there are fewer images than a batch.
+    """
+    if len(images) < batch_size:
+        raise UserError(
+            f"{len(images)} training images are fewer than a batch of {batch_size}; "
+            "lower recipe.batch_size or raise limit."
+        )
+    sampler = EpochSampler(len(images), batch_size, seed)
+    return Loader(images, sampler, loading), sampler
+
+
+def eval_loader(images: EvalImages, batch_size: int, loading: Loading) -> "Loader":
+    """Return a loader that gives every image once, in order."""
+    keys = [(0, index) for index in range(len(images))]
+    batches = [keys[i : i + batch_size] for i in range(0, len(keys), batch_size)]
+    return Loader(images, batches, loading)
+
+
+class Loader:
+    """Batches of images, fetched here or by workers; the same either way."""
+
+    def __init__(self, images: Images, batches: Any, loading: Loading) -> None:
+        num_workers = loading.num_workers
+        self.images = images
+        self.reading = RawArray("q", 2 * num_workers)  # process and image, of each worker
+        self.loader = DataLoader(
+            images,
+            batch_sampler=batches,
+            num_workers=num_workers,
+            prefetch_factor=loading.prefetch if num_workers else None,
+            collate_fn=_collate,
+            pin_memory=loading.pin_memory,
+            persistent_workers=num_workers > 0,
+            worker_init_fn=partial(_prepare_worker, self.reading),
+            generator=torch.Generator(),  # else each pass draws from the stream that dropout uses
+        )
+
+    def __iter__(self) -> Iterator[Batch]:
+        """Give batches of images, targets and ids.
+
+        Raises:
+            UserError: naming a file that cannot be read.
+        """
+        for batch in self.loader:
+            if isinstance(batch, UserError):
+                raise batch
+            yield batch
+
+    @contextmanager
+    def guarded(self) -> Iterator["Loader"]:
+        """Name the file that ended a worker; torch tells of its end wherever the body is then.
+
+        Raises:
+            UserError: naming what the worker was reading.
+        """
+        try:
+            yield self
+        except RuntimeError as error:
+            if "DataLoader worker" not in str(error):
+                raise
+            raise UserError(self._why(str(error))) from error
+
+    def _why(self, message: str) -> str:
+        """Name what the workers were reading when one of them ended."""
+        notes = dict(zip(self.reading[::2], self.reading[1::2], strict=True))
+        ended = [int(pid) for pid in re.findall(r"\d+", message) if int(pid) in notes]
+        files = []
+        for pid in ended or list(notes):
+            if notes[pid]:
+                sample = self.images.samples[notes[pid] - 1]
+                files.append(", ".join(map(str, sample.files)) or sample.id)
+        at = f" while reading {' or '.join(files)}" if files else ""
+        return (
+            f"A process that reads images ended{at}: {message.splitlines()[0].rstrip('. ')}. "
+            "Look at the file, "
+            "or, where memory ran out, use fewer --loader-workers."
+        )
+
+
+def _prepare_worker(reading: Any, worker: int) -> None:
+    """Leave signals to the main process, and the cores to each other; note what is read."""
+    images = torch.utils.data.get_worker_info().dataset  # type: ignore[union-attr]
+    assert isinstance(images, Images)
+    images.reading = reading
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # which clusters send to every process
+    torch.set_num_threads(1)
+
+
+def _collate(items: list[Item | UserError]) -> Batch | UserError:
+    images, targets, ids = [], [], []
+    for item in items:
+        if isinstance(item, UserError):
+            return item
+        images.append(item[0])
+        targets.append(item[1])
+        ids.append(item[2])
+    return _stack(images), _stack(targets), ids
+
+
+def _stack(images: list[Tensor]) -> Stack:
+    return torch.stack(images) if len({image.shape for image in images}) == 1 else images
+
+
+def require_one_size(images: Stack, ids: list[str]) -> Tensor:
+    """Return the images or targets of a batch as one tensor.
+
+    Raises:
+        UserError: where sizes differ, with what to do.
+    """
+    if isinstance(images, Tensor):
+        return images
+    shapes = {(image.shape[-2], image.shape[-1]) for image in images}
+    sizes = " and ".join(f"{h}x{w}" for h, w in sorted(shapes)[:3])
+    raise UserError(
+        f"A batch has images of {sizes} ({', '.join(ids[:3])}, …): give recipe.size, or crop "
+        "to one size in recipe.augment."
+    )

@@ -1,0 +1,116 @@
+"""Where the time of a case goes."""
+
+import statistics
+import time
+from collections.abc import Callable, Generator, Iterable, Iterator
+from contextlib import contextmanager
+from typing import Literal, TypeVar
+
+import torch
+import torch.nn.functional as F
+
+T = TypeVar("T")
+Name = Literal["start", "training", "validation", "data_wait"]
+NAMES: tuple[Name, ...] = ("start", "training", "validation", "data_wait")
+
+
+class Clock:
+    """Four stopwatches, in seconds.
+
+    start: from the beginning of a case to its first step: data, network, weights.
+    training: steps and the waiting for their data, synchronised at both ends.
+    validation: scoring between epochs.
+    data_wait: the part of training that waited for data.
+    """
+
+    def __init__(self, now: Callable[[], float] = time.perf_counter) -> None:
+        self.now = now
+        self.seconds = dict.fromkeys(NAMES, 0.0)
+
+    @contextmanager
+    def timing(self, name: Name) -> Iterator[None]:
+        """Add the time that the body takes, however it ends."""
+        begun = self.now()
+        try:
+            yield
+        finally:
+            self.seconds[name] += self.now() - begun
+
+    def reset(self, *names: Name) -> None:
+        """Begin again at 0."""
+        self.seconds |= dict.fromkeys(names, 0.0)
+
+    def waiting(self, batches: Iterable[T]) -> Generator[T, None, None]:
+        """Pass batches on, adding the time until each comes."""
+        with self.timing("data_wait"):
+            source = iter(batches)
+        while True:
+            with self.timing("data_wait"):
+                batch = next(source, None)
+            if batch is None:
+                return
+            yield batch
+
+
+NUM_RUNS = 5
+SHAPES = {"cuda": (8, 64, 128, 128), "mps": (8, 64, 128, 128)}  # (N, C, H, W), fp32
+SHAPE_CPU = (1, 64, 64, 64)
+
+
+@torch.inference_mode()
+def reference_s(device: torch.device) -> float:
+    """Time a 3x3 convolution of 64 channels on a device: the median of a few runs, in seconds.
+
+    Milliseconds. Draws no random number.
+    """
+    image = torch.ones(SHAPES.get(device.type, SHAPE_CPU), device=device)
+    kernel = torch.ones(image.shape[1], image.shape[1], 3, 3, device=device)
+
+    def seconds() -> float:
+        synchronize(device)
+        start = time.perf_counter()
+        F.conv2d(image, kernel, padding=1)
+        synchronize(device)
+        return time.perf_counter() - start
+
+    seconds()  # warms up
+    return statistics.median(seconds() for _ in range(NUM_RUNS))
+
+
+def synchronize(device: torch.device) -> None:
+    """Wait for what was sent to the device."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    elif device.type == "mps":
+        torch.mps.synchronize()
+
+
+def idle_between(
+    batches: Iterable[T], device: torch.device, clock: Clock
+) -> Generator[T, None, None]:
+    """Pass batches on, adding the time that the device waits for them to the clock's data_wait.
+
+    A GPU works on while the next batch is fetched: it waits from the end of a step's work to the
+    arrival of the next batch. Close it when the device is synchronised.
+    """
+    if device.type != "cuda":
+        yield from clock.waiting(batches)
+        return
+    waits: list[tuple[torch.cuda.Event, torch.cuda.Event]] = []
+    try:
+        free = _mark()
+        for batch in batches:
+            waits.append((free, _mark()))
+            yield batch
+            free = _mark()
+    finally:
+        for _, here in waits[-1:]:
+            here.synchronize()
+        clock.seconds["data_wait"] += sum(a.elapsed_time(b) for a, b in waits) / 1e3
+
+
+def _mark() -> torch.cuda.Event:
+    """Note when the GPU will have done all that it was given so far."""
+    event = torch.cuda.Event(enable_timing=True)
+    event.record()
+    return event

@@ -1,0 +1,41 @@
+"""What actually ran: device type, precision, micro-batch, threads; imports no torch."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import Any, Literal
+
+Precision = Literal["fp32", "tf32", "bf16", "fp16"]
+
+
+@dataclass(frozen=True)
+class Numerics:
+    """What actually ran; seeds are pooled only if these are equal.
+
+    device: "cpu", "cuda" or "mps"; None if it is not known.
+    micro_batch: images that pass through the network at once.
+    threads: of torch on the CPU.
+    world_size: processes that train together.
+    """
+
+    device: str | None = None
+    precision: Precision = "fp32"
+    augmentation: str = "none"
+    micro_batch: int = 1
+    threads: int | None = None
+    world_size: int = 1
+    compiled: bool = False
+    deterministic: bool = False
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the fields for a record."""
+        return asdict(self)
+
+
+def read_numerics(stored: Mapping[str, Any]) -> Numerics:
+    """Read the numerics of a record or checkpoint.
+
+    Missing keys, which an older version did not write, have their default. Unknown keys, which a
+    newer version wrote, are ignored.
+    """
+    known = {field.name for field in fields(Numerics)}
+    return Numerics(**{key: value for key, value in stored.items() if key in known})

@@ -1,0 +1,130 @@
+"""What a network costs: parameters, sizes, multiply-accumulates, memory."""
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from bench.errors import UserError
+from bench.models.geometry import Geometry
+from bench.models.networks import RUN_ERRORS, find_encoder, needs_values
+from bench.models.segmenter import check_heads, check_logits, without_values
+from bench.suite.model import ModelSpec
+from bench.suite.schema import Size
+from bench.text import first_line
+
+MORE_IMAGES = " (More than one may do: raise batch_size or lower accumulate.)"
+
+
+@dataclass(frozen=True)
+class Complexity:
+    """Counts that hold on any machine.
+
+    num_unreached: trainable parameters that get no gradient from the logits of any head.
+    gmacs: multiply-accumulates / 10^9 of one image in eval mode at `size` (H, W), padded as the
+        network needs.
+    shapes: the beginning of the SHA-256 of the names and shapes of the state dict's tensors.
+    """
+
+    num_params: int
+    num_trainable: int
+    num_unreached: int
+    model_bytes: int
+    gmacs: float
+    size: tuple[int, int]
+    shapes: str
+
+
+def complexity(
+    spec: ModelSpec,
+    num_classes: int,
+    size: Size,
+    geometry: Geometry,
+    micro_batch: int,
+    freeze_encoder: bool = False,
+) -> Complexity:
+    """Count a network without training it, and try one training step's shapes.
+
+    Raises:
+        UserError: where the network cannot train on micro-batches of this size (BatchNorm over
+            a 1x1 map of one image, say), does not run at all, or has no encoder to freeze.
+    """
+    padded = geometry.padded(size[0]), geometry.padded(size[1])
+    given = geometry.given(padded[0]), geometry.given(padded[1])
+
+    def count(net: nn.Module, device: torch.device) -> Complexity:
+        if freeze_encoder:
+            find_encoder(net, "freeze_encoder").requires_grad_(False)
+        params = list(net.parameters())
+        trainable = [p for p in params if p.requires_grad]
+        try:
+            gmacs, logits = forward_gmacs(net.eval(), padded, device)
+            check_logits(logits, (1, num_classes, *given))
+        except (UserError, *RUN_ERRORS) as error:
+            if needs_values(error):
+                raise
+            raise UserError(
+                f"{spec.arch} fails at {padded[0]}x{padded[1]}: {first_line(error)}"
+            ) from error
+        net.train()
+        try:
+            output = backward(net, (micro_batch, 3, *padded), device)
+            check_heads(output, (micro_batch, num_classes, *given))
+        except (UserError, *RUN_ERRORS) as error:
+            if needs_values(error):
+                raise
+            raise UserError(
+                f"{spec.arch} cannot train on {micro_batch} image(s) of {padded[0]}x{padded[1]} "
+                f"at once: {first_line(error)}{MORE_IMAGES if micro_batch == 1 else ''}"
+            ) from error
+        return Complexity(
+            num_params=sum(p.numel() for p in params),
+            num_trainable=sum(p.numel() for p in trainable),
+            num_unreached=sum(p.numel() for p in trainable if p.grad is None),
+            model_bytes=state_bytes(net.state_dict()),
+            gmacs=gmacs,
+            size=size,
+            shapes=_shapes(net),
+        )
+
+    return without_values(spec, num_classes, count)
+
+
+def _shapes(net: nn.Module) -> str:
+    listed = sorted(f"{name} {tuple(value.shape)}" for name, value in net.state_dict().items())
+    return hashlib.sha256("\n".join(listed).encode()).hexdigest()[:16]
+
+
+@torch.no_grad()
+def forward_gmacs(net: nn.Module, size: Size, device: torch.device) -> tuple[float, object]:
+    """Count the multiply-accumulates / 10^9 of one image; return what the network gives, too."""
+    with FlopCounterMode(display=False) as flops:
+        output = net(torch.zeros(1, 3, *size, device=device))
+    return flops.get_total_flops() / 2e9, output
+
+
+def backward(net: nn.Module, shape: tuple[int, ...], device: torch.device) -> object:
+    """Give every parameter that the logits of any head depend on a gradient.
+
+    Returns:
+        What the network gives.
+    """
+    output = net(torch.zeros(shape, device=device))
+    heads = output.values() if isinstance(output, Mapping) else [output]
+    torch.stack([head.sum() for head in heads]).sum().backward()
+    return output
+
+
+def state_bytes(state: Mapping[Any, Any]) -> int:
+    """Add up the bytes of the tensors in a nested state dict."""
+    total = 0
+    for value in state.values():
+        if isinstance(value, Tensor):
+            total += value.numel() * value.element_size()
+        elif isinstance(value, Mapping):
+            total += state_bytes(value)
+    return total

@@ -1,0 +1,270 @@
+"""Bare networks by name: smp/…, timm/…, torchvision/…, custom/…, package.module:attribute."""
+
+import importlib
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any, cast, get_args, get_type_hints
+
+import segmentation_models_pytorch as smp
+import torch.nn.functional as F
+import torchvision.models.segmentation as segmentation
+from huggingface_hub.errors import HfHubHTTPError
+from pydantic import ValidationError, validate_call
+from torch import Tensor, nn
+from torchvision.models.segmentation.fcn import FCNHead
+
+from bench.errors import UserError
+from bench.lookup import pick, resolve, unknown
+from bench.suite.model import ModelSpec
+from bench.text import first_line
+from custom_models import ARCHITECTURES
+from custom_models.encoder import timm_encoder
+
+BUILD_ERRORS = (
+    *(TypeError, ValueError, LookupError, AssertionError, AttributeError, RuntimeError),
+    *(NameError, OSError, SystemExit),  # of users' code
+)
+RUN_ERRORS = (*BUILD_ERRORS, NotImplementedError)
+SMP_RESERVED = {
+    "encoder_name": "encoder:",
+    "encoder_weights": "weights:",
+    "classes": "the dataset",
+    "in_channels": "nothing (images are RGB)",
+    "activation": "nothing (logits are needed)",
+    "aux_params": "nothing (images are not classified)",
+}
+Builder = Callable[..., nn.Module]
+
+
+def build_network(spec: ModelSpec, num_classes: int, download: bool = False) -> nn.Module:
+    """Build the bare network, at random unless `download` allows weights by name.
+
+    Raises:
+        UserError: for options that do not fit, or weights that cannot be had.
+    """
+    kind, _, name = spec.arch.partition("/")
+    if ":" in spec.arch:
+        builder = cast("Builder", resolve(spec.arch))
+    else:
+        builder = pick("kind of model", kind, BUILDERS)(name)
+    options = spec.options
+    if "pretrained" in options and ":" not in spec.arch:
+        raise UserError(f"{spec.arch}: pretrained is set by weights:.")
+    if spec.encoder is not None:
+        options["encoder"] = spec.encoder
+    named = spec.weights.source if spec.weights and spec.weights.by_name else None
+    if named is not None:
+        _check_named_weights(spec.arch, named)
+        if download:
+            options["pretrained"] = named
+    try:
+        net = builder(num_classes, **options)
+    except (OSError, HfHubHTTPError) as error:
+        if named is None:
+            raise
+        raise _no_download(named, spec.arch, error) from error
+    except BUILD_ERRORS as error:
+        if needs_values(error):
+            raise
+        raise UserError(f"{spec.arch} does not build: {first_line(error)}") from error
+    if not isinstance(net, nn.Module):
+        raise UserError(f"{spec.arch} gave {type(net).__name__}, not an nn.Module.")
+    return net
+
+
+def _check_named_weights(arch: str, name: str) -> None:
+    """Refuse names of weights that are known not to be, before anything is downloaded."""
+    kind, _, network = arch.partition("/")
+    if kind == "torchvision":
+        known: tuple[str, ...] | None = ("imagenet",)
+    elif kind == "custom":
+        known = _named_weights(_module(network).build)
+    else:
+        return  # the libraries know, and a user's own network
+    if known == ():
+        raise UserError(f"{arch} has no weights by name, such as {name!r}; give a file or null.")
+    if known is not None and name not in known:
+        raise UserError(f"{arch}: {unknown('weights', name, known)}")
+
+
+def _named_weights(build: Builder) -> tuple[str, ...] | None:
+    """Read from a builder's annotations which names `pretrained` takes; None for any."""
+    choices = get_args(get_type_hints(build).get("pretrained"))
+    if str in choices:
+        return None
+    return tuple(name for choice in choices for name in get_args(choice))
+
+
+def _smp(name: str) -> Builder:
+    def build(
+        num_classes: int, encoder: str, pretrained: str | None = None, **options: Any
+    ) -> nn.Module:
+        _check_smp_options(name, encoder, options)
+        weights: Any = pretrained
+        if pretrained is not None and encoder.startswith("tu-"):
+            encoder, weights = tagged(encoder, pretrained), True
+        try:
+            net: nn.Module = smp.create_model(
+                name, encoder, weights, classes=num_classes, **options
+            )
+        except (ValueError, RuntimeError) as error:
+            if pretrained is None or "Invalid pretrained tag" in str(error):
+                raise
+            raise _no_download(pretrained, encoder, error) from error
+        return net
+
+    return build
+
+
+def _check_smp_options(name: str, encoder: str, options: Mapping[str, Any]) -> None:
+    """Refuse what smp would swallow: it hands unknown options on, and its encoders ignore them."""
+    known = set(inspect.signature(smp.MODEL_ARCHITECTURES_MAPPING[name]).parameters)
+    known -= {"kwargs", *SMP_RESERVED}
+    for option in options:
+        if option in SMP_RESERVED:
+            raise UserError(f"smp/{name}: {option} is set by {SMP_RESERVED[option]}.")
+        if option not in known and not encoder.startswith("tu-"):  # timm checks its own
+            raise UserError(f"smp/{name}: {unknown('option', option, known)}")
+
+
+class TimmFCN(nn.Module):
+    """The last features of a timm network under torchvision's FCN head, upsampled bilinearly."""
+
+    def __init__(
+        self, name: str, num_classes: int, pretrained: str | None, options: Mapping[str, Any]
+    ) -> None:
+        super().__init__()
+        self.encoder = timm_encoder(name, pretrained, out_indices=(-1,), **options)
+        [channels] = self.encoder.feature_info.channels()
+        self.head = FCNHead(channels, num_classes)
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Map (N, 3, H, W) to logits (N, K, H, W)."""
+        [x] = self.encoder(image)
+        if getattr(self.encoder, "output_fmt", "NCHW") == "NHWC":
+            x = x.permute(0, 3, 1, 2)
+        return F.interpolate(self.head(x), image.shape[-2:], mode="bilinear", align_corners=False)
+
+
+def _timm(name: str) -> Builder:
+    def build(num_classes: int, pretrained: str | None = None, **options: Any) -> nn.Module:
+        return TimmFCN(name, num_classes, pretrained, options)
+
+    return build
+
+
+class TorchvisionNet(nn.Module):
+    """A segmentation network of torchvision, its auxiliary head only in training.
+
+    The keys are torchvision's own, so that its weight files fit.
+    """
+
+    def __init__(self, net: nn.Module) -> None:
+        super().__init__()
+        self.backbone: Any = net.backbone
+        self.classifier: Any = net.classifier
+        self.aux_classifier = getattr(net, "aux_classifier", None)
+        self.takes_all = isinstance(net, segmentation.LRASPP)  # of the backbone's features
+
+    @property
+    def encoder(self) -> nn.Module:
+        """What ImageNet weights fill."""
+        return cast("nn.Module", self.backbone)
+
+    def forward(self, image: Tensor) -> Tensor | dict[str, Tensor]:
+        """Map (N, 3, H, W) to logits (N, K, H, W), in training with those of an auxiliary head."""
+        features = self.encoder(image)
+        heads = {"out": self.classifier(features if self.takes_all else features["out"])}
+        if self.aux_classifier is not None and self.training:
+            heads["aux"] = self.aux_classifier(features["aux"])
+        size = image.shape[-2:]
+        sized = {
+            name: F.interpolate(logits, size, mode="bilinear", align_corners=False)
+            for name, logits in heads.items()
+        }
+        return sized if "aux" in sized else sized["out"]
+
+
+def _torchvision(name: str) -> Builder:
+    def build(num_classes: int, pretrained: str | None = None, **options: Any) -> nn.Module:
+        for option, value in options.items():
+            if option != "aux_loss":
+                raise UserError(f"torchvision/{name}: {unknown('option', option, ['aux_loss'])}")
+            if not isinstance(value, bool):
+                raise UserError(f"torchvision/{name}: aux_loss is true or false, not {value!r}.")
+        try:
+            net = getattr(segmentation, name)(
+                weights=None,
+                weights_backbone="DEFAULT" if pretrained else None,
+                num_classes=num_classes,
+                **options,
+            )
+        except NotImplementedError as error:  # an auxiliary head where there can be none
+            raise UserError(f"torchvision/{name}: {error}.") from error
+        return TorchvisionNet(net)
+
+    return build
+
+
+def _custom(name: str) -> Builder:
+    known = ARCHITECTURES[name].options
+    # Strict: YAML's `no` is text, and true as such.
+    strict = validate_call(config={"strict": True})(_module(name).build)
+
+    def build(num_classes: int, **options: Any) -> nn.Module:
+        for option in options:
+            if option not in known:
+                shown = [key for key in known if key != "pretrained"]
+                raise UserError(f"custom/{name}: {unknown('option', option, shown)}")
+        try:
+            net: nn.Module = strict(num_classes, **options)
+        except ValidationError as error:
+            faults = [f"{e['loc'][0]}: {e['msg']}, not {e['input']!r}" for e in error.errors()]
+            raise UserError(f"custom/{name}: {'; '.join(faults)}.") from error
+        return net
+
+    return build
+
+
+def _module(name: str) -> Any:
+    return importlib.import_module(f"custom_models.{name}")
+
+
+BUILDERS: dict[str, Callable[[str], Builder]] = {
+    "smp": _smp,
+    "timm": _timm,
+    "torchvision": _torchvision,
+    "custom": _custom,
+}
+
+
+def find_encoder(net: nn.Module, asked_by: str) -> nn.Module:
+    """Return the encoder of a network.
+
+    Raises:
+        UserError: naming the key that asked, where it has none.
+    """
+    encoder = getattr(net, "encoder", None)
+    if not isinstance(encoder, nn.Module):
+        raise UserError(
+            f"{asked_by}: {type(net).__name__} has no part called encoder; leave the key out, or "
+            "give it under `overrides` to the models that have one."
+        )
+    return encoder
+
+
+def tagged(encoder: str, weights: str) -> str:
+    """Name a timm encoder with the tag of its weights; "imagenet" is timm's default."""
+    return encoder if weights == "imagenet" else f"{encoder}.{weights}"
+
+
+def _no_download(weights: str, of: str, error: BaseException) -> UserError:
+    return UserError(
+        f"Cannot download the weights {weights!r} of {of}: {first_line(error)} "
+        "Offline, give a file: weights: {encoder: path/to/file.safetensors}."
+    )
+
+
+def needs_values(error: BaseException) -> bool:
+    """Say whether an error means that the meta device, which has no values, was not enough."""
+    return isinstance(error, NotImplementedError) or "meta tensor" in str(error)

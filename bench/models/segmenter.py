@@ -1,0 +1,244 @@
+"""Models: networks with their weights, behind normalisation and padding."""
+
+import copy
+import math
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, TypeVar, cast
+
+import timm
+import torch
+from torch import Tensor, nn
+
+from bench.errors import UserError
+from bench.models.geometry import Geometry, declared
+from bench.models.networks import RUN_ERRORS, build_network, find_encoder, needs_values, tagged
+from bench.models.weights import load_encoder, load_model, read_weights
+from bench.suite.model import ModelSpec, Normalize
+from bench.text import first_line
+from custom_models.initialisation import INITS
+
+IMAGENET = Normalize(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
+HALF = Normalize(mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
+DPN = Normalize(
+    mean=(124 / 255, 117 / 255, 104 / 255), std=(0.0167**-1 / 255,) * 3
+)  # Chen et al. 2017, arXiv 1707.01629
+# smp's own encoders whose pretrained weights expect something else than ImageNet's mean and std;
+# smp's get_preprocessing_params would ask the hub.
+ENCODER_NORMALIZE = {
+    "inceptionresnetv2": HALF,
+    "inceptionv4": HALF,
+    "xception": HALF,
+    **dict.fromkeys(("dpn68", "dpn68b", "dpn92", "dpn98", "dpn107", "dpn131"), DPN),
+}
+MULTIPLES = (1, 2, 4, 8, 16, 32, 64)
+SMALL_SIZES = (32, 64, 96, 128)  # no smaller image is worth running
+Heads = Mapping[str, Tensor]  # logits by head: "out", and auxiliary ones in training
+T = TypeVar("T")
+
+
+class Segmenter(nn.Module):
+    """A network behind its geometry: normalise, pad to sizes that it takes, cut the logits.
+
+    Args:
+        net: maps normalised (N, 3, H, W) to logits (N, K, H, W) where `geometry` allows H and W,
+            or, in training, to {"out": logits, …} with those of auxiliary heads.
+    """
+
+    def __init__(self, net: nn.Module, normalize: Normalize | None, geometry: Geometry) -> None:
+        super().__init__()
+        self.net = net
+        self.geometry = geometry
+        self.frozen: tuple[nn.Module, ...] = ()  # a tuple: no part of the state dict
+        mean, std = (normalize.mean, normalize.std) if normalize else ((0.0,) * 3, (1.0,) * 3)
+        shape = (1, 3, 1, 1)
+        self.register_buffer("mean", 255 * torch.tensor(mean).view(shape), persistent=False)
+        self.register_buffer("std", 255 * torch.tensor(std).view(shape), persistent=False)
+
+    def freeze_encoder(self) -> None:
+        """Keep the encoder as it is: its weights, and its BatchNorm statistics too.
+
+        Raises:
+            UserError: where the network has none.
+        """
+        encoder = find_encoder(self.net, "freeze_encoder")
+        encoder.requires_grad_(False)
+        self.frozen = (encoder,)
+
+    def train(self, mode: bool = True) -> "Segmenter":
+        """Switch to training, or not; what is frozen never trains."""
+        super().train(mode)
+        for part in self.frozen:
+            part.eval()
+        return self
+
+    def forward(self, image: Tensor) -> Tensor | Heads:
+        """Map uint8 images (N, 3, H, W) to logits (N, K, H, W).
+
+        In training they come as coarse as the network gives them, and from all its heads.
+        """
+        height, width = image.shape[-2:]
+        x = (image - cast("Tensor", self.mean)).div_(cast("Tensor", self.std))
+        output: Tensor | Heads = self.net(self.geometry.fit(x))
+        if isinstance(output, Tensor):
+            return self.geometry.cut(output, height, width, coarse=self.training)
+        return {
+            name: self.geometry.cut(head, height, width, coarse=self.training)
+            for name, head in output.items()
+        }
+
+
+def build_model(spec: ModelSpec, num_classes: int) -> tuple[Segmenter, dict[str, Any]]:
+    """Build a model with its weights.
+
+    Returns:
+        The model, and what was done for the record: source and part of the weights, keys of the
+        file that had no place, normalisation, input multiple.
+
+    Raises:
+        UserError: for options or weights that do not fit.
+    """
+    if spec.weights is not None and spec.weights.is_missing:
+        raise UserError(spec.weights.missing)
+    net = build_network(spec, num_classes, download=True)
+    unused: tuple[str, ...] = ()
+    weights = spec.weights
+    if spec.init is not None:
+        _initialise(net, spec)
+    if weights is not None and weights.file is not None:
+        state = read_weights(weights.file)
+        if weights.part == "model":
+            load_model(net, state, weights.source)
+        else:
+            unused = load_encoder(net, state, weights.source)
+    normalize = normalization(spec)
+    geometry = find_geometry(net, spec, num_classes)
+    done = {
+        "weights": weights and f"{weights.part}: {Path(weights.source).name}",
+        "unused_keys": unused,
+        "mean": normalize and normalize.mean,
+        "std": normalize and normalize.std,
+        "input_multiple": geometry.multiple,
+        "input_minimum": geometry.minimum,
+    }
+    return Segmenter(net, normalize, geometry), done
+
+
+def _initialise(net: nn.Module, spec: ModelSpec) -> None:
+    """Draw the weights anew in the way that was asked for, but not those that were downloaded."""
+    assert spec.init is not None
+    initialise = INITS[spec.init]
+    if spec.weights is None or not spec.weights.by_name or not hasattr(net, "encoder"):
+        return initialise(net)
+    assert isinstance(net.encoder, nn.Module)
+    downloaded = copy.deepcopy(net.encoder.state_dict())
+    initialise(net)
+    net.encoder.load_state_dict(downloaded)
+
+
+def normalization(spec: ModelSpec) -> Normalize | None:
+    """Return the mean and std that inputs are normalised by, in 0..1."""
+    if isinstance(spec.normalize, Normalize):
+        return spec.normalize
+    if spec.normalize == "none":
+        return None
+    if spec.normalize == "imagenet":
+        return IMAGENET
+    return _timm_normalization(spec) or ENCODER_NORMALIZE.get(spec.encoder or "", IMAGENET)
+
+
+def _timm_normalization(spec: ModelSpec) -> Normalize | None:
+    """Return what the pretrained weights of a timm network expect; None for other networks."""
+    kind, _, name = spec.arch.partition("/")
+    if kind != "timm":
+        name = spec.encoder or ""
+        if not name.startswith("tu-") and kind != "custom":
+            return None
+    tag = spec.weights.source if spec.weights and spec.weights.by_name else "imagenet"
+    config = timm.get_pretrained_cfg(tagged(name.removeprefix("tu-"), tag))
+    if config is None:
+        return None
+    return Normalize(mean=tuple(config.mean), std=tuple(config.std))
+
+
+def find_geometry(net: nn.Module, spec: ModelSpec, num_classes: int) -> Geometry:
+    """Return the sizes that a network takes: as it declares them, else found by probing.
+
+    Raises:
+        UserError: where no multiple up to 64 works.
+    """
+    return declared(net) or without_values(
+        spec, num_classes, lambda probe, device: _probe(probe.eval(), spec, num_classes, device)
+    )
+
+
+def _probe(net: nn.Module, spec: ModelSpec, num_classes: int, device: torch.device) -> Geometry:
+    def problem(height: int, width: int) -> str:
+        try:
+            with torch.no_grad():
+                logits = net(torch.zeros(1, 3, height, width, device=device))
+            check_logits(logits, (1, num_classes, height, width))
+        except (UserError, *RUN_ERRORS) as error:
+            if needs_values(error):
+                raise
+            return first_line(error)
+        return ""
+
+    for multiple in MULTIPLES:
+        # Odd multiples of at least 128 pixels: no larger power of two divides them.
+        height, width = (multiple * (2 * math.ceil(n / multiple / 2) + 1) for n in (128, 160))
+        if not problem(height, width):
+            minima = [n for n in SMALL_SIZES if n % multiple == 0]
+            return Geometry(multiple, next((n for n in minima if not problem(n, n)), height))
+    raise UserError(
+        f"{spec.arch} runs at no size that was tried, up to multiples of {MULTIPLES[-1]}: "
+        f"{problem(height, width)} (A network of one fixed size may take it as an option, such as "
+        "timm's img_size.)"
+    )
+
+
+def check_heads(output: object, shape: tuple[int, ...]) -> None:
+    """Refuse what is neither logits of a shape (N, K, H, W) nor heads of such, one of them "out".
+
+    Raises:
+        UserError: saying what a network gave instead.
+    """
+    heads = output if isinstance(output, Mapping) else {"out": output}
+    if "out" not in heads:
+        raise UserError(f'In training it gives {", ".join(map(str, heads))}, but no "out".')
+    for head in heads.values():
+        check_logits(head, shape)
+
+
+def check_logits(logits: object, shape: tuple[int, ...]) -> None:
+    """Refuse what is no tensor of logits of a shape (N, K, H, W).
+
+    Raises:
+        UserError: saying what a network gave instead.
+    """
+    if not isinstance(logits, Tensor):
+        raise UserError(f"It gives a {type(logits).__name__}, not a tensor of logits.")
+    if logits.shape != shape:
+        raise UserError(f"It gives logits {tuple(logits.shape)}, not {shape}.")
+
+
+def without_values(
+    spec: ModelSpec, num_classes: int, run: Callable[[nn.Module, torch.device], T]
+) -> T:
+    """Run something on the bare network without memory or arithmetic, on the meta device.
+
+    A network that needs values runs on the CPU.
+    """
+    try:
+        try:
+            with torch.device("meta"):
+                net = build_network(spec, num_classes)
+        except RUN_ERRORS as error:
+            if not needs_values(error):
+                raise
+            net = build_network(spec, num_classes).to("meta")
+        return run(net, torch.device("meta"))
+    except RUN_ERRORS as error:
+        if not needs_values(error):
+            raise
+    return run(build_network(spec, num_classes), torch.device("cpu"))

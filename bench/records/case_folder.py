@@ -1,0 +1,194 @@
+"""The folder of a case: its layout, its lock, its signs of life."""
+
+import hashlib
+import os
+import re
+import shutil
+import socket
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from bench.errors import UserError
+from bench.machine.files import CannotWrite, read_json, write_json
+from bench.suite.suite import Suite
+
+MOST_OF_A_NAME = 80
+LOG_TAIL_LINES, LOG_TAIL_BYTES = 40, 1 << 16
+
+
+class Held(Exception):
+    """Another process is running this case."""
+
+
+@dataclass(frozen=True)
+class CaseFolder:
+    """Where a case keeps what it leaves."""
+
+    path: Path
+
+    @property
+    def record(self) -> Path:
+        """The record; written last."""
+        return self.path / "record.json"
+
+    @property
+    def profile(self) -> Path:
+        """What the network costs; has no part in whether the case is done."""
+        return self.path / "profile.json"
+
+    @property
+    def case(self) -> Path:
+        """What was asked."""
+        return self.path / "case.json"
+
+    @property
+    def alive(self) -> Path:
+        """The heartbeat: pid, host, epoch, time."""
+        return self.path / "alive.json"
+
+    @property
+    def lock(self) -> Path:
+        """Held by the process that runs the case."""
+        return self.path / "lock"
+
+    @property
+    def history(self) -> Path:
+        """A row an epoch."""
+        return self.path / "history.csv"
+
+    @property
+    def checkpoint(self) -> Path:
+        """What a killed run continues from."""
+        return self.path / "last.pt"
+
+    @property
+    def previous(self) -> Path:
+        """The checkpoint before that, for the case that the last cannot be read."""
+        return self.path / "previous.pt"
+
+    @property
+    def has_checkpoint(self) -> bool:
+        """Whether a killed run can continue."""
+        return self.checkpoint.exists() or self.previous.exists()
+
+    @property
+    def weights(self) -> Path:
+        """The trained weights."""
+        return self.path / "weights.safetensors"
+
+    @property
+    def log(self) -> Path:
+        """What happened, with tracebacks."""
+        return self.path / "log.txt"
+
+    @property
+    def pictures(self) -> Path:
+        """A few predictions beside their truth."""
+        return self.path / "pictures"
+
+    def evaluation(self, name: str) -> Path:
+        """The scores of one evaluation; its counts lie beside it as .npz."""
+        return self.path / "eval" / f"{name}.json"
+
+    @contextmanager
+    def hold(self, name: str = "") -> Iterator[None]:
+        """Keep other processes from this case; the lock goes with the process that has it.
+
+        Args:
+            name: of the case, for the sign of life.
+
+        Raises:
+            Held: naming who has it.
+            UserError: where the folder cannot be written.
+        """
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            lock = FileLock(self.lock, timeout=0)
+            lock.acquire()
+        except Timeout:
+            raise Held(self.holder()) from None
+        except OSError as error:
+            raise UserError(f"Cannot write to {self.path}: {error.strerror}.") from error
+        try:
+            for left in self.path.rglob(".*.tmp"):  # by a process that was killed while writing
+                left.unlink(missing_ok=True)
+            self.beat(case=name)
+            yield
+        finally:
+            self.alive.unlink(missing_ok=True)
+            lock.release()
+
+    def lock_id(self) -> int | None:
+        """Tell this lock from one that is made anew; None where there is none."""
+        try:
+            return self.lock.stat().st_ino
+        except OSError:
+            return None
+
+    def require_lock(self, lock_id: int | None) -> None:
+        """Make sure that the lock still lies where another process would look for it.
+
+        Raises:
+            CannotWrite: where it does not: the folder was moved or removed.
+        """
+        if lock_id is None or self.lock_id() != lock_id:
+            raise CannotWrite(
+                f"{self.path} disappeared while its case ran; what it had is lost, and bench run "
+                "begins it again."
+            )
+
+    def holder(self) -> str:
+        """Say who last gave a sign of life here."""
+        beat = read_json(self.alive) or {}
+        return f"process {beat.get('pid', '?')} on {beat.get('host', '?')}"
+
+    def log_tail(self) -> tuple[str, ...]:
+        """Return the last lines of the log."""
+        try:
+            with self.log.open("rb") as stream:
+                stream.seek(max(0, self.log.stat().st_size - LOG_TAIL_BYTES))
+                lines = stream.read().decode(errors="replace").splitlines()
+        except OSError:
+            return ()
+        return tuple(lines[-LOG_TAIL_LINES:])
+
+    def beat(self, **progress: Any) -> None:
+        """Write a sign of life."""
+        signs = {"pid": os.getpid(), "host": socket.gethostname(), "time": time.time()}
+        write_json(self.alive, signs | progress, sync=False)
+
+
+def drop_checkpoints(folder: CaseFolder, keep_last: bool) -> None:
+    """Remove what a finished case does not need any more."""
+    folder.previous.unlink(missing_ok=True)
+    if not keep_last:
+        folder.checkpoint.unlink(missing_ok=True)
+
+
+def clear(folder: CaseFolder) -> None:
+    """Empty a case's folder but for its log and lock; only by who holds it."""
+    for file in (
+        folder.record,
+        folder.checkpoint,
+        folder.previous,
+        folder.weights,
+        folder.history,
+    ):
+        file.unlink(missing_ok=True)
+    for part in (folder.path / "eval", folder.pictures):
+        shutil.rmtree(part, ignore_errors=True)
+
+
+def results_folder(out: Path, suite: Suite, settings: Iterable[str]) -> Path:
+    """Return where a suite's cases go; those changed by --set or --limit lie apart."""
+    changes = ",".join(re.sub(r"[^A-Za-z0-9._+,-]+", "-", setting) for setting in sorted(settings))
+    if len(changes) > MOST_OF_A_NAME:
+        digest = hashlib.sha256(changes.encode()).hexdigest()[:8]
+        changes = f"{changes[:MOST_OF_A_NAME]}-{digest}"
+    return out / (f"{suite.name}@{changes}" if changes else suite.name)

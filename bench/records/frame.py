@@ -1,0 +1,243 @@
+"""Records to one tidy DataFrame, and the mean and spread over seeds."""
+
+import hashlib
+import json
+import os
+import warnings
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from pydantic import ValidationError
+
+from bench.errors import UserError
+from bench.evaluation.conventions import by_conventions
+from bench.records.counts import load_counts
+from bench.records.record import (
+    APART,
+    EvaluationRecord,
+    Profile,
+    Record,
+    read_evaluations,
+    read_record,
+)
+from bench.suite.case import Case
+from bench.suite.columns import COLUMNS, CONVENTIONS
+
+PROTOCOL_KEYS = (
+    "dataset",
+    "classes",
+    "void",
+    "split",
+    "fingerprint",
+    "limit",
+    "size",
+    "method",
+    "score_at",
+    "checkpoint",
+    "miou",
+)
+
+
+OF_A_MACHINE = (
+    "epoch_s",
+    "images_per_s",
+    "data_wait_share",
+    "peak_memory_mib",
+    "latency_p50_ms",
+    "latency_p95_ms",
+    "inference_images_per_s",
+)
+NOT_OF_A_VARIANT: Any = {"seed": True, "label": True, "parent": True, "dataset": {"root"}}
+
+
+def load(*folders: str | Path) -> pd.DataFrame:
+    """Read every record below some folders.
+
+    Returns:
+        One row per case and evaluation, one per case without any. Scores are in 0..1, `iou/NAME`
+        the IoU of a class, `floor/NAME` the scores of always predicting the most frequent class.
+        Records that cannot be read are passed over with a warning that names them, and so are,
+        silently, those of `published` and `baselines` right below a folder.
+
+    Raises:
+        UserError: where a folder is none.
+    """
+    for folder in folders:
+        if not Path(folder).is_dir():
+            raise UserError(f"No folder {folder}.")
+    rows = [row for folder in folders for row in _rows(Path(folder))]
+    frame = pd.DataFrame(rows, columns=None if rows else ["id"])
+    for name in ("evaluation", "split", "protocol", "scores_version"):
+        if name not in frame:
+            frame[name] = None
+    for name in COLUMNS:
+        if name not in frame:
+            frame[name] = float("nan")
+        frame[name] = pd.to_numeric(frame[name])
+    return frame
+
+
+def load_profiles(folder: Path) -> pd.DataFrame:
+    """Read every profile right below a suite's folder: one row each, with the columns of `load`.
+
+    Profiles that cannot be read are passed over with a warning that names them.
+    """
+    rows = []
+    for file in sorted(folder.glob("*/profile.json")):
+        try:
+            profile = Profile.model_validate_json(file.read_bytes())
+        except (OSError, ValidationError):
+            warnings.warn(f"{file} is no profile; bench profile makes it again.", stacklevel=2)
+            continue
+        rows.append(_profile_row(profile, file.parent))
+    return pd.DataFrame(rows, columns=None if rows else ["id"])
+
+
+def _profile_row(profile: Profile, folder: Path) -> dict[str, Any]:
+    case, latency = profile.case, profile.latency
+    return {
+        "folder": str(folder),
+        "id": profile.id,
+        "case": case.name,
+        "label": case.label,
+        "arch": case.model.arch,
+        "machine": machine_of(profile.numerics, profile.environment),
+        "precision": profile.numerics["precision"],
+        "num_classes": profile.num_classes,
+        **_facts(profile.complexity),
+        "latency_p50_ms": latency.p50_ms,
+        "latency_p95_ms": latency.p95_ms,
+        "inference_images_per_s": latency.images_per_s,
+        "timed_size": "x".join(map(str, latency.size)),
+    }
+
+
+def _rows(folder: Path) -> Iterable[dict[str, Any]]:
+    for place in folders_with("record.json", folder):
+        try:
+            record = read_record(place)
+        except UserError as error:
+            warnings.warn(str(error), stacklevel=3)
+            continue
+        if record is None:
+            continue
+        evaluations = read_evaluations(place)
+        case = _case_row(record, place)
+        if record.status != "ok" or not evaluations:
+            yield case
+            continue
+        for evaluation in evaluations:
+            yield case | _evaluation_row(record, evaluation, place)
+
+
+def folders_with(name: str, folder: Path) -> Iterable[Path]:
+    """Find the folders that hold a file, but for those within them, and results kept apart."""
+    for place, below, files in os.walk(folder):
+        if Path(place) == folder:
+            below[:] = [one for one in below if one not in APART]
+        below.sort()
+        if name in files:
+            below.clear()
+            yield Path(place)
+
+
+def _case_row(record: Record, folder: Path) -> dict[str, Any]:
+    case, training, numerics = record.case, record.training, record.numerics
+    # Times of cases that shared a machine say nothing of the network.
+    timed = training if training is not None and training.num_sharing == 1 else None
+    return {
+        "suite": folder.parent.name,
+        "folder": str(folder),
+        "id": record.id,
+        "case": case.name,
+        "label": case.label,
+        "dataset": case.dataset_name,
+        "model": case.model_name,
+        "arch": case.model.arch,
+        "recipe": case.recipe_name,
+        "seed": case.seed,
+        "variant": _variant(case),
+        "status": record.status,
+        "reason": record.reason,
+        "finished": record.finished,
+        "machine": machine_of(numerics, record.environment),
+        "numerics": json.dumps(numerics, sort_keys=True),
+        "trained_in": numerics.get("precision"),
+        "software": _software(record.environment),
+        **_facts(record.complexity),
+        "epoch_s": timed.epoch_s if timed else None,
+        "images_per_s": timed.images_per_s if timed else None,
+        "num_sharing": training.num_sharing if training else None,
+        "data_wait_share": timed.data_wait_share if timed else None,
+        "asked_micro_batch": case.recipe.micro_batch,
+        "micro_batch": numerics.get("micro_batch"),
+        "batch_size": case.recipe.batch_size,
+        "peak_memory_mib": training.peak_memory_mib if training else None,
+        "train_split": case.train_split,
+        "num_train": training.num_train if training else None,
+        "epochs": training.epochs if training else None,
+    }
+
+
+def machine_of(numerics: Mapping[str, Any], environment: Mapping[str, Any]) -> str | None:
+    """Name what something was measured on: the GPU, or the CPU with the number of threads."""
+    if numerics.get("device") == "cuda":
+        return environment.get("gpu")
+    cpu: str | None = environment.get("cpu")
+    if numerics.get("device") != "cpu":
+        return cpu
+    threads = numerics.get("threads")
+    return f"{cpu}, {threads} thread{'' if threads == 1 else 's'}"
+
+
+def _variant(case: Case) -> str:
+    """Tell a case from one of the same names whose suite was another."""
+    asked = case.model_dump_json(exclude=NOT_OF_A_VARIANT)
+    return hashlib.sha256(asked.encode()).hexdigest()[:8]
+
+
+def _software(environment: Mapping[str, Any]) -> str:
+    packages = environment.get("packages", {})
+    return f"bench {environment.get('bench')}, PyTorch {packages.get('torch')}"
+
+
+def _facts(complexity: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the counts that hold on any machine."""
+    return {
+        "num_params": complexity.get("num_params"),
+        "num_trainable": complexity.get("num_trainable"),
+        "num_unreached": complexity.get("num_unreached"),
+        "model_mb": _mega(complexity.get("model_bytes")),
+        "checkpoint_mb": _mega(complexity.get("checkpoint_bytes")),
+        "gmacs": complexity.get("gmacs"),
+        "macs_size": "x".join(map(str, complexity.get("size", ()))),
+    }
+
+
+def _mega(num_bytes: float | None) -> float | None:
+    return None if num_bytes is None else num_bytes / 1e6
+
+
+def _evaluation_row(record: Record, evaluation: EvaluationRecord, folder: Path) -> dict[str, Any]:
+    conventions: Mapping[str, float | None] | None = evaluation.conventions
+    if conventions is None or conventions.keys() != CONVENTIONS.keys():
+        counts = load_counts(folder, evaluation.name)
+        names, batch_size = tuple(evaluation.class_iou), record.case.recipe.batch_size
+        conventions = by_conventions(counts.per_image, names, batch_size) if counts else {}
+    protocol = {key: evaluation.protocol.get(key) for key in PROTOCOL_KEYS}
+    return {
+        "evaluation": evaluation.name,
+        "scores_version": evaluation.version,
+        "class_names": tuple(evaluation.class_iou),
+        "split": str(protocol["split"]).split(" (")[0],
+        "protocol": json.dumps(protocol, sort_keys=True),
+        "num_images": evaluation.num_images,
+        "num_averaged": evaluation.num_averaged,
+        "most_frequent": evaluation.most_frequent,
+        **evaluation.scores,
+        **conventions,
+        **{f"iou/{name}": value for name, value in evaluation.class_iou.items()},
+        **{f"floor/{name}": value for name, value in evaluation.floor.items()},
+    }

@@ -1,0 +1,42 @@
+"""Signs of life of a running case, and its stopping when asked to."""
+
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any
+
+from bench.machine.files import CannotWrite
+from bench.records.case_folder import CaseFolder
+
+BEAT_S = 1.0
+
+
+class Interrupted(Exception):
+    """The case stopped, with its state saved, because it was asked to."""
+
+
+class Heartbeat:
+    """Writes `alive.json` now and then; called between steps, where a case can stop."""
+
+    def __init__(self, folder: CaseFolder, should_stop: Callable[[], bool]) -> None:
+        self.folder, self.should_stop = folder, should_stop
+        self.progress: dict[str, Any] = {}
+        self.last = time.monotonic()
+        self.lock = folder.lock_id()
+
+    def __call__(self, **progress: Any) -> None:
+        """Note progress, write it if the last time is long ago, and stop if asked to.
+
+        Raises:
+            Interrupted: where it was asked for.
+            CannotWrite: where the case's folder is gone.
+        """
+        self.progress |= progress
+        if time.monotonic() - self.last > BEAT_S:
+            self.last = time.monotonic()
+            self.folder.require_lock(self.lock)
+            with suppress(CannotWrite):  # a full disk is found where something matters
+                self.folder.beat(**self.progress)
+        if self.should_stop():
+            done, total = self.progress.get("step"), self.progress.get("num_steps")
+            raise Interrupted(f"after step {done} of {total}" if total else "before its first step")

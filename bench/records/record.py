@@ -1,0 +1,198 @@
+"""Records: what a case left on disk."""
+
+import os
+import time
+import warnings
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ValidationError
+
+from bench.errors import UserError
+from bench.machine.files import write_text
+from bench.records.case_folder import CaseFolder
+from bench.suite.case import Case
+from bench.suite.evaluation import Evaluation
+from bench.suite.suite import Suite
+
+APART = ("published", "baselines")  # below results/: reported only where they are named
+Status = Literal["ok", "failed", "blocked"]
+
+
+class Training(BaseModel):
+    """How the training went.
+
+    total_s, first_epoch_s, epoch_s: of training alone, synchronised; data_wait_share is the part
+        of it that waited for images.
+    start_s: from the beginning of the case to its first step, over all resumptions.
+    validation_s: of one scoring between epochs.
+    chosen_epoch: whose model is the result.
+    num_sharing: cases that shared the machine, this one included.
+    """
+
+    epochs: int
+    steps: int
+    num_train: int
+    start_s: float | None = None
+    first_epoch_s: float | None = None
+    epoch_s: float | None = None
+    images_per_s: float | None = None
+    data_wait_share: float | None = None
+    validation_s: float | None = None
+    total_s: float
+    resumed: int = 0
+    peak_memory_mib: float | None = None
+    loss: float | None = None
+    chosen_epoch: int | None = None
+    stopped_early: bool = False
+    num_sharing: int = 1
+
+
+class Failure(BaseModel):
+    """What is known of a case that failed, beside its reason.
+
+    signal: that ended its process.
+    peak_memory_mib: of the process, on the machine, not its GPU.
+    log_tail: the last lines of its log.
+    """
+
+    signal: str | None = None
+    exit_code: int | None = None
+    peak_memory_mib: float | None = None
+    log_tail: tuple[str, ...] = ()
+
+
+class Record(BaseModel):
+    """One case: what was asked, what ran, on what, and what came of it.
+
+    notes: what happened on the way that a reader should know.
+    """
+
+    version: int = 1
+    id: str
+    case: Case
+    status: Status
+    reason: str | None = None
+    started: str
+    finished: str
+    environment: dict[str, Any]
+    numerics: dict[str, Any] = {}
+    model: dict[str, Any] = {}
+    complexity: dict[str, Any] = {}
+    fingerprints: dict[str, str] = {}
+    loading: dict[str, Any] = {}
+    training: Training | None = None
+    notes: tuple[str, ...] = ()
+    failure: Failure | None = None
+
+
+class Latency(BaseModel):
+    """The time that one image of `size` (H, W) takes from uint8 to logits; percentiles in ms."""
+
+    size: tuple[int, int]
+    p50_ms: float
+    p95_ms: float
+    images_per_s: float
+    num_runs: int
+
+
+class Profile(BaseModel):
+    """What a case's network costs, without any training."""
+
+    version: int = 1
+    id: str
+    case: Case
+    measured: str
+    environment: dict[str, Any]
+    numerics: dict[str, Any]
+    num_classes: int
+    complexity: dict[str, Any]
+    latency: Latency
+
+
+class EvaluationRecord(BaseModel):
+    """Scores of one evaluation, with what makes them comparable."""
+
+    version: int = 1
+    name: str
+    asked: Evaluation
+    protocol: dict[str, Any]
+    numerics: dict[str, Any]
+    num_images: int
+    num_averaged: int
+    scores: dict[str, float | None]
+    conventions: dict[str, float | None] | None = None  # none in records before there were any
+    class_iou: dict[str, float | None]
+    most_frequent: str
+    floor: dict[str, float | None]
+    seconds: float
+
+
+class Resolved(BaseModel):
+    """A suite as it was when it last ran, with its cases; reports read it.
+
+    settings: what --set and --limit laid over the file.
+    """
+
+    suite: Suite
+    settings: tuple[str, ...] = ()
+    cases: tuple[Case, ...]
+
+
+def read_record(folder: Path) -> Record | None:
+    """Read the record of a case's folder; None where there is none.
+
+    Raises:
+        UserError: where the file cannot be read or is no record.
+    """
+    file = CaseFolder(folder).record
+    try:
+        return Record.model_validate_json(file.read_bytes())
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except OSError as error:
+        raise UserError(f"Cannot read {file}: {error.strerror}.") from error
+    except ValidationError as error:
+        raise UserError(f"{file} is not a record; remove it to train this case again.") from error
+
+
+def read_evaluations(folder: Path) -> list[EvaluationRecord]:
+    """Read every evaluation of a case's folder; one that cannot be read is warned of."""
+    found = []
+    place = os.path.join(folder, "eval")
+    try:
+        names = sorted(os.listdir(place))
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    for file in (os.path.join(place, name) for name in names if name.endswith(".json")):
+        try:
+            with open(file, "rb") as stream:
+                found.append(EvaluationRecord.model_validate_json(stream.read()))
+        except (OSError, ValidationError):
+            warnings.warn(f"{file} is no evaluation; bench evaluate makes it again.", stacklevel=2)
+    return found
+
+
+def write_resolved(folder: Path, resolved: Resolved) -> None:
+    """Save a suite beside its results."""
+    write_text(folder / "suite.json", resolved.model_dump_json(indent=1) + "\n")
+
+
+def read_resolved(folder: Path) -> Resolved | None:
+    """Read the suite saved beside its results; None where there is none.
+
+    Raises:
+        UserError: where the file is no suite.
+    """
+    file = folder / "suite.json"
+    try:
+        return Resolved.model_validate_json(file.read_bytes())
+    except FileNotFoundError:
+        return None
+    except (OSError, ValidationError) as error:
+        raise UserError(f"{file} is no saved suite: {str(error).splitlines()[0]}") from error
+
+
+def now() -> str:
+    """Return the time as ISO 8601 with the offset from UTC."""
+    return time.strftime("%Y-%m-%dT%H:%M:%S%z")

@@ -1,0 +1,196 @@
+"""Where reports find records: suites and folders, several of one name merged."""
+
+import warnings
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import pandas as pd
+
+from bench.errors import UserError
+from bench.records.case_folder import results_folder
+from bench.records.frame import folders_with, load, load_profiles
+from bench.records.record import Resolved, read_resolved
+from bench.records.seeds import entries
+from bench.suite.catalog import is_suite
+from bench.suite.columns import SCORES
+from bench.suite.load import load as load_suite
+from bench.text import listed, plural
+
+Prefer = Literal["newest"]
+
+
+@dataclass(frozen=True)
+class Source:
+    """A suite and the folders that hold records of it."""
+
+    title: str
+    folders: tuple[Path, ...]
+    resolved: Resolved
+
+
+def find(targets: Sequence[Path], out: Path, settings: Sequence[str]) -> list[Source]:
+    """Find what to report on; folders of one name are one suite's.
+
+    Raises:
+        UserError: where a target is neither a suite nor a folder.
+    """
+    found: list[Source] = []
+    for target in targets or [out]:
+        before = list(found)  # folders of one target are never merged with each other
+        for folder, resolved in _find(target, out, settings):
+            same = next((one for one in before if one.title == folder.name), None)
+            if same is None:
+                found.append(Source(folder.name, (folder,), resolved))
+            elif folder.resolve() not in {one.resolve() for one in same.folders}:
+                merged = _merge(same.resolved, resolved)
+                place = found.index(same)
+                found[place] = Source(folder.name, (*same.folders, folder), merged)
+                before[before.index(same)] = found[place]
+    return found
+
+
+def _find(target: Path, out: Path, settings: Sequence[str]) -> Iterator[tuple[Path, Resolved]]:
+    if is_suite(target):
+        file = load_suite(target, settings)
+        cases = file.cases()
+        for model in file.suite.models.values():
+            if model.weights is not None and model.weights.is_missing:
+                warnings.warn(
+                    f"{model.weights.missing} Its cases are known by what is in that file: name "
+                    "the folder of results instead of the suite.",
+                    stacklevel=2,
+                )
+        folder = results_folder(out, file.suite, settings)
+        yield folder, Resolved(suite=file.suite, settings=tuple(settings), cases=tuple(cases))
+        return
+    if settings:
+        raise UserError("--set and --limit go with a suite file, not with a folder of results.")
+    if not target.is_dir() and target != out:
+        raise UserError(f"{target} is neither a suite (.yaml) nor a folder with results.")
+    for folder in folders_with("suite.json", target):
+        try:
+            resolved = read_resolved(folder)
+        except UserError as error:
+            warnings.warn(f"Passed over: {error}", stacklevel=2)
+            continue
+        if resolved is not None:
+            yield folder, resolved
+
+
+def _merge(one: Resolved, other: Resolved) -> Resolved:
+    """Add the cases of another place; the rest of the suite is the first's."""
+    known = {case.id for case in one.cases}
+    added = [case for case in other.cases if case.id not in known]
+    return one.model_copy(update={"cases": (*one.cases, *added)})
+
+
+@dataclass(frozen=True)
+class Records:
+    """The records of a suite's cases, in its order, and what to know of them."""
+
+    frame: pd.DataFrame
+    profiles: pd.DataFrame
+    notes: list[str]
+
+
+def read(source: Source, prefer: Prefer | None) -> Records | None:
+    """Read what lies in a suite's folders; None where that is nothing.
+
+    Raises:
+        UserError: where two folders have one case with other scores, and nothing is preferred.
+    """
+    folders = [folder for folder in source.folders if folder.is_dir()]
+    frames = [load(folder) for folder in folders]
+    profiles = [load_profiles(folder) for folder in folders]
+    if all(one.empty for one in [*frames, *profiles]):
+        return None
+    frame, notes = _each_once(pd.concat(_with_rows(frames), ignore_index=True), prefer)
+    frame["suite"] = source.resolved.suite.name
+    profiled = pd.concat(_with_rows(profiles), ignore_index=True)
+    if len(profiled):
+        once = ["id", "case", "machine", "precision"]
+        profiled = profiled.drop_duplicates(once, keep="last").reset_index(drop=True)
+    ids = [case.id for case in source.resolved.cases]
+    here = _in_order(frame, ids)
+    done = set(here["id"])
+    waiting = [case.name for case in source.resolved.cases if case.id not in done]
+    if waiting and len(here):
+        notes.append(
+            f"{len(waiting)} of {plural(len(ids), 'case')} have not finished: {listed(waiting)}."
+        )
+    others = frame.loc[~frame["id"].isin(ids), "id"].nunique()
+    if others:
+        where = ", ".join(map(str, folders))
+        notes.append(
+            f"{where} also has {plural(others, 'record')} from an earlier version of this suite."
+        )
+    profiled = _in_order(profiled, ids)
+    here = here.assign(entry=entries(here)) if len(here) else here
+    return Records(_with_latency(here, profiled), profiled, notes)
+
+
+def _with_rows(frames: list[pd.DataFrame]) -> list[pd.DataFrame]:
+    return [one for one in frames if len(one)] or frames[:1]
+
+
+def _each_once(frame: pd.DataFrame, prefer: Prefer | None) -> tuple[pd.DataFrame, list[str]]:
+    """Keep the rows of each case from one place only."""
+    folders = frame[["id", "case", "folder"]].drop_duplicates() if len(frame) else frame
+    if not len(frame) or not folders.duplicated(["id", "case"]).any():
+        return frame, []
+    dropped: list[str] = []
+    conflicts = []
+    for (_, name), rows in frame.groupby(["id", "case"], sort=False):
+        places = [place for _, place in rows.groupby("folder", sort=False)]
+        if len(places) == 1:
+            continue
+        finished = [place for place in places if (place["status"] == "ok").all()]
+        kept = max(finished or places, key=_finished)
+        if finished and all(_agree(finished[0], other) for other in finished[1:]):
+            kept = max(finished, key=len)  # the one with most evaluations
+        elif finished:
+            conflicts.append(
+                f"{name} ({' and '.join(place['folder'].iloc[0] for place in places)})"
+            )
+        dropped += [place["folder"].iloc[0] for place in places if place is not kept]
+    if conflicts and prefer is None:
+        raise UserError(
+            f"{len(conflicts)} cases have other scores in one folder than in another: "
+            f"{listed(conflicts)}. Give --prefer newest, or leave a folder out."
+        )
+    notes = [f"Of several records the newest was taken: {listed(conflicts)}."] if conflicts else []
+    return frame[~frame["folder"].isin(dropped)].reset_index(drop=True), notes
+
+
+def _finished(place: pd.DataFrame) -> datetime:
+    return datetime.fromisoformat(str(place["finished"].iloc[0]))
+
+
+def _agree(one: pd.DataFrame, other: pd.DataFrame) -> bool:
+    """Say whether two records of a case have equal scores of all that both were scored on."""
+    both = one.merge(other, on="evaluation", suffixes=("", "/other"))
+    return bool((both["protocol"] == both["protocol/other"]).all()) and all(
+        np.array_equal(both[name], both[f"{name}/other"], equal_nan=True) for name in SCORES
+    )
+
+
+def _in_order(frame: pd.DataFrame, ids: list[str]) -> pd.DataFrame:
+    """Choose the rows of some cases, in their order."""
+    place = {one: number for number, one in enumerate(ids)}
+    here = frame[frame["id"].isin(place)] if len(frame) else frame
+    return here.sort_values("id", key=lambda column: column.map(place), kind="stable")
+
+
+def _with_latency(frame: pd.DataFrame, profiles: pd.DataFrame) -> pd.DataFrame:
+    """Add the latencies of the same case, machine and precision, of images of the MACs' size."""
+    if not (len(frame) and len(profiles)):
+        return frame
+    columns = ["latency_p50_ms", "latency_p95_ms", "inference_images_per_s"]
+    keys = ["id", "case", "machine", "trained_in", "macs_size"]
+    timed = profiles.rename(columns={"precision": "trained_in"}).drop(columns="macs_size")
+    timed = timed.rename(columns={"timed_size": "macs_size"})[[*keys, *columns]]
+    return frame.drop(columns=columns).merge(timed, on=keys, how="left")

@@ -1,0 +1,124 @@
+"""Reports: a suite's records as the tables, curves and words of a paper."""
+
+import gc
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import pandas as pd
+
+from bench.errors import UserError
+from bench.lookup import unknown
+from bench.records.sources import Prefer, Records, Source, find, read
+from bench.report.formats.markdown import markdown
+from bench.report.group import EVERYTHING, Choice
+from bench.report.table import Table
+from bench.report.tables.tables import KINDS, build_tables
+from bench.suite.case import Case
+from bench.suite.columns import COLUMNS, IOU
+
+
+@dataclass(frozen=True)
+class Report:
+    """What is made of one suite's records, and what to know of it.
+
+    folder: where its files go unless another is named.
+    rows: of `bench.frame.load`, of the suite's cases.
+    """
+
+    folder: Path
+    title: str
+    tables: list[Table]
+    notes: list[str]
+    cases: tuple[Case, ...] = ()
+    rows: pd.DataFrame = field(default_factory=pd.DataFrame)
+
+    def __str__(self) -> str:
+        """The report as Markdown."""
+        return text(self)
+
+
+def report(
+    targets: Sequence[Path],
+    out: Path,
+    settings: Sequence[str] = (),
+    choice: Choice = EVERYTHING,
+    prefer: Prefer | None = None,
+) -> list[Report]:
+    """Report on suites, or on folders of results; on every suite below `out` where none is named.
+
+    Folders of one name are merged. What cannot be read is named in the notes and passed over.
+
+    Args:
+        settings: what --set and --limit lay over the suites.
+        prefer: which record of a case counts where several do not agree.
+
+    Raises:
+        UserError: where a target is neither, holds no record, where records of a case do not
+            agree, and for names of tables or columns that are unknown.
+    """
+    _check(choice)
+    with warnings.catch_warnings(record=True) as caught, _without_collecting():
+        warnings.simplefilter("always")
+        sources = find(targets, out, settings)
+        _check_kinds(choice, sources)
+        found = [(source, read(source, prefer)) for source in sources]
+        made = [_report(source, records, choice) for source, records in found if records]
+    passed_over = list(dict.fromkeys(str(warning.message) for warning in caught))
+    if not made:
+        folders = [folder for source in sources for folder in source.folders]
+        where = folders or list(targets) or [out]
+        apart = sorted(f.name for w in where for f in w.parent.glob(f"{w.name}@*"))
+        hint = f" There are {', '.join(apart)}: name a folder, or give --set." if apart else ""
+        listed = ", ".join(map(str, where))
+        broken = "".join(f"\n{text}" for text in passed_over)
+        raise UserError(f"No results in {listed}. bench run SUITE makes some.{hint}{broken}")
+    made[0].notes[:0] = passed_over
+    return made
+
+
+@contextmanager
+def _without_collecting() -> Iterator[None]:
+    """Put off the garbage collector, which looks at every record again and again."""
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_on:
+            gc.enable()
+
+
+def _check(choice: Choice) -> None:
+    if choice.sort and not choice.sort.startswith(IOU) and choice.sort not in COLUMNS:
+        raise UserError(unknown("column", choice.sort, [*COLUMNS, f"{IOU}CLASS"]))
+
+
+def _check_kinds(choice: Choice, sources: Sequence[Source]) -> None:
+    known = [*KINDS, *(key for source in sources for key in source.resolved.suite.tables)]
+    for kind in choice.kinds or ():
+        if kind not in known:
+            raise UserError(unknown("table", kind, known))
+
+
+def _report(source: Source, records: Records, choice: Choice) -> Report:
+    suite, frame, profiles = source.resolved.suite, records.frame, records.profiles
+    tables = []
+    if len(frame) + len(profiles):
+        settings = source.resolved.settings
+        tables = build_tables(suite, frame, profiles, settings, choice)
+    places = [i for i, table in enumerate(tables) if table.kind == "summary"]
+    for place in places[:1]:
+        tables[place] = replace(tables[place], notes=[*tables[place].notes, *records.notes])
+    made = {table.kind for table in tables}
+    missing = [kind for kind in choice.kinds or () if kind not in made]
+    notes = [*records.notes, *(f"Nothing is there for a table {kind}." for kind in missing)]
+    return Report(source.folders[0], source.title, tables, notes, source.resolved.cases, frame)
+
+
+def text(one: Report, tables: Sequence[Table] | None = None) -> str:
+    """Write a report, or some tables of it, as Markdown to be printed."""
+    parts = [markdown(table) for table in (one.tables if tables is None else tables)]
+    return "\n".join([*parts, *one.notes])

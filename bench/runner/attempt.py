@@ -1,0 +1,249 @@
+"""One case from its seed, or its checkpoint, to its record."""
+
+import logging
+import math
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from typing import Any
+
+import torch
+
+from bench.datasets.base import Dataset, Sample
+from bench.datasets.class_weights import class_counts
+from bench.errors import UserError
+from bench.evaluation.evaluator import Evaluator
+from bench.evaluation.setup import Setup
+from bench.loading.autotune import choose_loading
+from bench.loading.images import TrainImages, limited
+from bench.loading.loader import Loading
+from bench.loading.predecode import keep_decoded
+from bench.loading.transforms import BACKEND
+from bench.machine.clock import Clock
+from bench.machine.device import algorithms, describe_device, pick_device, set_precision
+from bench.machine.environment import environment
+from bench.machine.files import write_atomically
+from bench.machine.memory import is_out_of_memory, release_memory
+from bench.machine.numerics import Numerics
+from bench.machine.random_state import seed_everything
+from bench.models.activation_checkpointing import recompute_activations
+from bench.models.complexity import complexity
+from bench.models.segmenter import Segmenter, build_model
+from bench.models.weights import load_part, read_weights, write_weights
+from bench.records.case_folder import CaseFolder, clear
+from bench.records.heartbeat import Heartbeat, Interrupted
+from bench.records.record import Record, now
+from bench.runner.evaluate import draw, score
+from bench.runner.numerics import choose_numerics
+from bench.runner.task import Options, Task
+from bench.suite.case import Case, open_case_dataset
+from bench.suite.recipe import Recipe
+from bench.training.checkpoint import Beginning, Saved, read_checkpoint
+from bench.training.losses import build_loss, numbered
+from bench.training.trainer import Job, Trained, train
+
+log = logging.getLogger("bench.case")
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """A case whose training has ended; facts: what was done to build its model."""
+
+    job: Job
+    facts: dict[str, Any]
+    trained: Trained
+
+
+def run_to_record(task: Task, options: Options, folder: CaseFolder, started: str) -> Record:
+    """Train and score a case, from its seed or its checkpoint, and return its record."""
+    case, machine = task.case, dict(environment())
+    device = use_device(options)
+    with algorithms(case.recipe.deterministic):
+        done = _train(task, options, folder, device)
+        model, evaluator = done.job.model, done.job.evaluator
+        for name, evaluation in task.evaluations.items():
+            score(model, case, name, evaluation, evaluator, folder)
+        draw(model, next(iter(task.evaluations.values())), evaluator, folder)
+    if task.keep != "none":
+        state = model.net.state_dict()
+        write_atomically(folder.weights, lambda beside: write_weights(state, beside))
+    numerics, dataset = evaluator.setup.numerics, evaluator.dataset
+    counted = complexity(
+        case.model,
+        evaluator.setup.num_classes,
+        _input_size(done.job.images),
+        model.geometry,
+        numerics.micro_batch,
+        case.recipe.freeze_encoder,
+    )
+    splits = {case.train_split, *(e.split for e in task.evaluations.values())}
+    kept = done.job.images.kept
+    return Record(
+        id=case.id,
+        case=case,
+        status="ok",
+        started=started,
+        finished=now(),
+        environment=machine | describe_device(device),
+        numerics=numerics.as_dict(),
+        model=done.facts,
+        complexity=asdict(counted) | {"checkpoint_bytes": done.trained.checkpoint_bytes},
+        fingerprints={split: dataset.fingerprint(split) for split in sorted(splits)},
+        loading=evaluator.loading.as_dict() | {"cache": kept.where if kept else "none"},
+        training=done.trained.training,
+        notes=done.trained.notes,
+    )
+
+
+def _train(task: Task, options: Options, folder: CaseFolder, device: torch.device) -> Attempt:
+    """Train a case; on out-of-memory, restart with smaller micro-batches."""
+    case, recipe = task.case, task.case.recipe
+    clock = Clock()
+    with clock.timing("start"):
+        data = open_case_dataset(case, options.roots).fingerprint(case.train_split)
+        saved, broken = read_checkpoint(folder, case.id, data)
+    notes = [broken] if broken else []
+    if broken:
+        log.warning(broken)
+    micro_batch = saved.numerics.micro_batch if saved else recipe.micro_batch
+    while True:
+        begin = Beginning(saved, clock, tuple(notes), options.num_sharing)
+        try:
+            return _attempt(task, options, folder, device, micro_batch, begin)
+        except Interrupted as stop:
+            for note in notes:
+                stop.add_note(note)
+            raise
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error) or recipe.on_oom == "fail" or micro_batch == 1:
+                for note in notes:
+                    error.add_note(note)
+                raise
+        smaller = _next_smaller(micro_batch, recipe)
+        notes.append(
+            f"out of memory with micro-batches of {micro_batch} images; restarted with {smaller} "
+            f"(batch size {recipe.batch_size})"
+        )
+        log.warning(notes[-1])
+        clear(folder)
+        saved, micro_batch, clock = None, smaller, Clock()
+        release_memory(device)
+
+
+def _next_smaller(micro_batch: int, recipe: Recipe) -> int:
+    """Return the largest micro-batch of at most half the size that divides the batch."""
+    return max(n for n in range(1, micro_batch // 2 + 1) if recipe.batch_size % n == 0)
+
+
+def _attempt(
+    task: Task,
+    options: Options,
+    folder: CaseFolder,
+    device: torch.device,
+    micro_batch: int,
+    begin: Beginning,
+) -> Attempt:
+    """Build and train a case.
+
+    Raises:
+        RuntimeError, MemoryError: if a micro-batch of this size does not fit into memory.
+    """
+    case = task.case
+    with begin.clock.timing("start"):
+        numerics = _numerics(case, device, micro_batch, begin.saved)
+        set_precision(numerics.precision)
+        seed_everything(case.seed)
+        heartbeat = Heartbeat(folder, options.should_stop)
+        evaluator = open_evaluator(task, options, device, numerics, heartbeat)
+        model, facts = _build(case, folder, evaluator.setup)
+        images = _training_images(case, evaluator)
+        evaluator = replace(evaluator, loading=_loading(images, case.recipe, options, device))
+        loading = evaluator.loading
+        log.info("images: %s, %.1f/s", loading.description, loading.rate)
+    job = Job(case, model, images, evaluator, task.select, folder, heartbeat)
+    return Attempt(job, facts, train(job, begin))
+
+
+def _numerics(case: Case, device: torch.device, micro_batch: int, saved: Saved | None) -> Numerics:
+    begun = saved.numerics if saved else None
+    return choose_numerics(case.recipe, device, BACKEND, micro_batch, begun)
+
+
+def use_device(options: Options) -> torch.device:
+    """Return the device that was asked for, made the current one."""
+    device = pick_device(options.device)
+    if device.type == "cuda" and device.index is not None:
+        torch.cuda.set_device(device)
+    return device
+
+
+def _build(case: Case, folder: CaseFolder, setup: Setup) -> tuple[Segmenter, dict[str, Any]]:
+    """Build a case's model on the device, with its parent's weights if it has a parent."""
+    model, facts = build_model(case.model, setup.num_classes)
+    if case.parent is not None:
+        file = CaseFolder(folder.path.parent / case.parent.folder).weights
+        state, parent = read_weights(file), case.parent
+        unused, unfilled = load_part(model.net, state, parent.part, parent.name)
+        facts |= {"init_from": parent.name, "init_from_unused": unused}
+        facts |= {"init_from_unfilled": unfilled}
+    log.info("model %s", facts)
+    if case.recipe.freeze_encoder:
+        model.freeze_encoder()
+    if case.recipe.memory == "checkpoint":
+        recompute_activations(model.net)
+    return model.to(setup.device), facts
+
+
+def _training_samples(case: Case, dataset: Dataset) -> list[Sample]:
+    return limited(dataset.samples(case.train_split), case.limit)
+
+
+def _training_images(case: Case, evaluator: Evaluator) -> TrainImages:
+    """Return the training images, decoded once if they are read more than once."""
+    recipe, dataset = case.recipe, evaluator.dataset
+    images = TrainImages(dataset, _training_samples(case, dataset), recipe, case.seed)
+    num_read = recipe.steps * recipe.batch_size if recipe.steps else 0
+    epochs = recipe.epochs or math.ceil(num_read / len(images))
+    if recipe.epochs != 0:
+        keep_decoded(images, evaluator.cache, case.train_split, epochs, evaluator.setup.beat)
+    return images
+
+
+def _loading(
+    images: TrainImages, recipe: Recipe, options: Options, device: torch.device
+) -> Loading:
+    """Return how batches are fetched: as asked, else as measured."""
+    if options.loader_workers is not None:
+        return Loading(options.loader_workers, pin_memory=device.type == "cuda")
+    return choose_loading(images, recipe.batch_size, device)
+
+
+def _input_size(images: TrainImages) -> tuple[int, int]:
+    """Return the (H, W) that training feeds the network."""
+    item = images[0, 0]
+    if isinstance(item, UserError):
+        raise item
+    return item[0].shape[1], item[0].shape[2]
+
+
+def open_evaluator(
+    task: Task,
+    options: Options,
+    device: torch.device,
+    numerics: Numerics,
+    heartbeat: Heartbeat,
+) -> Evaluator:
+    """Open a case's dataset and what scores it."""
+    case, recipe = task.case, task.case.recipe
+    dataset = open_case_dataset(case, options.roots)
+    num_classes = dataset.labels(dataset.options).num_classes
+    samples = _training_samples(case, dataset)
+    loss = numbered(recipe.loss, partial(class_counts, dataset, case.train_split, samples))
+    loss_fn = build_loss(loss, num_classes, device, recipe.aux_weight)
+    return Evaluator(
+        dataset=dataset,
+        recipe=recipe,
+        limit=case.limit,
+        setup=Setup(device, numerics, num_classes, loss_fn, heartbeat),
+        cache=options.cache or task.cache,
+        loading=Loading(options.loader_workers or 0, pin_memory=device.type == "cuda"),
+    )

@@ -1,0 +1,64 @@
+"""The process of one case: reads its task from stdin, writes what became of it to stdout.
+
+It goes on while stdin is open. What closes it, the engine or its end, makes the case stop after
+saving; so does SIGTERM. Ctrl-C is left to the engine. All that libraries print goes to the log.
+"""
+
+import faulthandler
+import json
+import os
+import pickle
+import signal
+import threading
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+
+
+def main() -> None:
+    """Run the task that stdin holds."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    stop = threading.Event()
+    signal.signal(signal.SIGTERM, lambda number, frame: stop.set())
+    from bench.records.case_folder import CaseFolder
+
+    # Copies: loader workers close stdin, and would wait for the thread that reads it.
+    given, answer = os.dup(0), os.fdopen(os.dup(1), "w")
+    with os.fdopen(given, "rb", closefd=False) as stream:
+        task, options, cores = pickle.load(stream)
+    _redirect(task.folder, CaseFolder(task.folder).log)
+    faulthandler.enable()
+    faulthandler.register(signal.SIGUSR1)  # the engine asks where a case hangs
+    threading.Thread(target=_wait_for_end, args=(given, stop), daemon=True).start()
+    if cores and hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, cores)  # before torch counts them
+    from bench.runner.run_case import run_case
+
+    outcome = run_case(task, replace(options, should_stop=stop.is_set))
+    with suppress(BrokenPipeError), answer:  # where the engine is gone
+        fields = outcome.status, outcome.reason, outcome.seconds, outcome.notes
+        json.dump(fields, answer)
+    os._exit(0)  # a loader worker that hangs must not keep this process; the engine ends it
+
+
+def _redirect(folder: Path, log: Path) -> None:
+    """Send all output of this process to the case's log, as far as it can be written."""
+    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        file = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
+    except OSError:  # run_case says so
+        file = os.open(os.devnull, os.O_WRONLY)
+    for output in (1, 2):
+        os.dup2(file, output)
+
+
+def _wait_for_end(pipe: int, stop: threading.Event) -> None:
+    """Ask the case to stop when nobody holds the other end any more."""
+    while os.read(pipe, 1024):
+        pass
+    stop.set()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,22 @@
+"""One case after the other in this process."""
+
+from collections.abc import Callable, Generator, Iterable
+
+from bench.runner.run_case import run_case
+from bench.runner.task import Options, Outcome, Task
+
+
+def run(
+    tasks: Iterable[Task], options: Options, announce: Callable[[Task], None]
+) -> Generator[Outcome, None, None]:
+    """Run tasks in order, each to its outcome.
+
+    Args:
+        announce: told of each task before it starts.
+    """
+    for task in tasks:
+        announce(task)
+        outcome = run_case(task, options)
+        yield outcome
+        if outcome.status in ("interrupted", "stopped"):
+            return

@@ -1,0 +1,252 @@
+"""A process for each case: what kills, hangs or crashes one costs that case alone."""
+
+import json
+import os
+import pickle
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Generator, Iterable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+
+import torch
+
+from bench.errors import UserError
+from bench.machine.memory import process_memory_mib
+from bench.records.case_folder import CaseFolder
+from bench.records.record import Failure, now
+from bench.runner.run_case import record_death
+from bench.runner.task import Options, Outcome, Task
+from bench.text import duration
+
+POLL_S = 0.05
+HANG_S = 1800.0  # without a sign of life
+LAST_WORDS_S = 1.0  # to write where it hangs
+MOST_OF_A_LOOK_S = 5.0
+STOPS = ("SIGTERM", "SIGINT", "SIGHUP")  # of a process that could not yet stop by itself
+CAUSES = {
+    "SIGKILL": "by somebody, or by the kernel because memory ran out",
+    "SIGSEGV": "a fault in compiled code",
+    "SIGBUS": "often shared memory that ran out (/dev/shm)",
+    "SIGABRT": "compiled code gave up",
+}
+
+
+@dataclass(frozen=True)
+class Slot:
+    """The part of the machine that a case has for itself: cores, and a GPU by its name.
+
+    Empty where it has all.
+    """
+
+    cores: tuple[int, ...] = ()
+    gpu: str | None = None
+
+
+def divide(num: int, device: torch.device) -> list[Slot]:
+    """Divide the machine among cases that run at once: cores, and a GPU each.
+
+    Raises:
+        UserError: where there are fewer cores or GPUs than cases.
+    """
+    if num == 1:
+        return [Slot()]
+    cores = sorted(os.sched_getaffinity(0))
+    if num > len(cores):
+        raise UserError(f"--workers {num}: this machine has cores for at most {len(cores)}.")
+    gpus: Sequence[str | None] = [None] * num
+    if device.type == "cuda":
+        given = os.environ.get("CUDA_VISIBLE_DEVICES")
+        known = given.split(",") if given else map(str, range(torch.cuda.device_count()))
+        gpus = [*known][: torch.cuda.device_count()][:num]
+        if device.index is not None or len(gpus) < num:
+            raise UserError(
+                f"--workers {num} takes a GPU for each case: give --device cuda on a machine with "
+                f"{num} (here: {torch.cuda.device_count()})."
+            )
+    return [Slot(tuple(cores[i::num]), gpu) for i, gpu in enumerate(gpus)]
+
+
+@dataclass
+class Running:
+    """A case under way."""
+
+    task: Task
+    slot: Slot
+    process: "subprocess.Popen[bytes]"
+    started: str = field(default_factory=now)
+    killed: str | None = None  # why the engine killed it
+    ran_s: float = 0.0
+    silent_s: float = 0.0
+    peak_memory_mib: float = 0.0
+    looked: float = field(default_factory=time.monotonic)
+    sign: float | None = None  # when it last gave a sign of life, by its own clock
+
+    def ask_to_stop(self) -> None:
+        """Let it stop after saving."""
+        assert self.process.stdin is not None
+        with suppress(BrokenPipeError):
+            self.process.stdin.close()
+
+    def kill(self) -> None:
+        """End it and what it started at once."""
+        with suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signal.SIGKILL)
+
+    def look(self) -> None:
+        """Take note of its signs of life and its memory."""
+        # A machine that sleeps is no silence: no more counts than one look can take.
+        passed = min(time.monotonic() - self.looked, MOST_OF_A_LOOK_S)
+        self.looked = time.monotonic()
+        sign = None
+        with suppress(OSError):
+            sign = CaseFolder(self.task.folder).alive.stat().st_mtime
+        self.ran_s += passed
+        self.silent_s = self.silent_s + passed if sign == self.sign else 0.0
+        self.sign = sign
+        peak = process_memory_mib(self.process.pid)
+        self.peak_memory_mib = max(self.peak_memory_mib, peak or 0.0)
+
+
+def run(
+    tasks: Iterable[Task],
+    options: Options,
+    announce: Callable[[Task], None],
+    slots: Sequence[Slot] = (Slot(),),
+    timeout_s: float | None = None,
+) -> Generator[Outcome, None, None]:
+    """Run tasks in processes of their own, as many at once as there are slots.
+
+    Args:
+        timeout_s: after which a case is ended and has failed.
+    """
+    waiting, running, free = list(tasks), list[Running](), list(slots)
+    stopping = interrupted = False
+    try:
+        while running or (waiting and not stopping):
+            stopping = stopping or interrupted or options.should_stop()
+            while free and not stopping and (task := _next(waiting, running)) is not None:
+                waiting.remove(task)
+                announce(task)
+                running.append(_start(task, options, free.pop(0)))
+            for case in list(running):
+                if stopping:
+                    case.ask_to_stop()
+                outcome = _look_after(case, timeout_s)
+                if outcome is not None:
+                    running.remove(case)
+                    free.append(case.slot)
+                    interrupted = interrupted or outcome.status in ("interrupted", "stopped")
+                    yield outcome
+            time.sleep(POLL_S)
+        if waiting and not interrupted:
+            yield Outcome(waiting[0].case, "interrupted", "before it began")
+    except GeneratorExit:
+        raise
+    except BaseException:  # nobody waits any more: a second Ctrl-C
+        for case in running:
+            case.kill()
+        raise
+    finally:
+        _end(running, timeout_s)
+
+
+def _end(running: list[Running], timeout_s: float | None) -> None:
+    """Let what still runs stop after saving; a second Ctrl-C ends it."""
+    try:
+        while running:
+            for case in running:
+                case.ask_to_stop()
+            running[:] = [case for case in running if _look_after(case, timeout_s) is None]
+            time.sleep(POLL_S)
+    except BaseException:
+        for case in running:
+            case.kill()
+        raise
+
+
+def _next(waiting: Sequence[Task], running: Sequence[Running]) -> Task | None:
+    """Return the first task whose parent is not still to come."""
+    coming = {task.case.id for task in waiting} | {case.task.case.id for case in running}
+    ready = (t for t in waiting if t.case.parent is None or t.case.parent.id not in coming)
+    return next(ready, None)
+
+
+def _start(task: Task, options: Options, slot: Slot) -> Running:
+    """Start the process of a case and tell it what to do."""
+    path = os.pathsep.join(sys.path)  # so that it finds what this process finds
+    environment = os.environ | {"PYTHONPATH": path}
+    if slot.gpu is not None:
+        environment["CUDA_VISIBLE_DEVICES"] = slot.gpu
+        options = replace(options, device="cuda")
+    if slot.cores:
+        threads = torch.get_num_threads()
+        environment["OMP_NUM_THREADS"] = str(min(threads, len(slot.cores)))
+    process = subprocess.Popen(
+        [sys.executable, "-m", "bench.runner.engines.child"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        env=environment,
+        start_new_session=True,  # Ctrl-C in a terminal reaches the engine alone
+    )
+    assert process.stdin is not None
+    # The child has a should_stop of its own; ours does not pickle.
+    words = pickle.dumps((task, replace(options, should_stop=bool), slot.cores))
+    with suppress(BrokenPipeError):
+        process.stdin.write(words)
+        process.stdin.flush()
+    return Running(task, slot, process)
+
+
+def _look_after(case: Running, timeout_s: float | None) -> Outcome | None:
+    """Return what became of a case; None while it runs."""
+    if case.process.poll() is not None:
+        return _outcome(case)
+    case.look()
+    if case.killed is None:
+        if timeout_s is not None and case.ran_s > timeout_s:
+            case.killed = f"ran for more than {duration(timeout_s)} (--timeout)"
+        elif case.silent_s > HANG_S:
+            case.killed = f"gave no sign of life for {duration(case.silent_s)}"
+        if case.killed is not None:
+            case.process.send_signal(signal.SIGUSR1)
+            time.sleep(LAST_WORDS_S)
+            case.kill()
+    return None
+
+
+def _outcome(case: Running) -> Outcome:
+    """Read what a process that ended had to say; record its death where it said nothing."""
+    case.kill()  # what it left behind, which may hold its end of the pipe
+    assert case.process.stdout is not None
+    with case.process.stdout as stream:
+        said = stream.read()
+    case.ask_to_stop()  # closes its stdin
+    with suppress(ValueError):  # nothing, or not all of it
+        status, reason, seconds, notes = json.loads(said)
+        return Outcome(case.task.case, status, reason, seconds, tuple(notes))
+    code = case.process.returncode
+    name = signal.Signals(-code).name if code < 0 else None
+    if name in STOPS and case.killed is None:
+        return Outcome(case.task.case, "interrupted", f"by {name}, before it began")
+    failure = Failure(
+        signal=name,
+        exit_code=code if code >= 0 else None,
+        peak_memory_mib=case.peak_memory_mib,
+        log_tail=CaseFolder(case.task.folder).log_tail(),
+    )
+    return record_death(case.task, case.started, _cause(case, name, failure), failure)
+
+
+def _cause(case: Running, name: str | None, failure: Failure) -> str:
+    """Say why a process ended."""
+    if case.killed is not None:
+        return f"{case.killed}; see log.txt"
+    if name is None:
+        return f"its process ended with code {failure.exit_code}; see log.txt"
+    cause = f", {CAUSES[name]}" if name in CAUSES else ""
+    assert failure.peak_memory_mib is not None
+    peak = f"peak memory {failure.peak_memory_mib / 1024:.1f} GiB"
+    return f"its process was ended by {name}{cause} ({peak}); see log.txt"

@@ -1,0 +1,64 @@
+"""What a run says of one case: the data of `bench.run` and of `bench run --json`."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from bench.records.record import read_evaluations
+from bench.runner.task import Outcome, Status, Task
+
+VERSION = (
+    1  # of the keys of a line of JSON; raised if one is renamed, removed or changes its meaning
+)
+
+
+@dataclass(frozen=True)
+class CaseResult:
+    """What became of one case.
+
+    suite: name of the suite.
+    case: name of the case, DATASET__MODEL__RECIPE__sSEED.
+    id: SHA-256 of what was asked.
+    status: ok, failed, blocked (the case that it starts from failed), held (it is running
+        elsewhere), interrupted or stopped (it has no record; the next run continues).
+    skipped: whether it was done before.
+    reason: why the status is not ok.
+    seconds: that this run spent on it.
+    notes: what happened on the way that a reader should know.
+    folder: of the case, with its record.
+    scores: by evaluation and name, in 0..1; None if the case is not ok.
+    """
+
+    suite: str
+    case: str
+    id: str
+    status: Status
+    skipped: bool
+    reason: str | None
+    seconds: float
+    notes: tuple[str, ...]
+    folder: str
+    scores: Mapping[str, Mapping[str, float | None]] | None
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the line that --json prints."""
+        return {"version": VERSION, **asdict(self)}
+
+
+def case_result(suite: str, outcome: Outcome, task: Task, skipped: bool = False) -> CaseResult:
+    """Return an outcome with the scores that the case has on disk."""
+    scores = None
+    if outcome.status == "ok":
+        scores = {e.name: e.scores for e in read_evaluations(task.folder)}
+    return CaseResult(
+        suite=suite,
+        case=outcome.case.name,
+        id=outcome.case.id,
+        status=outcome.status,
+        skipped=skipped,
+        reason=outcome.reason,
+        seconds=outcome.seconds,
+        notes=outcome.notes,
+        folder=str(task.folder),
+        scores=scores,
+    )

@@ -1,0 +1,107 @@
+"""Which cases are done, which are left, and what they need; imports no torch."""
+
+import shutil
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from bench.errors import UserError
+from bench.records.case_folder import CaseFolder
+from bench.records.record import read_evaluations, read_record
+from bench.runner.task import State, Task
+from bench.suite.case import Case
+from bench.suite.evaluation import Evaluation
+from bench.suite.expand import in_order
+from bench.suite.suite import Suite
+
+if TYPE_CHECKING:
+    from bench.runner.validate import Checked
+
+STATE_SIZE = 3  # weights and two moments
+NUM_CHECKPOINTS = 3  # the one being written, the last and the one before
+
+
+@dataclass(frozen=True)
+class Planned:
+    """A case with its task, and how far it is."""
+
+    task: Task
+    state: State
+    reason: str | None
+
+    @property
+    def case(self) -> Case:
+        """The case."""
+        return self.task.case
+
+
+def plan(
+    suite: Suite, cases: Iterable[Case], folder: Path, checked: "Mapping[str, Checked]"
+) -> list[Planned]:
+    """Look up how far each case is, in the order in which they can run.
+
+    Args:
+        folder: where the suite's cases go.
+        checked: what was found about each case, by its id.
+    """
+    planned = []
+    for case in in_order(cases):
+        fingerprints = checked[case.id].fingerprints
+        task = Task.of(suite, case, folder / case.folder, fingerprints)
+        planned.append(Planned(task, *look_up(task)))
+    return planned
+
+
+def look_up(task: Task) -> tuple[State, str | None]:
+    """Say how far a case is, and why.
+
+    Raises:
+        UserError: if its record cannot be read.
+    """
+    record = read_record(task.folder)
+    if record is None or record.status == "blocked":
+        return ("resume" if CaseFolder(task.folder).has_checkpoint else "to do"), None
+    if record.status == "failed":
+        return "failed", record.reason
+    changed = [s for s, p in record.fingerprints.items() if task.fingerprints.get(s, p) != p]
+    if changed:
+        return "stale", f"the data of {', '.join(sorted(changed))} has changed since"
+    missing = unscored(task.folder, task.evaluations)
+    return "done", f"not yet scored: {', '.join(missing)} (bench evaluate)" if missing else None
+
+
+def unscored(folder: Path, evaluations: Mapping[str, Evaluation]) -> list[str]:
+    """List the evaluations that a case has no scores of, or scores of another definition."""
+    found = {record.name: record.asked for record in read_evaluations(folder)}
+    return [name for name, evaluation in evaluations.items() if found.get(name) != evaluation]
+
+
+def disk_needed(
+    suite: Suite,
+    planned: Iterable[Planned],
+    checked: "Mapping[str, Checked]",
+    num_workers: int = 1,
+) -> int:
+    """Estimate the bytes that the unfinished cases will need at most."""
+    planned = list(planned)
+    models = [checked[p.case.id].facts.model_bytes for p in planned if p.state != "done"]
+    kept = {"none": 0, "weights": 1, "all": 1 + STATE_SIZE}[suite.keep]
+    best = any(p.case.recipe.checkpoint == "best" for p in planned)
+    size = STATE_SIZE + best  # the checkpoint holds the best weights too
+    return kept * sum(models) + num_workers * size * NUM_CHECKPOINTS * max(models, default=0)
+
+
+def check_disk(out: Path, needed: int) -> None:
+    """Refuse to start if the disk would fill.
+
+    Raises:
+        UserError: with what is needed and what is free.
+    """
+    place = next(p for p in (out, *out.resolve().parents) if p.exists())
+    free = shutil.disk_usage(place).free
+    if free < needed:
+        raise UserError(
+            f"{out} has {free / 1e9:.1f} GB free and needs {needed / 1e9:.1f}; free some space, "
+            "give another --out, or set keep: none."
+        )

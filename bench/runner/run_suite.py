@@ -1,0 +1,238 @@
+"""Running suites: what `bench run` and `bench.run` share. It prints nothing."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal
+
+from bench.errors import UserError
+from bench.machine.device import pick_device
+from bench.records.case_folder import CaseFolder, drop_checkpoints, results_folder
+from bench.records.record import Resolved, read_record, read_resolved, write_resolved
+from bench.runner.engines import in_process, processes
+from bench.runner.engines.engine import Engine
+from bench.runner.plan import Planned, check_disk, disk_needed, plan
+from bench.runner.run_case import evaluate_case
+from bench.runner.task import Options, Outcome, Task
+from bench.runner.validate import Checked, check, load_checked
+from bench.suite.expand import matching
+from bench.suite.load import SuiteFile, SuiteSource
+from bench.suite.suite import Suite
+
+
+@dataclass(frozen=True)
+class Placing:
+    """Which engine runs the cases of suites, and how many at once.
+
+    engine: of every suite; None: as each suite says.
+    num_workers: cases at once.
+    timeout_s: after which a case is ended and has failed.
+    """
+
+    engine: Literal["process", "in-process"] | None = None
+    num_workers: int = 1
+    timeout_s: float | None = None
+
+    def engine_of(self, suite: Suite) -> str:
+        """Return the name of the engine that runs a suite."""
+        return self.engine or suite.engine
+
+    def require_fit(self, suite: Suite) -> None:
+        """Refuse what an engine cannot do.
+
+        Raises:
+            UserError: if one process would have to do the work of several.
+        """
+        if self.engine_of(suite) == "in-process" and (self.num_workers > 1 or self.timeout_s):
+            raise UserError(
+                f"{suite.name}: --workers and --timeout need a process for each case; give "
+                "--engine process."
+            )
+
+
+@dataclass(frozen=True)
+class PlannedSuite:
+    """A valid suite with all its cases, and the plan for those that were asked for.
+
+    folder: where its cases go.
+    checked: what was found about each case, by its id.
+    """
+
+    resolved: Resolved
+    folder: Path
+    checked: Mapping[str, Checked]
+    planned: Sequence[Planned]
+
+    @property
+    def suite(self) -> Suite:
+        """The suite."""
+        return self.resolved.suite
+
+    @property
+    def left(self) -> list[Planned]:
+        """The cases that are not done."""
+        return [item for item in self.planned if item.state != "done"]
+
+
+def plan_suites(
+    sources: Sequence[SuiteSource],
+    settings: Sequence[str],
+    pattern: str | None,
+    out: Path,
+    options: Options,
+    *,
+    need_data: bool,
+) -> list[PlannedSuite]:
+    """Read and check suites, and look up how far their cases are.
+
+    Args:
+        settings: "key=value" laid over each suite.
+        pattern: glob on case names; suites without a matching case are left out.
+        need_data: data and files of weights must be there.
+
+    Raises:
+        UserError: with every fault, or if two suites would share a folder.
+    """
+    found = []
+    for source in sources:
+        file = load_checked(source, settings)
+        cases = file.cases()
+        chosen = matching(cases, pattern)
+        checked = check(file, chosen, options.roots, need_data, options.device)
+        folder = results_folder(out, file.suite, settings)
+        resolved = Resolved(suite=file.suite, settings=tuple(settings), cases=tuple(cases))
+        planned = plan(file.suite, chosen, folder, checked)
+        found.append(PlannedSuite(resolved, folder, checked, planned))
+    if len({one.folder for one in found}) < len(found):
+        raise UserError("Two of these suites have the same name and would share a folder.")
+    return [one for one in found if one.planned]
+
+
+def total_disk(suites: Sequence[PlannedSuite], placing: Placing) -> int:
+    """Estimate the bytes that all suites will need at most."""
+    return sum(
+        disk_needed(one.suite, one.planned, one.checked, placing.num_workers) for one in suites
+    )
+
+
+def require_room(suites: Sequence[PlannedSuite], out: Path, placing: Placing) -> None:
+    """Refuse to start what this disk or the chosen engine cannot do.
+
+    Raises:
+        UserError: with what to do about it.
+    """
+    for one in suites:
+        placing.require_fit(one.suite)
+    check_disk(out, total_disk(suites, placing))
+
+
+def run_suite(
+    one: PlannedSuite,
+    options: Options,
+    placing: Placing = Placing(),
+    *,
+    fail_fast: bool = False,
+    announce: Callable[[Task], None] = lambda task: None,
+) -> Iterator[Outcome]:
+    """Run what is left of a suite, and yield an outcome for every case that was not done before.
+
+    Args:
+        announce: told of each case before it starts.
+    """
+    write_resolved(one.folder, one.resolved)
+    options = replace(options, num_sharing=max(1, min(placing.num_workers, len(one.left))))
+    engine = _engine(placing, one.suite, options)
+    yield from run_planned(one.planned, options, engine, fail_fast=fail_fast, announce=announce)
+
+
+def run_planned(
+    planned: Sequence[Planned],
+    options: Options,
+    engine: Engine = in_process.run,
+    *,
+    fail_fast: bool = False,
+    announce: Callable[[Task], None] = lambda task: None,
+) -> Iterator[Outcome]:
+    """Run the cases that are not done by an engine."""
+    for item in planned:
+        if item.state == "done":  # its process may have been killed before it cleaned up
+            drop_checkpoints(CaseFolder(item.task.folder), item.task.keep == "all")
+    tasks = [item.task for item in planned if item.state != "done"]
+    with closing(engine(tasks, options, announce)) as outcomes:
+        for outcome in outcomes:
+            yield outcome
+            if fail_fast and outcome.status == "failed":
+                return
+
+
+def _engine(placing: Placing, suite: Suite, options: Options) -> Engine:
+    if placing.engine_of(suite) == "in-process":
+        return in_process.run
+    slots = processes.divide(placing.num_workers, pick_device(options.device))
+    return partial(processes.run, slots=slots, timeout_s=placing.timeout_s)
+
+
+def must_stop(outcomes: Sequence[Outcome], *, fail_fast: bool) -> bool:
+    """Say whether no further suite may start after these outcomes."""
+    statuses = {outcome.status for outcome in outcomes}
+    return bool(statuses & {"interrupted", "stopped"}) or (fail_fast and "failed" in statuses)
+
+
+def checkpoint_settings(
+    file: SuiteFile, pattern: str | None, checkpoint: Path
+) -> Mapping[str, Any]:
+    """Return the settings that make a suite score a checkpoint instead of training.
+
+    Raises:
+        UserError: if the cases that match are of several models, or there is no such file.
+    """
+    models = sorted({case.model_name for case in matching(file.cases(), pattern)})
+    if len(models) > 1:
+        raise UserError(
+            "A checkpoint belongs to one model; choose it with --filter (now: "
+            f"{', '.join(models)})."
+        )
+    if not checkpoint.is_file():
+        raise UserError(f"No checkpoint {checkpoint}.")
+    weights = {f"models.{name}.weights": {"model": str(checkpoint.resolve())} for name in models}
+    return {**weights, "recipe.epochs": 0}
+
+
+@dataclass(frozen=True)
+class Scoring:
+    """The trained cases of a suite, to be scored by the evaluations that they lack."""
+
+    suite: Suite
+    tasks: Sequence[Task]
+
+    def run(self, options: Options) -> Iterator[Outcome]:
+        """Score case after case."""
+        return (evaluate_case(task, options) for task in self.tasks)
+
+
+def scoring_of_suite(
+    file: SuiteFile, pattern: str | None, settings: Sequence[str], out: Path
+) -> Scoring:
+    """Return what is to be scored of a suite; its new evaluations are saved beside its results."""
+    cases = file.cases()
+    folder = results_folder(out, file.suite, settings)
+    chosen = matching(cases, pattern)
+    if chosen and (folder / "suite.json").exists():
+        resolved = Resolved(suite=file.suite, settings=tuple(settings), cases=tuple(cases))
+        write_resolved(folder, resolved)
+    tasks = [Task.of(file.suite, case, folder / case.folder) for case in chosen]
+    return Scoring(file.suite, tasks)
+
+
+def scoring_of_folder(folder: Path) -> Scoring:
+    """Return the folder of one case as what is to be scored, as its suite says.
+
+    Raises:
+        UserError: if it is not the folder of a case.
+    """
+    record, resolved = read_record(folder), read_resolved(folder.parent)
+    if record is None or resolved is None:
+        raise UserError(f"{folder} is not the folder of a case; it has no record.json.")
+    return Scoring(resolved.suite, [Task.of(resolved.suite, record.case, folder)])

@@ -1,0 +1,73 @@
+"""A case to run: how to score it, where it goes, what became of it."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from bench.suite.case import Case
+from bench.suite.evaluation import Evaluation
+from bench.suite.schema import Cache
+from bench.suite.suite import Suite
+
+State = Literal["done", "failed", "stale", "resume", "to do"]
+Status = Literal["ok", "failed", "blocked", "held", "interrupted", "stopped"]
+
+
+@dataclass(frozen=True)
+class Options:
+    """Where and how to run; nothing here changes what a case is."""
+
+    device: str = "auto"
+    roots: Mapping[str, Path] = field(default_factory=dict)
+    loader_workers: int | None = None
+    cache: Cache | None = None
+    retry_failed: bool = False
+    should_stop: Callable[[], bool] = lambda: False
+    num_sharing: int = 1  # cases that run on this machine at once
+
+
+@dataclass(frozen=True)
+class Task:
+    """A case, how to score it and where it goes.
+
+    fingerprints: of the splits as they are now; a record of other data is stale.
+    """
+
+    case: Case
+    folder: Path
+    evaluations: Mapping[str, Evaluation]
+    select: str
+    keep: Literal["weights", "all", "none"]
+    cache: Cache = "auto"
+    fingerprints: Mapping[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def of(
+        cls, suite: Suite, case: Case, folder: Path, fingerprints: Mapping[str, str] | None = None
+    ) -> "Task":
+        """Return the task of a suite's case."""
+        return cls(
+            case=case,
+            folder=folder,
+            evaluations=suite.scored,
+            select=suite.splits.select,
+            keep=suite.keep,
+            cache=suite.cache,
+            fingerprints=fingerprints or {},
+        )
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a task.
+
+    interrupted: it was asked to stop, and goes on another time. stopped: its results cannot be
+    written; neither has a record, and after either nothing more is started.
+    """
+
+    case: Case
+    status: Status
+    reason: str | None = None
+    seconds: float = 0.0
+    notes: tuple[str, ...] = ()

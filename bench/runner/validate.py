@@ -1,0 +1,290 @@
+"""Whether a suite's cases can run, found out before any of them does."""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+from torch import nn
+
+from bench.datasets.base import FileFault
+from bench.datasets.class_weights import ClassCounts
+from bench.datasets.registry import open_dataset
+from bench.errors import Fault, UserError
+from bench.loading.images import EvalImages, Item, TrainImages, limited
+from bench.loading.transforms import build_transform
+from bench.lookup import unknown
+from bench.machine.device import algorithms, autocast, pick_device, pick_precision
+from bench.models.activation_checkpointing import recompute_activations
+from bench.models.complexity import Complexity, complexity
+from bench.models.geometry import Geometry
+from bench.models.networks import find_encoder
+from bench.models.segmenter import build_model, find_geometry, without_values
+from bench.suite.case import Case, open_case_dataset
+from bench.suite.load import SuiteFile, SuiteSource, load
+from bench.suite.recipe import Recipe
+from bench.suite.schema import Size, counted_size
+from bench.suite.suite import Suite
+from bench.text import first_line
+from bench.training.losses import Loss, build_loss, mean, numbered
+from bench.training.optimizer import build_optimizer
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Checked:
+    """What is known of a case before it runs."""
+
+    facts: Complexity
+    fingerprints: Mapping[str, str]
+
+
+def load_checked(source: SuiteSource, settings: Iterable[str] = ()) -> SuiteFile:
+    """Read a suite, and check its augmentations too."""
+    return load(source, settings, check_transform=build_transform)
+
+
+def check(
+    file: SuiteFile,
+    cases: Iterable[Case],
+    roots: Mapping[str, Path],
+    need_data: bool,
+    device_name: str = "cpu",
+) -> dict[str, Checked]:
+    """Check each case's recipe, data, network and batch.
+
+    Args:
+        need_data: every split and every file of weights must be there; without it what is
+            missing is passed over, and networks are tried at the recipe's size or a stand-in's.
+
+    Returns:
+        What was found, by case id.
+
+    Raises:
+        UserError: with every fault and its line.
+    """
+    device = pick_device(device_name)
+    tried = Tried(list(_root_faults(file.suite, roots)))
+    found = {
+        case.id: _check_case(file.suite, case, roots, need_data, device, tried) for case in cases
+    }
+    if tried.faults:
+        raise file.error(tried.faults)
+    return {name: checked for name, checked in found.items() if checked is not None}
+
+
+@dataclass(frozen=True)
+class Tried:
+    """What several cases have in common is tried once, and its fault told once."""
+
+    faults: list[Fault]
+    found: dict[object, Any] = field(default_factory=dict)
+
+    def once(
+        self, key: object, path: tuple[str, ...], of_data: tuple[str, ...], work: Callable[[], T]
+    ) -> T | None:
+        """Return what work gives; None after a fault, which is one at a path, or of the data."""
+        if key not in self.found:
+            self.found[key] = None
+            try:
+                self.found[key] = work()
+            except FileFault as error:
+                self.faults.append(Fault(of_data, f"{error} (`bench data check` lists all.)"))
+            except UserError as error:
+                self.faults.append(Fault(path, str(error)))
+        value: T | None = self.found[key]
+        return value
+
+
+def _check_case(
+    suite: Suite,
+    case: Case,
+    roots: Mapping[str, Path],
+    need_data: bool,
+    device: torch.device,
+    tried: Tried,
+) -> Checked | None:
+    """Check one case, as far as no other has been the same; None where its network has a fault."""
+    recipe, of_data = case.recipe, ("datasets", case.dataset_name)
+    of_recipe = ("recipes", case.recipe_name) if suite.recipes else ("recipe",)
+    on_data = (case.dataset_name, recipe.model_dump_json(), case.recipe_name)
+    tried.once(("recipe", on_data), of_recipe, of_data, partial(_check_recipe, case, device))
+    check_splits = partial(_check_splits, suite, case, roots, need_data)
+    splits = tried.once(("data", case.dataset_name), of_data, of_data, check_splits)
+    size: Size | None = None
+    if splits:
+        check_batch = partial(_check_batch, case, roots)
+        size = tried.once(("batch", on_data), of_recipe, of_data, check_batch)
+    if size is None:  # to find the network's faults all the same
+        size = counted_size(recipe.size)
+    of_network = (
+        *(case.model_name, case.dataset_name, size, case.parent and case.parent.part),
+        *(recipe.micro_batch, recipe.freeze_encoder, recipe.encoder_lr, recipe.deterministic),
+    )
+    check_network = partial(_check_network, case, size, need_data)
+    of_model = ("models", case.model_name)
+    facts = tried.once(("network", of_network), of_model, of_data, check_network)
+    return None if facts is None else Checked(facts, splits or {})
+
+
+def _root_faults(suite: Suite, roots: Mapping[str, Path]) -> Iterable[Fault]:
+    known = {*suite.datasets, *(spec.name for spec in suite.datasets.values())}
+    for name in roots:
+        if name not in known:
+            yield Fault((), f"--root {name}=…: {unknown('dataset', name, known)}")
+
+
+def _check_recipe(case: Case, device: torch.device) -> bool:
+    num_classes = case.dataset.labels.num_classes
+    _uncounted_loss(case.recipe, num_classes, torch.device("cpu"))
+    pick_precision(case.recipe.precision, device)
+    return True
+
+
+def _uncounted_loss(recipe: Recipe, num_classes: int, device: torch.device) -> Loss:
+    """Return the loss with even weights in the place of those that pixels must be counted for."""
+    ones = np.ones(num_classes, np.int64)
+    loss = numbered(recipe.loss, lambda: ClassCounts(ones, ones, ones))
+    return build_loss(loss, num_classes, device, recipe.aux_weight)
+
+
+def _check_splits(
+    suite: Suite, case: Case, roots: Mapping[str, Path], need_data: bool
+) -> dict[str, str]:
+    """Return the fingerprint of each split that is used; none where the data may be missing."""
+    dataset = open_case_dataset(case, roots)
+    missing = dataset.needs_root and (dataset.root is None or not dataset.root.is_dir())
+    if missing and not need_data:
+        return {}
+    splits = {case.train_split, suite.splits.select, *(e.split for e in suite.scored.values())}
+    for split in sorted(splits):
+        if not dataset.samples(split):
+            where = f" in {dataset.root}" if dataset.root is not None else ""
+            raise UserError(f"The split {split!r} has no images{where}.")
+    return {split: dataset.fingerprint(split) for split in sorted(splits)}
+
+
+def _check_batch(case: Case, roots: Mapping[str, Path]) -> tuple[int, int]:
+    """Return the (H, W) of training images, after trying the first and the last."""
+    dataset, recipe = open_case_dataset(case, roots), case.recipe
+    train = limited(dataset.samples(case.train_split), case.limit)
+    if recipe.epochs != 0 and len(train) < recipe.batch_size:
+        raise UserError(
+            f"{len(train)} training images are fewer than a batch of {recipe.batch_size}; "
+            "lower batch_size or raise limit."
+        )
+    images = TrainImages(dataset, train, recipe, case.seed)
+    first, last = _item(images, 0), _item(images, len(train) - 1)
+    if first[0].shape != last[0].shape and recipe.micro_batch > 1:
+        (h, w), (last_h, last_w) = first[0].shape[1:], last[0].shape[1:]
+        raise UserError(
+            f"Training images differ in size ({h}x{w} and {last_h}x{last_w}): give size, or crop "
+            "to one size in augment."
+        )
+    return first[0].shape[1], first[0].shape[2]
+
+
+def _item(images: TrainImages | EvalImages, index: int) -> Item:
+    item = images[0, index]
+    if isinstance(item, UserError):
+        raise item
+    return item
+
+
+def _check_network(case: Case, size: tuple[int, int], need_weights: bool) -> Complexity:
+    num_classes, given = case.dataset.labels.num_classes, case.model.weights
+    if given is not None and given.is_missing and need_weights:
+        raise UserError(given.missing)
+
+    def look(net: nn.Module, _: torch.device) -> tuple[Geometry, bool]:
+        if case.recipe.freeze_encoder:
+            find_encoder(net, "freeze_encoder")
+        encoder = getattr(net, "encoder", None)
+        weights = list(encoder.parameters()) if isinstance(encoder, nn.Module) else []
+        frozen = case.recipe.freeze_encoder or (
+            bool(weights) and not any(p.requires_grad for p in weights)
+        )
+        part = "all" if case.parent is None else case.parent.part
+        if part != "all" and not any(key.startswith(f"{part}.") for key in net.state_dict()):
+            known = ["all", *(name for name, _ in net.named_children())]
+            raise UserError(f"init_from: {unknown('part', part, known)}")
+        build_optimizer(case.recipe, net)
+        return find_geometry(net, case.model, num_classes), frozen
+
+    if given is not None and given.file is not None:
+        build_model(case.model, num_classes)  # a file that does not fit is found now
+    geometry, frozen = without_values(case.model, num_classes, look)
+    if frozen and given is None and case.parent is None:
+        raise UserError(
+            f"{case.model.arch}: its encoder is frozen and would stay at random; give weights:, or "
+            "freeze_encoder: false."
+        )
+    recipe = case.recipe
+    with algorithms(recipe.deterministic):  # some of what has none is found here already
+        return complexity(
+            case.model, num_classes, size, geometry, recipe.micro_batch, recipe.freeze_encoder
+        )
+
+
+def check_deep(
+    file: SuiteFile, cases: Iterable[Case], roots: Mapping[str, Path], device_name: str
+) -> Iterable[tuple[Case, float]]:
+    """Load every model and take one forward and backward at batch 2; yield the losses.
+
+    Raises:
+        UserError: with every case that cannot, and its line.
+    """
+    device = pick_device(device_name)
+    faults = []
+    for case in cases:
+        try:
+            yield case, _one_step(file.suite, case, roots, device)
+        except (UserError, RuntimeError, ValueError, TypeError) as error:
+            faults.append(Fault(("models", case.model_name), f"{case.name}: {first_line(error)}"))
+    if faults:
+        raise file.error(faults)
+
+
+def _one_step(suite: Suite, case: Case, roots: Mapping[str, Path], device: torch.device) -> float:
+    dataset = open_case_dataset(case, roots)
+    for evaluation in suite.scored.values():
+        scored = limited(dataset.samples(evaluation.split), 2)
+        images = EvalImages(dataset, scored, evaluation, case.recipe)
+        for index in range(len(scored)):
+            _item(images, index)
+    samples = limited(dataset.samples(case.train_split), 2)
+    train = TrainImages(dataset, samples, case.recipe, case.seed)
+    items = [_item(train, index) for index in range(len(samples))]
+    image = torch.stack([item[0] for item in items]).to(device)
+    num_classes = case.dataset.labels.num_classes
+    model, _ = build_model(case.model, num_classes)
+    if case.recipe.freeze_encoder:
+        model.freeze_encoder()
+    if case.recipe.memory == "checkpoint":
+        recompute_activations(model.net)
+    target = model.geometry.reduced(torch.stack([item[1] for item in items])).to(device).long()
+    loss_fn = _uncounted_loss(case.recipe, num_classes, device)
+    with algorithms(case.recipe.deterministic):
+        with autocast(device, pick_precision(case.recipe.precision, device)):
+            logits = model.to(device).train()(image)
+        loss = mean(loss_fn.totals(logits, target), loss_fn.weights(target))
+        loss.backward()
+    return float(loss.detach())
+
+
+def missing_files(suite: Suite, cases: Sequence[Case], roots: Mapping[str, Path]) -> Iterator[str]:
+    """Name the datasets of cases whose folder is not there, and weights whose file is not."""
+    used = {name for case in cases for name in (case.dataset_name, case.model_name)}
+    for key, spec in suite.datasets.items():
+        if key not in used:
+            continue
+        dataset = open_dataset(key, spec.name, spec.root, spec.options, roots)
+        if dataset.needs_root and (dataset.root is None or not dataset.root.is_dir()):
+            yield f"{key} data"
+    for key, model in suite.models.items():
+        if key in used and model.weights is not None and model.weights.is_missing:
+            yield f"{key} weights ({model.weights.source})"

@@ -1,0 +1,114 @@
+"""Augmentations by one name, as published recipes describe them; they become plain transforms."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from pydantic import PositiveFloat, PositiveInt, ValidationError, field_validator
+
+from bench.errors import Fault, Faults
+from bench.suite.schema import Fraction, Frozen, Size
+from bench.suite.validation_errors import describe
+
+Transform = dict[str, dict[str, Any]]
+
+
+def in_order(bounds: tuple[float, float]) -> tuple[float, float]:
+    """Refuse a range whose end is below its beginning."""
+    if bounds[0] > bounds[1]:
+        raise ValueError(f"Give the smaller number first, not {bounds}.")
+    return bounds
+
+
+class VocStandard(Frozen):
+    """Random scale, crop, rotation, flip and blur, each pixel of padding void.
+
+    base_size: the longest side that images get first; without it, recipe.size or as stored.
+    """
+
+    crop: Size
+    base_size: PositiveInt | None = None
+    scale: tuple[PositiveFloat, PositiveFloat] = (0.5, 2.0)
+    degrees: PositiveFloat = 10
+
+    _in_order = field_validator("scale")(in_order)
+
+    def transforms(self) -> list[Transform]:
+        """Return what it stands for."""
+        height, width = self.crop
+        low, high = self.scale
+        base: list[Transform] = []
+        if self.base_size is not None:
+            base = [{"LongestMaxSize": {"max_size": self.base_size}}]
+        return [
+            *base,
+            {"RandomScale": {"scale_limit": [low - 1, high - 1], "p": 1.0}},
+            {"PadIfNeeded": {"min_height": height, "min_width": width}},
+            {"RandomCrop": {"height": height, "width": width}},
+            {"Rotate": {"limit": [-self.degrees, self.degrees], "border_mode": 0, "p": 1.0}},
+            {"HorizontalFlip": {"p": 0.5}},
+            {"GaussianBlur": {"blur_limit": 0, "sigma_limit": [0.1, 1.0], "p": 0.5}},
+        ]
+
+
+class Flip(Frozen):
+    """Mirror flips, each of half of the images."""
+
+    horizontal: bool = True
+    vertical: bool = False
+
+    def transforms(self) -> list[Transform]:
+        """Return what it stands for."""
+        names = {"HorizontalFlip": self.horizontal, "VerticalFlip": self.vertical}
+        return [{name: {"p": 0.5}} for name, wanted in names.items() if wanted]
+
+
+class Affine(Frozen):
+    """Rotation and translation, the translation as a share of each side."""
+
+    degrees: PositiveFloat = 20
+    translate: Fraction = 0.2
+
+    def transforms(self) -> list[Transform]:
+        """Return what it stands for."""
+        shift = [-self.translate, self.translate]
+        translate = {"x": shift, "y": shift}
+        rotate = [-self.degrees, self.degrees]
+        return [{"Affine": {"rotate": rotate, "translate_percent": translate, "p": 1.0}}]
+
+
+class ResizedCrop(Frozen):
+    """A crop of random area and ratio, resized, and a horizontal flip of half of the images."""
+
+    size: Size
+    scale: tuple[PositiveFloat, PositiveFloat] = (0.08, 1.0)
+    ratio: tuple[PositiveFloat, PositiveFloat] = (3 / 4, 4 / 3)
+
+    _in_order = field_validator("scale", "ratio")(in_order)
+
+    def transforms(self) -> list[Transform]:
+        """Return what it stands for."""
+        crop = {"size": list(self.size), "scale": list(self.scale), "ratio": list(self.ratio)}
+        return [{"RandomResizedCrop": crop | {"p": 1.0}}, {"HorizontalFlip": {"p": 0.5}}]
+
+
+Preset = VocStandard | Flip | Affine | ResizedCrop
+PRESETS: dict[str, type[Preset]] = {
+    "voc_standard": VocStandard,
+    "flip": Flip,
+    "affine": Affine,
+    "resized_crop": ResizedCrop,
+}
+
+
+def spelled_out(name: str, args: Mapping[str, Any]) -> list[Transform]:
+    """Return the transforms that a preset stands for.
+
+    Raises:
+        Faults: for arguments that it does not take.
+    """
+    preset = PRESETS[name]
+    try:
+        return preset.model_validate(dict(args)).transforms()
+    except ValidationError as error:
+        found = [Fault((), f"{name}: {fault.message}") for fault in describe(error, preset)]
+        raise Faults(found) from error

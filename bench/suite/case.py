@@ -1,0 +1,140 @@
+"""A case: one training. Expanding a suite into cases, and the id that a case's content has."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel
+
+from bench.datasets.base import Dataset
+from bench.datasets.registry import find, open_dataset
+from bench.suite.loss import CrossEntropy, Dice, Focal
+from bench.suite.model import ModelSpec
+from bench.suite.optimizer import Adam, AdamW
+from bench.suite.recipe import Recipe
+from bench.suite.schema import Frozen
+from bench.suite.suite import DatasetSpec
+
+SCHEMA_VERSION = 1
+# Raised when the same case would train to other numbers. 2: masks resized by the nearest pixel's
+# centre, images that transforms shrink by area.
+NUMERICS_VERSION = 2
+Names = tuple[str, str, str, int]
+# The first fields of these parts are in every id. A field that came later is left out while it has
+# its default, so that a new one changes no id. Parts that are not listed are hashed whole.
+FIRST_FIELDS: dict[type[BaseModel], str] = {
+    ModelSpec: "arch encoder weights normalize init_from label",
+    Recipe: "epochs steps batch_size accumulate size augment optimizer schedule warmup loss "
+    "clip_grad precision validate_every",
+    Adam: "name lr betas weight_decay",
+    AdamW: "name lr betas weight_decay",
+    CrossEntropy: "name class_weights label_smoothing",
+    Focal: "name class_weights gamma",
+    Dice: "name",
+}
+
+
+class Parent(Frozen):
+    """The case whose weights start another."""
+
+    id: str
+    name: str
+    folder: str
+    part: str
+
+
+class Case(Frozen):
+    """One training: everything that its numbers depend on, and the names that it goes by."""
+
+    dataset_name: str
+    model_name: str
+    recipe_name: str
+    label: str
+    dataset: DatasetSpec
+    train_split: str
+    model: ModelSpec
+    source: str | None = None
+    recipe: Recipe
+    seed: int
+    limit: int | float | None = None
+    parent: Parent | None = None
+    select_split: str | None = None  # where scores on it decide which model is the result
+    numerics_version: int = 1  # as it was when the case was made
+
+    @property
+    def name(self) -> str:
+        """The name that --filter matches."""
+        return written((self.dataset_name, self.model_name, self.recipe_name, self.seed))
+
+    @property
+    def folder(self) -> str:
+        """The name of the case's folder; it ends with the beginning of the id."""
+        return f"{self.name}__{self.id[:8]}"
+
+    @cached_property
+    def id(self) -> str:
+        """SHA-256 of what was asked; names, labels, locations and machines are not in it."""
+        weights = self.model.weights
+        content = {
+            "schema": SCHEMA_VERSION,
+            "numerics": self.numerics_version,
+            "dataset": self._dataset_identity(),
+            "train_split": self.train_split,
+            "model": {
+                k: v
+                for k, v in canonical(self.model).items()
+                if k not in ("label", "init_from", "weights")
+            },
+            "weights": weights and [weights.part, weights.sha256 or weights.source],
+            "source": self.source,
+            "recipe": canonical(self.recipe),
+            "seed": self.seed,
+            "limit": self.limit,
+            "parent": self.parent and [self.parent.id, self.parent.part],
+        }
+        if self.select_split is not None:
+            content["select_split"] = self.select_split
+        text = json.dumps(content, sort_keys=True, separators=(",", ":"), allow_nan=False)
+        return hashlib.sha256(text.encode()).hexdigest()
+
+    def _dataset_identity(self) -> dict[str, Any]:
+        dataset = find(self.dataset.name)
+        options = dataset.Options.model_validate(self.dataset.options)
+        return {"name": self.dataset.name} | dataset.identity(options)
+
+
+def canonical(value: BaseModel) -> dict[str, Any]:
+    """Dump a part of a case for hashing, nested parts included; see `FIRST_FIELDS`."""
+    fields = type(value).model_fields
+    first = FIRST_FIELDS[type(value)].split() if type(value) in FIRST_FIELDS else list(fields)
+    dumped = value.model_dump(mode="json")
+    for name, field in fields.items():
+        part = getattr(value, name)
+        if name not in first and part == field.default:
+            del dumped[name]
+        elif name in dumped:
+            dumped[name] = _canonical_part(part, dumped[name])
+    return dumped
+
+
+def _canonical_part(part: Any, dumped: Any) -> Any:
+    if isinstance(part, BaseModel):
+        return canonical(part)
+    if isinstance(part, tuple):
+        return [_canonical_part(item, plain) for item, plain in zip(part, dumped, strict=True)]
+    return dumped
+
+
+def written(names: Names) -> str:
+    """Write the name of a case as --filter matches it."""
+    dataset, model, recipe, seed = names
+    return f"{dataset}__{model}__{recipe}__s{seed}"
+
+
+def open_case_dataset(case: Case, roots: Mapping[str, Path]) -> Dataset:
+    """Open the dataset of a case where it lies."""
+    spec = case.dataset
+    return open_dataset(case.dataset_name, spec.name, spec.root, spec.options, roots)

@@ -1,0 +1,140 @@
+"""Names of architectures and encoders, read from the installed packages without importing them.
+
+Importing torch, timm and segmentation_models_pytorch takes seconds; checking a name must not.
+"""
+
+import ast
+import re
+from functools import cache
+from importlib.util import find_spec
+from pathlib import Path
+
+from bench.errors import UserError
+from bench.lookup import unknown
+from custom_models import ARCHITECTURES
+
+SUITE_SUFFIXES = (".yaml", ".yml")
+
+
+def package_folder(name: str) -> Path:
+    """Return the folder of an installed top-level package."""
+    spec = find_spec(name)  # of a top-level package: runs none of its code
+    if spec is None or spec.origin is None:
+        raise UserError(f"The package {name!r} is not installed; install this project with pip.")
+    return Path(spec.origin).parent
+
+
+def shipped_suites() -> dict[str, Path]:
+    """List the suites that come with this package, by name: "quick", "documents/fcn-idd", …"""
+    package = package_folder("bench")
+    installed = package / "shipped_suites"
+    folder = installed if installed.is_dir() else package.parent / "suites"  # of a checkout
+    return {
+        file.relative_to(folder).with_suffix("").as_posix(): file
+        for file in sorted(folder.rglob("*.yaml"))
+    }
+
+
+def is_suite(target: str | Path) -> bool:
+    """Say whether a target is a suite: a YAML file, or the name of a shipped one."""
+    path = Path(target)
+    return path.suffix in SUITE_SUFFIXES or (not path.exists() and str(target) in shipped_suites())
+
+
+def find_suite(target: str | Path) -> Path:
+    """Return the file of a suite; what is in the working directory goes before a shipped one.
+
+    Raises:
+        UserError: if it is neither a file nor the name of a shipped suite.
+    """
+    path = Path(target)
+    if path.exists():
+        return path
+    shipped = shipped_suites()
+    if str(target) in shipped:
+        return shipped[str(target)]
+    raise UserError(f"No suite file {path}. {unknown('shipped suite', path.stem, shipped)}")
+
+
+@cache
+def smp_architectures() -> tuple[str, ...]:
+    """List smp's architectures as its `create_model` names them: "unet", "pspnet", …"""
+    tree = ast.parse((package_folder("segmentation_models_pytorch") / "__init__.py").read_text())
+    return tuple(
+        sorted(
+            alias.name.lower()
+            for node in tree.body
+            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("decoders.")
+            for alias in node.names
+        )
+    )
+
+
+@cache
+def smp_encoders() -> tuple[str, ...]:
+    """List the encoders that smp names itself: "resnet18", "mit_b0", …"""
+    folder = package_folder("segmentation_models_pytorch") / "encoders"
+    names: set[str] = set()
+    for file in folder.glob("[a-z]*.py"):
+        for node in ast.parse(file.read_text()).body:
+            if not (isinstance(node, ast.Assign) and isinstance(node.value, ast.Dict)):
+                continue
+            target = node.targets[0]
+            if isinstance(target, ast.Name) and target.id.endswith("_encoders"):
+                names.update(str(k.value) for k in node.value.keys if isinstance(k, ast.Constant))
+    return tuple(sorted(names))
+
+
+@cache
+def timm_models() -> tuple[str, ...]:
+    """List the architectures of timm, without pretrained tags: "resnet50", …"""
+    folder = package_folder("timm") / "models"
+    pattern = re.compile(r"^@register_model\s*\ndef (\w+)", re.MULTILINE)
+    return tuple(
+        sorted(name for f in folder.glob("*.py") for name in pattern.findall(f.read_text()))
+    )
+
+
+def encoders() -> tuple[str, ...]:
+    """List every encoder that `smp/…` takes: smp's own and timm's as "tu-…"."""
+    return smp_encoders() + tuple(f"tu-{name}" for name in timm_models())
+
+
+@cache
+def custom_options(name: str) -> dict[str, str]:
+    """List the options of a network of `custom_models` with their defaults, as Python has them.
+
+    What `weights:` sets is left out.
+    """
+    tree = ast.parse((package_folder("custom_models") / f"{name}.py").read_text())
+    [build] = (n for n in tree.body if isinstance(n, ast.FunctionDef) and n.name == "build")
+    names = [argument.arg for argument in build.args.args[1:]]
+    defaults = map(ast.unparse, build.args.defaults)
+    return {k: v for k, v in zip(names, defaults, strict=True) if k != "pretrained"}
+
+
+@cache
+def torchvision_architectures() -> tuple[str, ...]:
+    """List the segmentation networks of torchvision: "deeplabv3_resnet50", …"""
+    folder = package_folder("torchvision") / "models" / "segmentation"
+    return tuple(
+        sorted(
+            node.name
+            for file in folder.glob("[a-z]*.py")
+            for node in ast.parse(file.read_text()).body
+            if isinstance(node, ast.FunctionDef)
+            and any("register_model" in ast.unparse(d) for d in node.decorator_list)
+        )
+    )
+
+
+@cache
+def architectures() -> tuple[str, ...]:
+    """List every architecture that a suite can name."""
+    names = {
+        "custom": ARCHITECTURES,
+        "smp": smp_architectures(),
+        "torchvision": torchvision_architectures(),
+        "timm": timm_models(),
+    }
+    return tuple(f"{kind}/{name}" for kind, listed in names.items() for name in listed)

@@ -1,0 +1,75 @@
+"""One way of scoring a trained case."""
+
+import operator
+from typing import Literal
+
+from pydantic import Field, PositiveFloat, model_validator
+
+from bench.suite.schema import Frozen, Side, Size
+
+
+class Evaluation(Frozen):
+    """One way of scoring a trained case."""
+
+    split: str = Field(description="of the dataset")
+    size: Size | Side | Literal["recipe", "stored"] = Field(
+        "recipe",
+        description="[H, W], {longest: px} or {shortest: px} of the network's input; recipe: the "
+        "recipe's own size",
+    )
+    method: Literal["whole", "centre_crop", "sliding"] = Field(
+        "whole", description="what of an image is predicted, and in how many parts"
+    )
+    crop: Size | None = Field(None, description="[H, W] of the centre crop or sliding window")
+    stride: Size | None = Field(
+        None, description="[H, W] of the sliding window's steps; null: two thirds of it"
+    )
+    flip: bool = Field(False, description="average with the mirrored image")
+    scales: tuple[PositiveFloat, ...] = Field(
+        (1.0,), min_length=1, description="average over sizes, each times the network's input"
+    )
+    score_at: Literal["stored", "input"] = Field(
+        "stored", description="resolution of the masks that predictions are compared with"
+    )
+
+    @model_validator(mode="after")
+    def _agree(self) -> "Evaluation":
+        if (self.method == "whole") != (self.crop is None):
+            given = "takes no crop" if self.crop else "needs crop: [H, W]"
+            raise ValueError(f"method {self.method} {given}.")
+        if (
+            isinstance(self.size, tuple)
+            and self.crop
+            and any(map(operator.gt, self.crop, self.size))
+        ):
+            raise ValueError(f"crop {self.crop} is larger than size {self.size}.")
+        if self.stride is not None and self.method != "sliding":
+            raise ValueError(f"stride is for method: sliding, not {self.method}.")
+        if self.stride and self.crop and any(map(operator.gt, self.stride, self.crop)):
+            raise ValueError("stride: steps longer than the window leave gaps.")
+        if self.method == "centre_crop" and self.score_at == "stored" and self.size != "stored":
+            raise ValueError(
+                "method centre_crop scores what the network sees: give score_at: input, or "
+                "size: stored."
+            )
+        return self
+
+    @property
+    def steps(self) -> Size:
+        """The (H, W) by which the sliding window moves."""
+        assert self.crop is not None
+        return self.stride or (max(1, self.crop[0] * 2 // 3), max(1, self.crop[1] * 2 // 3))
+
+    @property
+    def description(self) -> str:
+        """The method as a protocol names it."""
+        text = self.method.replace("_", " ")
+        if self.crop is not None:
+            text += f" {self.crop[0]}x{self.crop[1]}"
+        if self.method == "sliding":
+            text += f", steps {self.steps[0]}x{self.steps[1]}"
+        if self.flip:
+            text += ", with mirror image"
+        if self.scales != (1.0,):
+            text += f", scales {', '.join(f'{scale:g}' for scale in self.scales)}"
+        return text

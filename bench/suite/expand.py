@@ -1,0 +1,180 @@
+"""A suite to its cases."""
+
+import fnmatch
+import re
+from collections.abc import Iterable, Iterator, Mapping
+
+from bench.errors import Fault, Faults
+from bench.lookup import unknown
+from bench.machine.source_hash import source_hash
+from bench.suite.case import NUMERICS_VERSION, Case, Names, Parent, written
+from bench.suite.model import InitFrom
+from bench.suite.recipe import change_recipe
+from bench.suite.suite import CaseRow, Suite
+from bench.text import listed
+
+NAMES_SHOWN = 3  # they are long
+IS_GLOB = re.compile(r"__|[*?[]")  # of names of cases, and not somebody's system
+
+
+def expand(suite: Suite) -> list[Case]:
+    """List the cases of a suite in its order.
+
+    Raises:
+        Faults: for a case given twice, or an `init_from` that names no case or goes in a circle.
+    """
+    drafts: dict[Names, tuple[CaseRow, tuple[str | int, ...]]] = {}
+    faults = []
+    for row, path in _rows(suite):
+        for seed in row.seeds if row.seeds is not None else suite.seeds:
+            names = (row.dataset, row.model, row.recipe, seed)
+            if names in drafts:
+                faults.append(Fault(path, f"Case {written(names)} is given twice."))
+            elif not _excluded(suite, names):
+                drafts[names] = row, path
+    if not drafts and not faults:
+        faults.append(Fault(("exclude",), "No case is left."))
+    cases: dict[Names, Case] = {}
+    for names in drafts:
+        try:
+            _build(suite, names, drafts, cases, ())
+        except Faults as error:
+            faults += error.faults
+    faults += _idle_globs(suite, [written(names) for names in drafts])
+    if faults:
+        raise Faults(list(dict.fromkeys(faults)))
+    return [cases[names] for names in drafts]
+
+
+def _idle_globs(suite: Suite, names: list[str]) -> Iterator[Fault]:
+    """Find what is said of cases, and of none: a floor that holds nothing back, a lost figure."""
+    ours = {i: one.case for i, one in enumerate(suite.reported) if IS_GLOB.search(one.case)}
+    said: dict[tuple[str | int, ...], str] = {
+        **{("reported", i, "case"): pattern for i, pattern in ours.items()},
+        **{("tables", key, "cases"): one.cases for key, one in suite.tables.items()},
+        **{("gate", "floors", i, "case"): one.case for i, one in enumerate(suite.gate.floors)},
+        **{("gate", "exact", i): pattern for i, pattern in enumerate(suite.gate.exact)},
+    }
+    for path, pattern in said.items():
+        if names and not fnmatch.filter(names, pattern):
+            yield Fault(path, f"{pattern!r} matches no case. Cases: {listed(names, NAMES_SHOWN)}.")
+
+
+def _rows(suite: Suite) -> Iterator[tuple[CaseRow, tuple[str | int, ...]]]:
+    if suite.cases is not None:
+        for i, row in enumerate(suite.cases):
+            yield row, ("cases", i)
+        return
+    for dataset in suite.datasets:
+        for model in suite.models:
+            for recipe in suite.all_recipes:
+                yield CaseRow(dataset=dataset, model=model, recipe=recipe), ("models", model)
+
+
+def _excluded(suite: Suite, names: Names) -> bool:
+    return any(
+        _matches(names, select.dataset, select.model, select.recipe)
+        and select.seed in (None, names[3])
+        for select in suite.exclude
+    )
+
+
+def _matches(names: Names, dataset: str, model: str, recipe: str) -> bool:
+    patterns = (dataset, model, recipe)
+    return all(fnmatch.fnmatchcase(n, p) for n, p in zip(names[:3], patterns, strict=True))
+
+
+def _build(
+    suite: Suite,
+    names: Names,
+    drafts: Mapping[Names, tuple[CaseRow, tuple[str | int, ...]]],
+    cases: dict[Names, Case],
+    children: tuple[Names, ...],
+) -> Case:
+    """Make the case of `names` and, first, the one it starts from."""
+    if names in cases:
+        return cases[names]
+    row, path = drafts[names]
+    spec = suite.models[row.model]
+    recipe = suite.all_recipes[row.recipe]
+    for i, override in enumerate(suite.overrides):
+        if _matches(names, override.dataset, override.model, override.recipe_name):
+            try:
+                recipe = change_recipe(recipe, override.recipe)
+            except Faults as error:
+                where: tuple[str | int, ...] = ("overrides", i)
+                found = [Fault(where, f"With others: {fault.message}") for fault in error.faults]
+                raise Faults(found) from error
+    init_from = row.init_from or spec.init_from
+    parent = None
+    if init_from is not None:
+        if suite.keep == "none":
+            raise Faults([Fault(("keep",), "init_from needs the weights that keep: none drops.")])
+        parent_names = _parent_names(names, init_from)
+        if parent_names not in drafts:
+            for kind, name, known in (
+                ("dataset", parent_names[0], list(suite.datasets)),
+                ("model", parent_names[1], list(suite.models)),
+                ("recipe", parent_names[2], list(suite.all_recipes)),
+            ):
+                if name not in known:
+                    message = unknown(kind, name, known)
+                    raise Faults([Fault((*path, "init_from"), f"init_from: {message}")])
+            cases_known = [written(other) for other in drafts if other != names]
+            message = unknown("case", written(parent_names), cases_known)
+            raise Faults([Fault((*path, "init_from"), f"init_from: {message}")])
+        if parent_names in (names, *children):
+            raise Faults([Fault((*path, "init_from"), "init_from goes in a circle.")])
+        start = _build(suite, parent_names, drafts, cases, (*children, names))
+        parent = Parent(id=start.id, name=start.name, folder=start.folder, part=init_from.part)
+    cases[names] = Case(
+        dataset_name=row.dataset,
+        model_name=row.model,
+        recipe_name=row.recipe,
+        label=row.label or spec.label or row.model,
+        dataset=suite.datasets[row.dataset],
+        train_split=suite.splits.train,
+        model=spec,
+        source=source_hash(spec.arch),
+        recipe=recipe,
+        seed=names[3],
+        limit=suite.limit,
+        parent=parent,
+        select_split=suite.splits.select if recipe.selects else None,
+        numerics_version=NUMERICS_VERSION,
+    )
+    return cases[names]
+
+
+def _parent_names(names: Names, init_from: InitFrom) -> Names:
+    dataset, _, recipe, seed = names
+    return (
+        init_from.dataset or dataset,
+        init_from.model,
+        init_from.recipe or recipe,
+        seed if init_from.seed is None else init_from.seed,
+    )
+
+
+def matching(cases: Iterable[Case], pattern: str | None) -> list[Case]:
+    """Return the cases whose name matches a glob, and the parents that they start from."""
+    cases = list(cases)
+    if pattern is None:
+        return cases
+    wanted = {c.id for c in cases if fnmatch.fnmatchcase(c.name, pattern)}
+    for case in reversed(in_order(cases)):
+        if case.id in wanted and case.parent is not None:
+            wanted.add(case.parent.id)
+    return [case for case in cases if case.id in wanted]
+
+
+def in_order(cases: Iterable[Case]) -> list[Case]:
+    """Return the cases so that each comes after the one it starts from."""
+    ordered: list[Case] = []
+    waiting = list(cases)
+    while waiting:
+        ids = {case.id for case in waiting}
+        ready = [case for case in waiting if case.parent is None or case.parent.id not in ids]
+        ordered += ready
+        waiting = [case for case in waiting if case not in ready]
+    return ordered

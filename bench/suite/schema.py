@@ -1,0 +1,63 @@
+"""What all parts of a suite's schema share, and pydantic's faults in our words."""
+
+from typing import Annotated, Literal
+
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    PositiveInt,
+    model_validator,
+)
+
+Size = tuple[PositiveInt, PositiveInt]  # (H, W) in pixels
+Fraction = Annotated[float, Field(ge=0, lt=1)]
+STAND_IN_SIZE = (512, 512)
+Cache = Literal["auto", "ram", "disk", "none"]
+
+
+class Frozen(BaseModel):
+    """Data that is validated once and never changes; unknown keys are faults."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class Side(Frozen):
+    """A size by one side, the other following: images keep their shape."""
+
+    longest: PositiveInt | None = Field(None, description="pixels")
+    shortest: PositiveInt | None = Field(None, description="pixels")
+
+    @model_validator(mode="after")
+    def _one_of_them(self) -> "Side":
+        if (self.longest is None) == (self.shortest is None):
+            raise ValueError("Give [H, W], {longest: pixels} or {shortest: pixels}.")
+        return self
+
+
+def sized(size: "Size | Side | None", height: int, width: int) -> Size:
+    """Return the (H, W) that an image of height x width is resized to; None leaves it."""
+    if size is None:
+        return height, width
+    if not isinstance(size, Side):
+        return size
+    wanted, side = size.longest, max(height, width)
+    if size.shortest is not None:
+        wanted, side = size.shortest, min(height, width)
+    assert wanted is not None
+    return max(1, round(height * wanted / side)), max(1, round(width * wanted / side))
+
+
+def counted_size(size: "Size | Side | None") -> Size:
+    """Return the (H, W) that a network is counted at if no image says: a stand-in's, resized."""
+    return sized(size, *STAND_IN_SIZE)
+
+
+def size_text(size: "Size | Side | None") -> str:
+    """Name a size in a protocol."""
+    if size is None:
+        return "as stored"
+    if isinstance(size, Side):
+        name = "longest" if size.shortest is None else "shortest"
+        return f"{name} side {size.longest or size.shortest}"
+    return f"{size[0]}x{size[1]}"

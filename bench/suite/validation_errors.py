@@ -1,0 +1,93 @@
+"""pydantic's errors in our words."""
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from pydantic import (
+    BaseModel,
+    ValidationError,
+)
+
+from bench.errors import Fault, Faults
+from bench.lookup import unknown
+
+ITEMS = {"terms": "loss"}  # what the items of a list are called
+
+
+def describe(error: ValidationError, model: type[BaseModel]) -> list[Fault]:
+    """Turn pydantic's errors into faults in our words, one a place."""
+    schema = model.model_json_schema()
+    faults: dict[tuple[str | int, ...], list[str]] = {}
+    for item in error.errors():
+        loc, given = _place(item["loc"]), item["input"]
+        cause = item.get("ctx", {}).get("error")
+        if isinstance(cause, Faults):
+            for fault in cause.faults:
+                faults.setdefault((*loc, *fault.path), []).append(fault.message)
+            continue
+        match item["type"]:
+            case "extra_forbidden":
+                message = unknown("key", str(loc[-1]), _allowed(schema, item["loc"][:-1]))
+            case "tuple_type":
+                message = f"Give a list, not {given!r}."
+            case "model_type" | "model_attributes_type" | "dict_type":
+                message = f"Give keys and values, not {given!r}."
+            case "missing" if isinstance(loc[-1], int):
+                loc, message = loc[:-1], "A value is missing in this list."
+            case "missing":
+                message = f"The key {str(loc[-1])!r} is required."
+            case "union_tag_invalid":
+                known = re.findall(r"'(\w+)'", item["ctx"]["expected_tags"])
+                key = next(str(part) for part in reversed(loc) if isinstance(part, str))
+                kind = ITEMS.get(key, key)
+                message = unknown(kind, str(item["ctx"]["tag"]), known)
+                loc = (*loc, "name")
+            case "union_tag_not_found":
+                message = "Give its name: {name: …}."
+            case "value_error":
+                message = str(cause)
+            case "literal_error" if isinstance(given, str):
+                known = re.findall(r"'([^']*)'", item["ctx"]["expected"])
+                message = unknown(str(loc[-1]), given, known)
+            case _:
+                message = f"{item['msg']}, not {given!r}."
+        faults.setdefault(loc, []).append(message)
+    return [Fault(loc, " Or: ".join(dict.fromkeys(messages))) for loc, messages in faults.items()]
+
+
+def _place(loc: tuple[str | int, ...]) -> tuple[str | int, ...]:
+    """Drop the branch of a union that pydantic appends to a place."""
+    branch = re.compile(
+        r"^(constrained-)?(int|float|str)$|^(literal|tuple|function|nullable)\[|^(Normalize|Side)$"
+    )
+    while loc and isinstance(loc[-1], str) and branch.match(loc[-1]):
+        loc = loc[:-1]
+    return loc
+
+
+def _allowed(schema: Mapping[str, Any], loc: tuple[str | int, ...]) -> list[str]:
+    """List the keys that a JSON Schema allows at a place."""
+    node = _follow(schema, schema)
+    for part in loc:
+        named = [*node.get("patternProperties", {}).values(), node.get("additionalProperties")]
+        rest = named[0]
+        if "discriminator" in node:
+            node = {"$ref": node["discriminator"]["mapping"][part]}
+        elif isinstance(part, int):
+            node = node.get("items", {})
+        else:
+            child = node.get("properties", {}).get(part, rest)
+            node = child if isinstance(child, dict) else {}
+        node = _follow(schema, node)
+    return list(node.get("properties", {}))
+
+
+def _follow(schema: Mapping[str, Any], node: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return what a $ref, or the first choice that is not null, stands for."""
+    while "$ref" in node or "anyOf" in node:
+        if "$ref" in node:
+            node = schema["$defs"][node["$ref"].rsplit("/", 1)[1]]
+        else:
+            node = next((n for n in node["anyOf"] if n.get("type") != "null"), {})
+    return node

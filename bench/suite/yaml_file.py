@@ -1,0 +1,202 @@
+"""A YAML file as data that remembers the file and line of every key.
+
+Scalars are read as YAML 1.2 has them (`off` is text, `1e-3` a number) and duplicate keys are
+faults. `include:` names files whose values are the defaults of this one.
+"""
+
+import copy
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from bench.errors import Fault, UserError
+
+KeyPath = tuple[str | int, ...]
+
+
+class _Loader(yaml.SafeLoader):
+    """PyYAML's parser with the scalars of YAML 1.2's core schema."""
+
+
+_Loader.yaml_implicit_resolvers = {}
+for _tag, _pattern, _first in (
+    ("null", r"~|null|Null|NULL|", ["~", "n", "N", ""]),
+    ("bool", r"true|True|TRUE|false|False|FALSE", list("tTfF")),
+    ("int", r"[-+]?[0-9]+|0o[0-7]+|0x[0-9a-fA-F]+", list("-+0123456789")),
+    (
+        "float",
+        r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)",
+        list("-+.0123456789"),
+    ),
+):
+    _Loader.add_implicit_resolver(
+        f"tag:yaml.org,2002:{_tag}", re.compile(rf"^(?:{_pattern})$"), _first
+    )
+
+
+@dataclass
+class Document:
+    """What a YAML file says and where it says it.
+
+    title: what stands in the place of a line that is not known.
+    """
+
+    title: str = ""
+    data: Any = None
+    places: dict[KeyPath, str] = field(default_factory=dict)
+    faults: list[Fault] = field(default_factory=list)
+
+    def keys(self, path: KeyPath) -> KeyPath:
+        """Return the part of `path` that stands in the file.
+
+        Parts that are no keys (a validator's tags, a key that is missing) are passed over.
+        """
+        here: KeyPath = ()
+        for part in path:
+            if (*here, part) in self.places:
+                here = (*here, part)
+        return here
+
+    def place(self, path: KeyPath) -> str:
+        """Return "file:line" of the deepest key along `path`."""
+        return self.places.get(self.keys(path), "")
+
+
+def read(file: Path, _including: tuple[Path, ...] = ()) -> Document:
+    """Read a YAML file and the files it includes.
+
+    Raises:
+        UserError: where a file cannot be read, is not YAML, or includes itself.
+    """
+    try:
+        text = file.read_text(encoding="utf-8")
+        node = yaml.compose(text, Loader=_Loader)
+    except OSError as error:
+        raise UserError(f"Cannot read {file}: {error.strerror}.") from error
+    except UnicodeDecodeError as error:
+        raise UserError(f"{file} is not a text file in UTF-8: {error}.") from error
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f":{mark.line + 1}" if mark else ""
+        written = (
+            text.splitlines()[mark.line] if mark and mark.line < len(text.splitlines()) else ""
+        )
+        hint = ' Quote a value that begins with { or *: "{split}/*.png".' if "{" in written else ""
+        problem = getattr(error, "problem", error)
+        raise UserError(f"{file}{line}: not YAML: {problem}.{hint}") from error
+    document = Document(str(file))
+    if node is not None:
+        document.data = _construct(node, (), file, document, ())
+    if isinstance(document.data, dict) and "include" in document.data:
+        document = _include(document, file, (*_including, file.resolve()))
+    return document
+
+
+def from_data(data: dict[str, Any], title: str = "suite") -> Document:
+    """Treat data as if it had been read from a file, which has no lines."""
+    document = Document(title, copy.deepcopy(data))
+
+    def note(value: Any, path: KeyPath) -> None:
+        document.places[path] = title
+        if isinstance(value, Mapping):
+            for key, item in value.items():
+                note(item, (*path, key))
+        elif isinstance(value, list | tuple):
+            for i, item in enumerate(value):
+                note(item, (*path, i))
+
+    note(document.data, ())
+    return _include(document, Path(title), ()) if "include" in data else document
+
+
+def _construct(
+    node: yaml.Node, path: KeyPath, file: Path, document: Document, inside: tuple[yaml.Node, ...]
+) -> Any:
+    document.places.setdefault(path, f"{file}:{node.start_mark.line + 1}")
+    if node in inside:
+        raise UserError(f"{file}:{node.start_mark.line + 1}: an alias stands inside its anchor.")
+    if isinstance(node, yaml.MappingNode):
+        mapping: dict[Any, Any] = {}
+        for key_node, value_node in node.value:
+            line = f"{file}:{key_node.start_mark.line + 1}"
+            if not isinstance(key_node, yaml.ScalarNode):
+                raise UserError(f"{line}: a key must be a plain text.")
+            key = _scalar(key_node)
+            if key in mapping:
+                first = document.places[(*path, key)].rsplit(":", 1)[1]
+                message = f"Duplicate key {key!r}, first given in line {first}. Remove one."
+                again = (*path, f"{key} (again)")
+                document.places[again] = line
+                document.faults.append(Fault(again, message))
+                continue
+            document.places[(*path, key)] = line
+            mapping[key] = _construct(value_node, (*path, key), file, document, (*inside, node))
+        return mapping
+    if isinstance(node, yaml.SequenceNode):
+        return [
+            _construct(item, (*path, i), file, document, (*inside, node))
+            for i, item in enumerate(node.value)
+        ]
+    try:
+        return _scalar(node)
+    except ValueError as error:
+        raise UserError(f"{file}:{node.start_mark.line + 1}: {error}.") from error
+
+
+def _scalar(node: yaml.Node) -> Any:
+    value: str = node.value
+    match node.tag.rsplit(":", 1)[-1]:
+        case "null":
+            return None
+        case "bool":
+            return value.lower() == "true"
+        case "int":
+            return int(value, 0) if value[:2] in ("0o", "0x") else int(value)
+        case "float":
+            return float(re.sub(r"\.(inf|nan)", r"\1", value.lower()))
+        case _:
+            return value
+
+
+def parse_value(text: str) -> Any:
+    """Read one YAML 1.2 value, as `--set key=value` gives it."""
+    try:
+        node = yaml.compose(text, Loader=_Loader)
+    except yaml.YAMLError as error:
+        raise UserError(f"--set: not a YAML value: {text!r}.") from error
+    return None if node is None else _construct(node, (), Path("--set"), Document(), ())
+
+
+def _include(document: Document, file: Path, including: tuple[Path, ...]) -> Document:
+    names = document.data.pop("include")
+    merged = Document(document.title, faults=document.faults)
+    for name in names if isinstance(names, list) else [names]:
+        included = file.parent / str(name)
+        if included.resolve() in including:
+            raise UserError(f"{document.place(('include',))}: {included} includes itself.")
+        if not included.is_file():
+            raise UserError(f"{document.place(('include',))}: no file {included} to include.")
+        part = read(included, including)
+        if not isinstance(part.data, dict):
+            raise UserError(f"{included}: expected keys and values.")
+        merged.data = merge(merged.data or {}, part.data)
+        merged.places |= part.places
+        merged.faults += part.faults
+    merged.data = merge(merged.data or {}, document.data)
+    merged.places |= document.places
+    return merged
+
+
+def merge(base: Mapping[str, Any], change: Mapping[str, Any]) -> dict[str, Any]:
+    """Return `base` with `change` laid over it, mapping by mapping; lists are replaced."""
+    merged = dict(base)
+    for key, value in change.items():
+        if isinstance(value, Mapping) and isinstance(merged.get(key), Mapping):
+            merged[key] = merge(merged[key], value)
+        else:
+            merged[key] = value
+    return merged

@@ -1,0 +1,178 @@
+"""What a killed run continues from: the last checkpoint, or the one before it."""
+
+import io
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from bench.evaluation.setup import Setup
+from bench.machine.clock import Clock
+from bench.machine.files import write_atomically
+from bench.machine.numerics import Numerics, read_numerics
+from bench.machine.random_state import random_states, set_random_states
+from bench.models.weights import UNREADABLE
+from bench.records.case_folder import CaseFolder
+from bench.records.history import History
+from bench.text import first_line
+from bench.training.loop import TrainState
+
+VERSION = 3  # of what a checkpoint holds; another's is not read
+
+
+@dataclass
+class Best:
+    """The epoch with the best score on the selection split so far, and its weights on the CPU."""
+
+    epoch: int
+    score: float
+    state: dict[str, torch.Tensor] | None  # None where the last model is the result
+
+
+@dataclass
+class Progress:
+    """What a training has to show so far, beside its state.
+
+    notes: what happened on the way that a reader should know.
+    num_sharing: the most cases that shared the machine while this one was trained.
+    """
+
+    history: History
+    best: Best | None = None
+    resumed: int = 0
+    notes: tuple[str, ...] = ()
+    num_sharing: int = 1
+
+
+@dataclass(frozen=True)
+class Saved:
+    """A checkpoint as it was read."""
+
+    content: dict[str, Any]
+
+    @property
+    def numerics(self) -> Numerics:
+        """What it was made with."""
+        return read_numerics(self.content["numerics"])
+
+
+@dataclass(frozen=True)
+class Beginning:
+    """How a training begins: anew, or from a checkpoint; the rest as in `Progress`."""
+
+    saved: Saved | None
+    clock: Clock
+    notes: tuple[str, ...]
+    num_sharing: int
+
+
+def save_checkpoint(
+    folder: CaseFolder,
+    case_id: str,
+    data: str,
+    state: TrainState,
+    progress: Progress,
+    setup: Setup,
+) -> None:
+    """Write all that the next step depends on; the checkpoint before stays beside it.
+
+    Args:
+        data: fingerprint of the training split.
+
+    Raises:
+        CannotWrite: where the disk is full, say; the checkpoint before is still there.
+    """
+    content = {
+        "version": VERSION,
+        "case": case_id,
+        "data": data,
+        "model": state.model.net.state_dict(),
+        "optimizer": state.optimizer.state_dict(),
+        "scaler": state.scaler.state_dict(),
+        "step": state.step,
+        "losses": state.losses,
+        "counts": state.counts,
+        "seconds": state.clock.seconds,
+        "peak_memory_mib": state.peak_memory_mib,
+        "history": progress.history,
+        "best": vars(progress.best) if progress.best else None,
+        "random": random_states(setup.device),
+        "numerics": setup.numerics.as_dict(),
+        "resumed": progress.resumed,
+        "notes": progress.notes,
+        "num_sharing": progress.num_sharing,
+    }
+    serialised = io.BytesIO()  # torch's own writer does not say why it cannot write
+    torch.save(content, serialised)
+
+    def write(beside: Path) -> None:
+        with beside.open("wb") as stream:
+            stream.write(serialised.getbuffer())
+            stream.flush()
+            os.fsync(stream.fileno())  # before the last one gives way
+        if folder.checkpoint.exists():
+            os.replace(folder.checkpoint, folder.previous)
+
+    write_atomically(folder.checkpoint, write)
+
+
+def read_checkpoint(folder: CaseFolder, case_id: str, data: str) -> tuple[Saved | None, str | None]:
+    """Read the last checkpoint of a case on this data, or the one before where that is broken.
+
+    Returns:
+        The checkpoint, None where there is none: then the case begins anew, which changes no
+        number. And what is broken and what was done about it.
+    """
+    broken = []
+    for file in (folder.checkpoint, folder.previous):
+        try:
+            content: dict[str, Any] = torch.load(file, map_location="cpu", weights_only=True)
+            if not isinstance(content, dict):
+                raise ValueError("it is no checkpoint")
+        except FileNotFoundError:
+            continue
+        except UNREADABLE as error:
+            broken.append(f"{file.name} cannot be read ({first_line(error)})")
+            file.unlink()  # else the next one saved would take the place of the good one
+            continue
+        if (content.get("case"), content.get("data")) != (case_id, data):
+            continue
+        if content.get("version") != VERSION:
+            broken.append(f"{file.name} is of another version of bench")
+            file.unlink()
+            continue
+        note = f"{broken[0]}; went on from {file.name}, step {content['step']}" if broken else None
+        return Saved(content), note
+    return None, f"{' and '.join(broken)}; began anew" if broken else None
+
+
+def restore(begin: Beginning, state: TrainState, device: torch.device) -> Progress:
+    """Put the checkpoint, where there is one, back into `state`.
+
+    The random states are those of the saved moment.
+    """
+    if begin.saved is None:
+        return Progress([], notes=begin.notes, num_sharing=begin.num_sharing)
+    content = begin.saved.content
+    state.model.net.load_state_dict(content["model"])
+    state.optimizer.load_state_dict(content["optimizer"])
+    state.scaler.load_state_dict(content["scaler"])
+    state.losses.copy_(content["losses"])
+    state.counts.copy_(content["counts"])
+    state.step = content["step"]
+    state.peak_memory_mib = content["peak_memory_mib"]
+    start = state.clock.seconds["start"]
+    state.clock.seconds |= content["seconds"]
+    state.clock.seconds["start"] += start
+    set_random_states(content["random"], device)
+    progress = Progress(
+        history=content["history"],
+        best=Best(**content["best"]) if content["best"] else None,
+        resumed=content["resumed"] + 1,
+        notes=(*content["notes"], *begin.notes),
+        num_sharing=max(content["num_sharing"], begin.num_sharing),
+    )
+    content.clear()  # the state has copies
+    return progress

@@ -1,0 +1,77 @@
+"""Optimizers, and schedules as functions of the step."""
+
+import math
+
+from torch import nn, optim
+
+from bench.errors import UserError
+from bench.models.networks import find_encoder
+from bench.suite.optimizer import Adam, AdamW, Constant, Cosine, Poly, Step
+from bench.suite.recipe import Recipe
+
+
+def build_optimizer(recipe: Recipe, net: nn.Module) -> optim.Optimizer:
+    """Return the recipe's optimizer over the trainable parameters.
+
+    Parameters of the encoder, and those without decay, have groups of their own where the recipe
+    treats them otherwise; a group's `lr_factor` is what its learning rate is multiplied by.
+
+    Raises:
+        UserError: where the recipe speaks of an encoder and the network has none, or nothing is
+            there to train.
+    """
+    encoder = set()
+    if recipe.encoder_lr != 1:
+        encoder = set(find_encoder(net, "encoder_lr").parameters())
+    spec = recipe.optimizer
+    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
+    for parameter in net.parameters():
+        if not parameter.requires_grad:
+            continue
+        # Biases and the scales and shifts of norms are what has one axis.
+        decays = recipe.decay == "all" or parameter.ndim > 1
+        factor = recipe.encoder_lr if parameter in encoder else 1.0
+        groups.setdefault((factor, spec.weight_decay if decays else 0.0), []).append(parameter)
+    if not groups:
+        raise UserError("The network has no parameters to train; epochs: 0 scores it as it is.")
+    parameters = [
+        {"params": group, "lr_factor": factor, "weight_decay": decay}
+        for (factor, decay), group in groups.items()
+    ]
+    match spec:
+        case Adam():
+            return optim.Adam(parameters, spec.lr, spec.betas, amsgrad=spec.amsgrad)
+        case AdamW():
+            return optim.AdamW(parameters, spec.lr, spec.betas, amsgrad=spec.amsgrad)
+        case _:
+            return optim.SGD(parameters, spec.lr, spec.momentum)
+
+
+def learning_rate(recipe: Recipe, step: int, num_steps: int, steps_per_epoch: int) -> float:
+    """Return the learning rate of a step, 0..num_steps-1, as a pure function.
+
+    Nothing of a schedule needs saving, so nothing of it can be lost.
+    """
+    lr, schedule = recipe.optimizer.lr, recipe.schedule
+    epoch = step // steps_per_epoch
+    match schedule:
+        case Constant():
+            now = lr
+        case Poly():
+            now = lr * (1 - step / num_steps) ** schedule.power
+        case Cosine():
+            num_epochs = math.ceil(num_steps / steps_per_epoch)
+            wave = (1 + math.cos(math.pi * epoch / num_epochs)) / 2
+            now = schedule.eta_min + (lr - schedule.eta_min) * wave
+        case Step():
+            now = lr * schedule.gamma ** (epoch // schedule.every)
+    if recipe.warmup is not None and step < recipe.warmup.steps:
+        start = recipe.warmup.factor
+        now *= start + (1 - start) * step / recipe.warmup.steps
+    return now
+
+
+def set_learning_rate(optimizer: optim.Optimizer, lr: float) -> None:
+    """Give every group of parameters the learning rate, times its factor."""
+    for group in optimizer.param_groups:
+        group["lr"] = lr * group["lr_factor"]

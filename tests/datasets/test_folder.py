@@ -1,0 +1,178 @@
+"""A user's own folder: every way of describing it, and every way of getting it wrong."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from fixtures import make_folder
+from PIL import Image
+from pydantic import ValidationError
+
+from bench.datasets.base import Dataset
+from bench.datasets.folder import Folder, spread_colours
+from bench.datasets.registry import open_dataset
+from bench.errors import UserError
+
+TWO = {"classes": ["background", "cell"]}
+MASK = [[0, 1, 1], [0, 0, 1]]
+
+
+def opened(root: Path, **options: object) -> Dataset:
+    return open_dataset("mine", "folder", None, TWO | options, {"mine": root})
+
+
+def put_mask(root: Path, values: list, mode: str = "L") -> None:
+    Image.fromarray(np.array(values, np.uint8)).convert(mode).save(root / "masks/train/a.png")
+
+
+def target(dataset: Dataset) -> list:
+    return dataset.checked(dataset.samples("train")[0])[1].tolist()
+
+
+def test_the_default_layout(tmp_path: Path) -> None:
+    mine = opened(make_folder(tmp_path, MASK))
+    assert [sample.id for sample in mine.samples("train")] == ["a", "b"]
+    assert target(mine) == MASK
+    assert mine.title == tmp_path.name
+    assert mine.labels(mine.options).names == ("background", "cell")
+
+
+def test_patterns_reach_deeper_folders(tmp_path: Path) -> None:
+    make_folder(tmp_path / "x", MASK)
+    (tmp_path / "train" / "deep" / "er").mkdir(parents=True)
+    (tmp_path / "x/images/train/a.jpg").rename(tmp_path / "train/deep/er/a_img.jpg")
+    (tmp_path / "x/masks/train/a.png").rename(tmp_path / "train/deep/er/a_img_L.png")
+    mine = opened(tmp_path, images="{split}/**/*_img.jpg", masks="{split}/{folder}/{stem}_L.png")
+    assert [sample.id for sample in mine.samples("train")] == ["deep/er/a_img"]
+    assert target(mine) == MASK
+
+
+@pytest.mark.parametrize("separator", [" ", ",", "\t", ", "])
+def test_lists_of_two_columns(tmp_path: Path, separator: str) -> None:
+    root = make_folder(tmp_path, MASK)
+    (root / "train.txt").write_text(f"images/train/b.jpg{separator}masks/train/a.png\n")
+    mine = opened(root, list="{split}.txt")
+    assert [sample.id for sample in mine.samples("train")] == ["images/train/b"]
+    assert mine.samples("train")[0].mask == root / "masks/train/a.png"
+    (root / "train.txt").write_text("image, mask\none\n")
+    with pytest.raises(
+        UserError,
+        match=r"train.txt:2: expected an image and a mask, not 'one'; where names have spaces",
+    ):
+        opened(root, list="{split}.txt").samples("train")
+
+
+def test_0_255_masks_need_a_word(tmp_path: Path) -> None:
+    root = make_folder(tmp_path, MASK)
+    put_mask(root, [[0, 255, 255], [0, 0, 255]])
+    with pytest.raises(UserError, match=r"a\.png has the values 0 and 255 alone.*binary: true"):
+        target(opened(root))
+    assert target(opened(root, binary=True)) == MASK
+    assert target(opened(root, void=255)) == [[0, 255, 255], [0, 0, 255]]
+
+
+def test_label_maps(tmp_path: Path) -> None:
+    root = make_folder(tmp_path, MASK)
+    put_mask(root, [[7, 9, 7], [3, 3, 9]])
+    mapped = opened(root, label_map={7: 1, 9: 0, 3: "void"})
+    assert target(mapped) == [[1, 0, 1], [255, 255, 0]]
+    with pytest.raises(UserError, match=r"label 9 \(2 pixels\) outside the labels 3, 7, 255"):
+        target(opened(root, label_map={7: 1, 3: 0}))
+
+
+def test_label_zero_can_be_void(tmp_path: Path) -> None:
+    root = make_folder(tmp_path, MASK)
+    put_mask(root, [[0, 1, 2], [2, 1, 255]])
+    assert target(opened(root, reduce_zero_label=True)) == [[255, 0, 1], [1, 0, 255]]
+    with pytest.raises(UserError, match="label 255"):
+        target(opened(root, void=2))
+
+
+def test_colour_masks(tmp_path: Path) -> None:
+    root = make_folder(tmp_path / "data", MASK)
+    red, blue, black = (255, 0, 0), (0, 0, 255), (0, 0, 0)
+    put_mask(root, [[red, blue, black], [blue, blue, red]], "RGB")
+    (tmp_path / "classes.csv").write_text("name, r, g, b\nroad, 255, 0, 0\nsky, 0, 0, 255\n")
+    options = {"classes": str(tmp_path / "classes.csv"), "encoding": "colour"}
+    with pytest.raises(UserError, match=r"colour \(0, 0, 0\) \(1 pixels\) of no class"):
+        target(opened(root, **options))
+    mine = opened(root, **options, void=[0, 0, 0])
+    assert target(mine) == [[0, 1, 255], [1, 1, 0]]
+    assert mine.labels(mine.options).palette == (red, blue)
+    with pytest.raises(UserError, match="not pixels of mode 'RGB'"):
+        target(opened(root))
+
+
+def test_a_class_file_lies_beside_the_suite(tmp_path: Path) -> None:
+    (tmp_path / "c.csv").write_text("name,r,g,b\na,1,2,3\n")
+    found = Folder.Options.model_validate({"classes": "c.csv"}, context={"folder": tmp_path})
+    assert found.model_dump()["classes"] == ({"name": "a", "colour": (1, 2, 3)},)
+    with pytest.raises(ValidationError, match=r"No class file .*gone\.csv"):
+        Folder.Options.model_validate({"classes": "gone.csv"}, context={"folder": tmp_path})
+    (tmp_path / "bad.csv").write_text("class,colour\na,red\n")
+    with pytest.raises(ValidationError, match="expected a CSV file with the header name,r,g,b"):
+        Folder.Options.model_validate({"classes": "bad.csv"}, context={"folder": tmp_path})
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"classes": []}, "at least 1 item"),
+        ({"classes": ["a", "a"]}, "a name is given twice"),
+        ({"binary": True, "classes": ["a", "b", "c"]}, "binary needs two classes; 3 are given"),
+        ({"label_map": {0: 5}}, "label_map: 0 goes to 5, outside the classes 0..1"),
+        ({"binary": True, "reduce_zero_label": True}, "Give one of label_map, reduce_zero_label"),
+        ({"encoding": "colour", "binary": True}, "binary is for masks of indices"),
+        ({"encoding": "colour", "void": 3}, r"give a colour \[r, g, b\]"),
+        ({"void": [0, 0, 0]}, "set encoding: colour too"),
+        ({"void": 1}, "void: label 1 is one of the classes' already"),
+        ({"void": 2, "reduce_zero_label": True}, "void: label 2 is one of the classes'"),
+        ({"void": 7, "label_map": {7: 0}}, "void: label 7 is one of the classes'"),
+        ({"label_map": {300: 0}}, "less than or equal to 255"),
+        ({"masks": "{splt}/{stem}.png"}, r"masks: {folder}, {split}, {stem} can stand in it"),
+        ({"void": 256}, "less than or equal to 255"),
+    ],
+)
+def test_options_that_do_not_agree(options: dict, message: str) -> None:
+    with pytest.raises(ValidationError, match=message):
+        Folder.Options.model_validate(TWO | options)
+
+
+def test_rotated_photos(tmp_path: Path) -> None:
+    root = make_folder(tmp_path, MASK)
+    exif = Image.Exif()
+    exif[0x0112] = 8
+    photo = root / "images/train/a.jpg"
+    Image.new("RGB", (2, 3)).save(photo, exif=exif)  # upright it is 3 wide, as its mask
+    with pytest.raises(UserError, match="an EXIF tag"):
+        target(opened(root))
+    assert target(opened(root, exif="upright")) == MASK
+    with pytest.raises(UserError, match=r"a\.png is 3x2 but its image .*a\.jpg 2x3"):
+        target(opened(root, exif="stored"))
+
+
+def test_nothing_found_is_told(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"No image matches .*images/train/\*\. Its options images"):
+        opened(tmp_path).samples("train")
+    root = make_folder(tmp_path, MASK)
+    with pytest.raises(UserError, match=r"no file .*masks/train/a_gt\.png \(and 1 more\)"):
+        opened(root, masks="masks/{split}/{stem}_gt.png").samples("train")
+    with pytest.raises(UserError, match="Unknown split 'dev'"):
+        opened(root).samples("dev")
+
+
+def test_unlisted_files(tmp_path: Path) -> None:
+    root = make_folder(tmp_path, MASK)
+    (root / "masks/train/c.png").write_bytes((root / "masks/train/a.png").read_bytes())
+    assert opened(root).unlisted() == [root / "masks/train/c.png"]
+
+
+def test_colours_are_told_apart() -> None:
+    colours = spread_colours(30)
+    assert colours[0] == (0, 0, 0)
+    distances = [
+        sum((a - b) ** 2 for a, b in zip(one, other, strict=True)) ** 0.5
+        for i, one in enumerate(colours)
+        for other in colours[:i]
+    ]
+    assert min(distances) > 20

@@ -1,0 +1,198 @@
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from fixtures import make_results
+
+from bench.errors import UserError
+from bench.records.record import Resolved
+from bench.report.report import report, text
+from bench.report.table import Figure
+
+
+def miou_of(folder: Path, model: str) -> list[float]:
+    """The mIoU of a model in a report on several places."""
+    [made] = report([folder / "a", folder / "b"], folder)
+    [table] = [table for table in made.tables if table.kind == "summary"]
+    rows = [row for row in table.rows if getattr(row[0], "text", "").startswith(model)]
+    return [cell.value for row in rows for cell in row[1:2] if isinstance(cell, Figure)]
+
+
+def split_in_two(folder: Path) -> None:
+    """Put seed 0 of a suite's cases in one place, seed 1 in the other."""
+    one = make_results(folder / "a")
+    shutil.copytree(one, folder / "b" / "paper")
+    for place, other in (("a", 1), ("b", 0)):
+        for case in (folder / place / "paper").glob(f"*__s{other}__*"):
+            shutil.rmtree(case)
+
+
+def change(file: Path, **values: Any) -> None:
+    content = json.loads(file.read_text())
+    content.update(values)
+    file.write_text(json.dumps(content))
+
+
+def test_folders_of_one_name_are_one_suite(tmp_path: Path) -> None:
+    split_in_two(tmp_path)
+    assert miou_of(tmp_path, "A_1") == pytest.approx([55])
+    [made] = report([tmp_path / "a", tmp_path / "b"], tmp_path)
+    assert not made.notes
+    assert made.folder == tmp_path / "a" / "paper"
+
+
+def test_a_case_in_two_places_counts_once_where_they_agree(tmp_path: Path) -> None:
+    one = make_results(tmp_path / "a")
+    shutil.copytree(one, tmp_path / "b" / "paper")
+    for file in (tmp_path / "b").rglob("record.json"):  # times may differ
+        change(file, finished="2027-01-01T00:00:00+0000")
+    assert miou_of(tmp_path, "A_1") == pytest.approx([55])
+
+
+def disagreeing(folder: Path) -> None:
+    one = make_results(folder / "a")
+    shutil.copytree(one, folder / "b" / "paper")
+    for case in (folder / "b" / "paper").glob("*__A__*s0__*"):
+        change(case / "record.json", finished="2027-01-01T00:00:00+0000")
+        scores = json.loads((case / "eval/val.json").read_text())["scores"] | {"miou": 0.9}
+        change(case / "eval/val.json", scores=scores)
+
+
+def test_records_that_do_not_agree(tmp_path: Path) -> None:
+    disagreeing(tmp_path)
+    with pytest.raises(
+        UserError, match="1 cases have other scores.*shapes__A__default__s0.*newest"
+    ):
+        report([tmp_path / "a", tmp_path / "b"], tmp_path)
+    for targets in (("a", "b"), ("b", "a")):
+        [made] = report([tmp_path / name for name in targets], tmp_path, prefer="newest")
+        [table] = [table for table in made.tables if table.kind == "summary"]
+        assert isinstance(table.rows[0][1], Figure)
+        assert table.rows[0][1].value == pytest.approx(100 * np.mean([0.9, 0.6]))
+        assert any("the newest was taken: shapes__A__default__s0" in note for note in made.notes)
+
+
+def test_a_copied_folder_is_no_seed(tmp_path: Path) -> None:
+    folder = make_results(tmp_path / "a")
+    case = next(folder.glob("*__A__*s0__*"))
+    shutil.copytree(case, case.with_name(f"{case.name}-copy"))
+    (tmp_path / "b").mkdir()
+    assert miou_of(tmp_path, "A_1") == pytest.approx([55])
+
+
+def test_one_name_of_two_recipes_is_two_models(tmp_path: Path) -> None:
+    split_in_two(tmp_path)
+    for file in (tmp_path / "b").rglob("*.json"):
+        file.write_text(file.read_text().replace('"epochs":2', '"epochs":5'))
+    suite = tmp_path / "b" / "paper" / "suite.json"
+    resolved = Resolved.model_validate_json(
+        suite.read_bytes().replace(b'"epochs": 2', b'"epochs": 5')
+    )
+    for case in resolved.cases:
+        for folder in (tmp_path / "b" / "paper").glob(f"{case.name}__*"):
+            change(folder / "record.json", id=case.id)
+    suite.write_text(resolved.model_dump_json())
+    assert miou_of(tmp_path, "A_1") == pytest.approx([50, 60])
+
+
+def test_records_of_other_data_do_not_agree(tmp_path: Path) -> None:
+    one = make_results(tmp_path / "a")
+    shutil.copytree(one, tmp_path / "b" / "paper")
+    for file in (tmp_path / "b").rglob("val.json"):
+        protocol = json.loads(file.read_text())["protocol"] | {"fingerprint": "g"}
+        change(file, protocol=protocol)
+    with pytest.raises(UserError, match="4 cases have other scores"):
+        report([tmp_path / "a", tmp_path / "b"], tmp_path)
+
+
+@pytest.mark.parametrize("order", ["ab", "ba"])
+def test_a_place_with_more_evaluations_goes_first(tmp_path: Path, order: str) -> None:
+    one = make_results(tmp_path / "a")
+    shutil.copytree(one, tmp_path / "b" / "paper")
+    for file in (tmp_path / "a").rglob("train.json"):
+        file.unlink()
+    [made] = report([tmp_path / name for name in order], tmp_path)
+    assert set(made.rows["evaluation"].dropna()) == {"val", "train"}
+
+
+def test_newest_whatever_the_clock(tmp_path: Path) -> None:
+    disagreeing(tmp_path)
+    for name, time in (("a", "2027-01-01T01:00:00+0000"), ("b", "2027-01-01T05:00:00+0900")):
+        for file in (tmp_path / name).rglob("record.json"):
+            change(file, finished=time)
+    [made] = report([tmp_path / "a", tmp_path / "b"], tmp_path, prefer="newest")
+    assert made.rows["miou"].max() == pytest.approx(0.7)
+
+
+def test_folders_of_one_name_within_one_target_stay_apart(tmp_path: Path) -> None:
+    one = make_results(tmp_path / "r")
+    shutil.copytree(one, tmp_path / "r" / "archive" / "paper")
+    for file in (tmp_path / "r" / "archive").rglob("val.json"):
+        change(file, scores=json.loads(file.read_text())["scores"] | {"miou": 0.1})
+    assert len(report([tmp_path / "r"], tmp_path)) == 2
+
+
+def test_trained_but_not_scored_is_told(tmp_path: Path) -> None:
+    folder = make_results(tmp_path)
+    for file in folder.glob("*__A__*/eval/*.json"):
+        file.unlink()
+    [made] = report([folder], tmp_path)
+    [table] = [table for table in made.tables if table.kind == "summary"]
+    assert "Not scored: bench evaluate scores its weights" in table.footnotes
+
+
+def test_a_case_that_failed_in_one_place_only(tmp_path: Path) -> None:
+    one = make_results(tmp_path / "a")
+    shutil.copytree(one, tmp_path / "b" / "paper")
+    for file in (tmp_path / "a").glob("paper/*__B__*/record.json"):
+        change(file, status="failed", reason="out of luck")
+    assert miou_of(tmp_path, "<script>") == pytest.approx([70])
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", '{"suite": {}}', "\x00\xff"])
+def test_what_cannot_be_read_is_named_and_passed_over(tmp_path: Path, content: str) -> None:
+    folder = make_results(tmp_path)
+    broken = sorted(folder.glob("*/record.json"))[0]
+    broken.write_text(content)
+    shutil.copytree(folder, tmp_path / "other")
+    (tmp_path / "other" / "suite.json").write_text(content)
+    counts = sorted(folder.glob("*__B__*/eval/val.npz"))[0]
+    counts.write_bytes(content.encode())
+    [made] = report([tmp_path], tmp_path)
+    shown = text(made)
+    assert f"{broken} is not a record" in shown
+    assert f"{tmp_path / 'other' / 'suite.json'} is no saved suite" in shown
+    assert f"{counts} has no counts that can be read" in shown
+
+
+def test_nothing_but_broken_files(tmp_path: Path) -> None:
+    folder = make_results(tmp_path)
+    (folder / "suite.json").write_text("{")
+    with pytest.raises(UserError, match="(?s)No results in .*suite.json is no saved suite"):
+        report([folder], tmp_path)
+
+
+def test_latency_of_a_profile_on_the_same_machine(tmp_path: Path) -> None:
+    folder = make_results(tmp_path)
+    for record in folder.glob("*/record.json"):
+        content = json.loads(record.read_text())
+        if content["status"] != "ok":
+            continue
+        profile = {key: content[key] for key in ("id", "case", "environment", "complexity")}
+        latency = {"size": [96, 96], "p50_ms": 5, "p95_ms": 6, "images_per_s": 200, "num_runs": 9}
+        profile |= {"measured": "now", "num_classes": 6, "latency": latency}
+        profile["numerics"] = content["numerics"]
+        if content["case"]["model_name"] == "B":
+            profile["environment"] = {"cpu": "CPU_2"}
+        (record.parent / "profile.json").write_text(json.dumps(profile))
+    [made] = report([folder], tmp_path)
+    [table] = [table for table in made.tables if table.kind == "complexity"]
+    place = [header.title for header in table.headers].index("Latency p50 (ms)")
+    values = [row[place].value for row in table.rows if isinstance(row[place], Figure)]
+    assert values[0] == 5
+    assert pd.isna(values[1])
+    assert {t.kind for t in made.tables} >= {"profile"}

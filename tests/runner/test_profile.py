@@ -1,0 +1,171 @@
+"""Counts and times of networks without data or training."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import ROOT, TINY
+from fixtures import make_results
+
+from bench.cli.commands.profile import profile_suite
+from bench.errors import Exit, UserError
+from bench.records.frame import load_profiles
+from bench.records.record import Profile, read_record
+from bench.report.report import report, text
+from bench.runner import profile as profiles
+from bench.runner.plan import plan
+from bench.runner.profile import profile_case
+from bench.runner.run_suite import run_planned
+from bench.runner.task import Options
+from bench.runner.validate import check
+from bench.suite.expand import expand
+from bench.suite.load import load
+
+CPU = torch.device("cpu")
+TWO = TINY.replace(
+    "  enet: {arch: custom/enet}",
+    "  enet: {arch: custom/enet}\n  pspnet: {arch: smp/pspnet, encoder: resnet18}",
+)
+BROKEN = TWO.replace("encoder: resnet18}", "encoder: resnet18, upsampling: 3}")
+
+
+@pytest.fixture(autouse=True)
+def _briefly(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(profiles, "ENOUGH_S", 0.0)
+
+
+def test_a_profile_says_what_a_trained_record_says(
+    write_suite: Callable[..., Path], tmp_path: Path
+) -> None:
+    file = load(write_suite(), ["recipe.size=[32,32]"])
+    [case] = cases = expand(file.suite)
+    checked = check(file, cases, {}, need_data=True)
+    [planned] = plan(file.suite, cases, tmp_path / "tiny", checked)
+    [outcome] = run_planned([planned], Options(device="cpu"))
+    assert outcome.status == "ok"
+    record = read_record(planned.task.folder)
+    assert record is not None
+    found = profile_case(case, CPU)
+    assert found.complexity == record.complexity | {"size": (32, 32)}
+    assert found.num_classes == 6
+    assert found.numerics == {
+        "device": "cpu",
+        "precision": "fp32",
+        "threads": torch.get_num_threads(),
+    }
+    assert found.latency.num_runs == profiles.FEWEST_RUNS
+    assert 0 < found.latency.p50_ms <= found.latency.p95_ms
+    assert found.latency.images_per_s > 0
+
+
+def test_without_a_size_counts_are_at_512(write_suite: Callable[..., Path]) -> None:
+    [case] = expand(load(write_suite()).suite)
+    found = profile_case(case, CPU)
+    assert found.complexity["size"] == (512, 512)
+    # ENet's 1.969 at 21 classes, less 15 outputs of its last layer
+    assert found.complexity["gmacs"] == pytest.approx(
+        1.969 - 256 * 256 * 4 * 16 * 15 / 1e9, rel=1e-3
+    )
+    assert found.latency.size == (512, 512)
+
+
+def test_a_large_network_is_timed_at_a_smaller_size(
+    write_suite: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    [case] = expand(load(write_suite()).suite)
+    monkeypatch.setattr(profiles, "MOST_GMACS", 0.2)
+    assert profile_case(case, CPU).latency.size == (128, 128)
+    monkeypatch.setattr(profiles, "MOST_GMACS", 0.0)
+    assert profile_case(case, CPU).latency.size == (64, 64)  # and no smaller
+
+
+def test_seconds_are_as_the_clock_has_them(
+    write_suite: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ticks = iter(x for i in range(100) for x in (10.0 * i, 10.0 * i + (0.1 if i < 6 else 0.2)))
+    monkeypatch.setattr(profiles.time, "perf_counter", lambda: next(ticks))
+    [case] = expand(load(write_suite()).suite)
+    latency = profile_case(case, CPU).latency  # of runs 2 to 6: 0.1 four times, 0.2
+    assert latency.p50_ms == pytest.approx(100)
+    assert latency.p95_ms == pytest.approx(180)
+    assert latency.images_per_s == pytest.approx(5 / 0.6)
+
+
+def test_the_command(write_suite: Callable[..., Path], tmp_path: Path, capsys) -> None:
+    suite = write_suite(TWO.replace("recipe:", "seeds: [0, 1]\nrecipe:\n  size: [64, 64]"))
+    assert profile_suite(suite, None, [], "cpu", tmp_path / "out", json_lines=False) == Exit.OK
+    printed = capsys.readouterr().out
+    assert "[2/2] pspnet" in printed  # one of the two seeds
+    folder = tmp_path / "out" / "tiny"
+    table = (folder / "report" / "tiny-profile.md").read_text()
+    assert "64x64" in table
+    assert len(load_profiles(folder)) == 2
+    [made] = report([folder], tmp_path / "out")
+    assert [t.kind for t in made.tables] == ["profile"]
+    assert "0.36" in text(made)
+    # the cases are still to be trained
+    assert report([suite], tmp_path / "out")[0].tables
+    file = load(suite)
+    cases = expand(file.suite)
+    checked = check(file, cases, {}, need_data=True)
+    assert {p.state for p in plan(file.suite, cases, folder, checked)} == {"to do"}
+
+
+def test_lines_of_json(write_suite: Callable[..., Path], tmp_path: Path, capsys) -> None:
+    profile_suite(write_suite(), None, [], "cpu", tmp_path, json_lines=True)
+    [line] = capsys.readouterr().out.splitlines()
+    assert json.loads(line)["complexity"]["num_params"] == 363_466
+
+
+def test_no_match(write_suite: Callable[..., Path], tmp_path: Path) -> None:
+    code = profile_suite(write_suite(), "*unet*", [], "cpu", tmp_path, json_lines=False)
+    assert code == Exit.NOTHING_MATCHED
+
+
+def test_a_network_that_does_not_build_is_named_after_the_others(
+    write_suite: Callable[..., Path], tmp_path: Path
+) -> None:
+    with pytest.raises(UserError, match=r"suite.yaml:8: models.pspnet: smp/pspnet"):
+        profile_suite(write_suite(BROKEN), None, [], "cpu", tmp_path, json_lines=False)
+    assert len(load_profiles(tmp_path / "tiny")) == 1
+
+
+def test_profiles_stand_beside_records(tmp_path: Path, write_suite: Callable[..., Path]) -> None:
+    folder = make_results(tmp_path)
+    [before] = report([folder], tmp_path)
+    [case] = expand(load(write_suite()).suite)
+    record = read_record(sorted(folder.glob("*/record.json"))[0].parent)
+    assert record is not None
+    profile = profile_case(case, CPU).model_copy(update={"id": record.id, "case": record.case})
+    where = folder / record.case.folder
+    where.mkdir(exist_ok=True)
+    (where / "profile.json").write_text(profile.model_dump_json())
+    [after] = report([folder], tmp_path)
+    kinds = [table.kind for table in before.tables]
+    assert [table.kind for table in after.tables if table.kind != "profile"] == kinds
+
+
+def test_a_profile_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+    file = tmp_path / "case" / "profile.json"
+    file.parent.mkdir()
+    file.write_text("{")
+    with pytest.warns(UserWarning, match="profile.json is no profile"):
+        assert load_profiles(tmp_path).empty
+
+
+def test_the_suite_of_every_architecture_is_whole() -> None:
+    suite = load(ROOT / "suites" / "complexity.yaml").suite
+    from custom_models import ARCHITECTURES
+
+    named = {spec.arch for spec in suite.models.values()}
+    assert {f"custom/{name}" for name in ARCHITECTURES} <= named
+    assert {case.model_name for case in expand(suite)} == set(suite.models)
+
+
+def test_published_profiles_are_of_the_suite_as_it_stands() -> None:
+    suite = load(ROOT / "suites" / "complexity.yaml").suite
+    ids = {case.id for case in expand(suite)}
+    files = (ROOT / "results" / "published" / "complexity").glob("*/profile.json")
+    assert {Profile.model_validate_json(file.read_bytes()).id for file in files} == ids
