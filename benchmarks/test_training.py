@@ -19,7 +19,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import ClassVar
 
-import bench.evaluate
 import pytest
 import segmentation_models_pytorch as smp
 import torch
@@ -29,7 +28,9 @@ from pytest_benchmark.fixture import BenchmarkFixture
 from torch import Tensor, nn
 
 from bench.datasets.registry import open_dataset
+from bench.evaluation import inference
 from bench.evaluation.confusion import count_pixels
+from bench.evaluation.setup import Setup
 from bench.loading.images import TrainImages
 from bench.loading.loader import Loading, train_loader
 from bench.loading.predecode import keep_decoded
@@ -152,15 +153,16 @@ def begun(net: nn.Module, recipe: Recipe, num_epochs: int, steps: int) -> TrainS
 
 def harness(state: TrainState, batches: object, recipe: Recipe, heartbeat: Beat) -> Epoch:
     """Return what trains one epoch as a case does and gives its mean loss."""
-    loss_fn = cross_entropy(recipe)
-    numerics = Numerics("cpu", "fp32", "none", recipe.micro_batch, torch.get_num_threads())
+    numerics = Numerics("cpu", micro_batch=recipe.micro_batch, threads=torch.get_num_threads())
 
     def beat() -> None:
         heartbeat(step=state.step)
 
+    setup = Setup(CPU, numerics, NUM_CLASSES, cross_entropy(recipe), beat)
+
     def epoch() -> float:
         state.begin_epoch()
-        train_epoch(state, batches, recipe, loss_fn, CPU, numerics, beat)
+        train_epoch(state, batches, recipe, setup)
         return state.losses.mean().item()
 
     return epoch
@@ -269,7 +271,7 @@ def test_share_of_prediction_and_counting(
     batches, rounds = in_memory(num=2, batch_size=2), 9
     model = Segmenter(seeded(unet), IMAGENET, Geometry(32, 32))
     loss_fn = cross_entropy(recipe_of(2))
-    predict, given, counting, shares = bench.evaluate.predict, [], [], []
+    predict, given, counting, shares = inference.predict, [], [], []
 
     def noted_predict(*args: object) -> Tensor:
         logits = predict(*args)
@@ -283,12 +285,12 @@ def test_share_of_prediction_and_counting(
             counting.append(time.perf_counter() - given[-1])
             return loss_fn.totals(logits, target)
 
-    monkeypatch.setattr(bench.evaluate, "predict", noted_predict)
+    monkeypatch.setattr(inference, "predict", noted_predict)
 
     def score() -> None:
         counting.clear()
-        arguments = (Evaluation(split="val"), NotedLoss(), NUM_CLASSES, CPU, "fp32", heartbeat)
-        counts = bench.evaluate.evaluate(model, batches, *arguments)
+        setup = Setup(CPU, Numerics("cpu"), NUM_CLASSES, NotedLoss(), heartbeat)
+        counts = inference.evaluate(model, batches, Evaluation(split="val"), setup)
         assert len(counting) == len(batches)
         shares.append(sum(counting) / counts.seconds)
 

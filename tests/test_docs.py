@@ -52,7 +52,9 @@ QUICKLY = {  # what a test adds to a command so that it takes seconds
     "bench data show camvid*": "--set partial=true",
     "bench profile suites/complexity.yaml": "--filter voc2012__enet__*",
 }
-ELSEWHERE = {"python -m bench data get camvid --root data/camvid": "tests/data/test_download.py"}
+ELSEWHERE = {
+    "python -m bench data get camvid --root data/camvid": "tests/datasets/tools/test_download.py"
+}
 
 
 def commands() -> list[str]:

@@ -13,10 +13,12 @@ from conftest import TINY
 from bench.datasets.registry import open_dataset
 from bench.evaluation.confusion import count_pixels
 from bench.evaluation.inference import predict
+from bench.evaluation.setup import Setup
 from bench.loading.images import TrainImages
 from bench.loading.loader import Loading, train_loader
 from bench.machine.clock import Clock, idle_between, reference_s
 from bench.machine.device import algorithms, autocast, pick_precision, set_precision
+from bench.machine.numerics import Numerics
 from bench.models.segmenter import build_model
 from bench.models.weights import read_weights
 from bench.records.record import read_record
@@ -177,8 +179,10 @@ def test_ways_of_predicting_agree_with_the_cpu(asked: dict) -> None:
     torch.backends.cudnn.allow_tf32 = False
     image = torch.randint(0, 256, (2, 3, 96, 128), dtype=torch.uint8)
     evaluation = Evaluation.model_validate({"split": "val"} | asked)
-    on_cpu = predict(model, image, (48, 64), evaluation, torch.device("cpu"), "fp32")
-    on_gpu = predict(model.to(CUDA), image.to(CUDA), (48, 64), evaluation, CUDA, "fp32")
+    loss = build_loss(CrossEntropy(), 11, CUDA, 0.4)
+    here, there = (Setup(torch.device(d), Numerics(d), 11, loss) for d in ("cpu", "cuda"))
+    on_cpu = predict(model, image, (48, 64), evaluation, here)
+    on_gpu = predict(model.to(CUDA), image.to(CUDA), (48, 64), evaluation, there)
     torch.testing.assert_close(on_gpu.cpu(), on_cpu, rtol=1e-3, atol=1e-3)
 
 

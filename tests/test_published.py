@@ -13,7 +13,8 @@ PUBLISHED = sorted(file.parent for file in (ROOT / "results" / "published").rglo
 
 @pytest.mark.parametrize("folder", PUBLISHED, ids=lambda folder: folder.name)
 def test_tables_follow_from_records(folder: Path, tmp_path: Path) -> None:
-    files = write(report([folder], folder.parent), ["md", "latex", "csv"], tmp_path)
+    made = report([folder], folder.parent)
+    files = write(made, ["md", "latex", "csv"], tmp_path).files
     committed = sorted((folder / "report").iterdir())
     assert [f.name for f in committed] == sorted(f.name for f in files)
     for file in committed:

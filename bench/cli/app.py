@@ -5,7 +5,6 @@ import traceback
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import click
 import typer
 
 from bench.cli.compare_app import app as baseline_app
@@ -345,29 +344,20 @@ def env(json_lines: JsonLines = False) -> None:
 
 
 def main(args: Any = None) -> None:
-    """Run the command line and exit.
+    """Run the command line, and exit.
 
     A user's mistake is one message. An unexpected error has an exit code of its own, so that it
     is never taken for a negative answer, such as a comparison's "worse".
     """
-    sys.exit(_exit_code(args))
-
-
-def _exit_code(args: Any) -> int:
     try:
-        return app(args, standalone_mode=False) or Exit.OK
-    except click.ClickException as error:
-        error.show()
-        return error.exit_code
-    except click.Abort:  # Ctrl-C
-        return 128 + 2
+        app(args)
     except UserError as error:
         Console().warn(f"Error: {error}" if "\n" not in str(error) else str(error))
-        return Exit.USAGE
+        sys.exit(Exit.USAGE)
     except SystemExit as stop:
         if isinstance(stop.__context__, BrokenPipeError):  # such as bench … | head -1
-            return Exit.CRASHED
+            sys.exit(Exit.CRASHED)
         raise
     except Exception:  # our own fault: its traceback, and not Python's exit code 1
         traceback.print_exc()
-        return Exit.CRASHED
+        sys.exit(Exit.CRASHED)

@@ -53,7 +53,7 @@ def test_any_folder_will_do(tmp_path: Path) -> None:
 
 def test_finished_cases_are_skipped(finished: Path) -> None:
     done = bench("run", finished / "tiny.yaml", "--out", finished / "out")
-    assert "1 cases, 1 done before, 0 to go" in done.stdout
+    assert "1 case, 1 done, 0 to run" in done.stdout
 
 
 def test_json_is_one_line_a_case(finished: Path) -> None:
@@ -101,7 +101,10 @@ def test_report_counts_what_is_not_of_the_suite(finished: Path, tmp_path: Path) 
     suite, out = tmp_path / "copy" / "tiny.yaml", tmp_path / "copy" / "out"
     suite.write_text(TINY.replace("epochs: 2", "epochs: 1"))
     bench("run", suite, "--out", out, "--device", "cpu")
-    assert "1 other records lie in" in bench("report", suite, "--results", out).stdout
+    assert (
+        "also has 1 record from an earlier version"
+        in bench("report", suite, "--results", out).stdout
+    )
     gone = bench("rm", "--stale", "--dry-run", "--results", out).stdout
     assert gone.count("would remove") == 1
     assert bench("rm", "--stale", "--results", out).stdout.count("removed") == 1
@@ -166,7 +169,7 @@ def test_list_of_nothing() -> None:
 
 
 def test_validate(finished: Path) -> None:
-    assert "valid, 1 cases" in bench("validate", finished / "tiny.yaml").stdout
+    assert "valid, 1 case" in bench("validate", finished / "tiny.yaml").stdout
     deep = bench("validate", finished / "tiny.yaml", "--deep", "--device", "cpu").stdout
     assert "shapes__enet__default__s0: loss" in deep
 
@@ -178,7 +181,7 @@ def test_schema_and_env() -> None:
 
 def test_nothing_matched(finished: Path) -> None:
     done = bench("run", finished / "tiny.yaml", "--filter", "*unet*", code=Exit.NOTHING_MATCHED)
-    assert "No case matches '*unet*'" in done.stdout
+    assert "No case matches '*unet*'" in done.stderr
 
 
 def test_max_time_stops_after_saving_and_goes_on(finished: Path, tmp_path: Path) -> None:
@@ -205,7 +208,7 @@ def test_two_runs_of_one_suite(tmp_path: Path) -> None:
         assert f"held: by process {first.pid} on " in done.stdout
         assert first.wait(timeout=240) == 0
     assert "[1/1] shapes__enet__default__s0: ok" in (tmp_path / "first.txt").read_text()
-    assert "1 done before" in bench(*args).stdout
+    assert "1 done" in bench(*args).stdout
 
 
 def test_layers_are_printed_as_reports_are() -> None:
@@ -240,17 +243,17 @@ def test_bad_suites(write_suite: Callable[..., Path], tmp_path: Path, text: str,
 @pytest.mark.parametrize(
     ("args", "message"),
     [
-        (["run", "gone.yaml"], "Cannot read gone.yaml"),
-        (["run", "suites/quick.yaml", "--set", "x"], "--set takes key=value"),
+        (["run", "gone.yaml"], "No suite file gone.yaml"),
+        (["run", "suites/quick.yaml", "--set", "x"], "--set takes NAME=VALUE"),
         (["run", "suites/quick.yaml", "--set", "a.b=1"], "Unknown key 'a'"),
-        (["run", "suites/quick.yaml", "--root", "x"], "--root takes name=path"),
+        (["run", "suites/quick.yaml", "--root", "x"], "--root takes NAME=VALUE"),
         (["run", "suites/quick.yaml", "--limit", "0"], "limit"),
         (["run", "suites/quick.yaml", "--limit", "many"], "limit"),
         (["run", "suites/quick.yaml", "--device", "gpu"], "No device 'gpu'"),
         (["report", "nowhere"], "neither a suite (.yaml) nor a folder with results"),
         (["report", "--results", "nowhere"], "No results in nowhere"),
         (["evaluate", "tests"], "is not the folder of a case"),
-        (["profile", "gone.yaml"], "Cannot read gone.yaml"),
+        (["profile", "gone.yaml"], "No suite file gone.yaml"),
         (["profile", "suites/complexity.yaml", "--device", "gpu"], "No device 'gpu'"),
         (["selftest", "--device", "gpu"], "No device 'gpu'"),
         (["list", "models", "--layers", "unett"], "Did you mean 'custom/unet'"),
@@ -258,7 +261,7 @@ def test_bad_suites(write_suite: Callable[..., Path], tmp_path: Path, text: str,
             ["list", "models", "--layers", "unet", "--set", "x=1"],
             "custom/unet: Unknown option 'x'. Known: bias.",
         ),
-        (["list", "models", "--layers", "unet", "--set", "x"], "--set takes option=value"),
+        (["list", "models", "--layers", "unet", "--set", "x"], "--set takes NAME=VALUE"),
         (["list", "models", "--layers", "unet", "--format", "mdd"], "Did you mean 'md'"),
         (["list", "datasets", "--layers", "unet"], "--layers goes with models"),
     ],
@@ -298,7 +301,7 @@ def test_bad_files_fail_their_case_alone(
     )
     text = text.replace("batch_size: 2", "batch_size: 2, size: [32, 32]")
     args = ["run", write_suite(text), "--root", f"camvid={root}", "--out", tmp_path / "o"]
-    done = bench(*args, "--device", "cpu", code=Exit.CASE_FAILED)
+    done = bench(*args, "--device", "cpu", code=Exit.NEGATIVE)
     assert message in done.stdout
     assert "a1.png" in done.stdout
     assert "shapes__enet__default__s0: ok" in done.stdout

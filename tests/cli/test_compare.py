@@ -41,7 +41,7 @@ def test_equal_records(copy: Path) -> None:
 
 def test_what_is_worse_is_said_by_case_figure_and_bound(copy: Path) -> None:
     change(copy, "record.json", '"num_params": 36', '"num_params": 35')
-    done = bench("compare", PUBLISHED, copy, code=Exit.WORSE)
+    done = bench("compare", PUBLISHED, copy, code=Exit.NEGATIVE)
     first, _, rest = done.stdout.partition("\n\n")
     assert first.startswith("**bench compare camvid_small: FAILED, 3 cases compared, 1 fail: ")
     assert f"{ENET}, parameters, 36" in first
@@ -51,7 +51,7 @@ def test_what_is_worse_is_said_by_case_figure_and_bound(copy: Path) -> None:
     ]
     cells = [cell.strip() for cell in row.split("|")[1:-1]]
     assert (cells[0], cells[1], cells[4]) == ("**worse**", ENET, "must be equal")
-    [line] = bench("compare", PUBLISHED, copy, "--json", code=Exit.WORSE).stdout.splitlines()
+    [line] = bench("compare", PUBLISHED, copy, "--json", code=Exit.NEGATIVE).stdout.splitlines()
     found = json.loads(line)
     assert found["passed"] is False
     [failure] = found["failures"]
@@ -63,7 +63,7 @@ def test_a_case_on_one_side_is_listed_and_fails_the_gate_alone(copy: Path) -> No
     shutil.rmtree(folder)
     assert f"Only in the base: {ENET}." in bench("compare", PUBLISHED, copy).stdout
     assert f"Only in the new records: {ENET}." in bench("compare", copy, PUBLISHED).stdout
-    gated = bench("compare", PUBLISHED, copy, "--gate", code=Exit.WORSE).stdout
+    gated = bench("compare", PUBLISHED, copy, "--gate", code=Exit.NEGATIVE).stdout
     assert f"1 fail: {ENET}, record, there → missing" in gated
 
 
@@ -71,7 +71,7 @@ def test_other_data_is_not_compared_and_fails_the_gate(copy: Path) -> None:
     change(copy, "eval/test.json", "ec47eae6", "00000000")
     plain = bench("compare", PUBLISHED, copy).stdout
     assert "nothing worse (scores of 1 not comparable)" in plain
-    gated = bench("compare", PUBLISHED, copy, "--gate", code=Exit.WORSE).stdout
+    gated = bench("compare", PUBLISHED, copy, "--gate", code=Exit.NEGATIVE).stdout
     assert "scored otherwise: fingerprint ec47eae6" in gated
 
 
@@ -88,7 +88,7 @@ def test_several_suites_are_compared_by_name(copy: Path) -> None:
     lines = bench("compare", PUBLISHED.parent, copy.parent, "--line").stdout.splitlines()
     assert lines[0].startswith("bench compare camvid_small: passed")
     assert lines[1] == "bench compare complexity: nothing was compared"
-    failed = bench("compare", PUBLISHED.parent, copy.parent, "--gate", "--line", code=Exit.WORSE)
+    failed = bench("compare", PUBLISHED.parent, copy.parent, "--gate", "--line", code=Exit.NEGATIVE)
     assert "complexity: nothing was compared" in failed.stdout
 
 
@@ -107,10 +107,10 @@ def test_two_folders_of_one_suite_are_not_chosen_from(copy: Path, tmp_path: Path
 def test_what_the_new_side_lost_fails_the_gate(copy: Path) -> None:
     [counts] = copy.glob(f"{ENET}*/eval/test.npz")
     counts.unlink()
-    gated = bench("compare", PUBLISHED, copy, "--gate", code=Exit.WORSE).stdout
+    gated = bench("compare", PUBLISHED, copy, "--gate", code=Exit.NEGATIVE).stdout
     assert f"1 fail: {ENET}, pixels of test, the new record has no counts" in gated
     counts.with_suffix(".json").unlink()
-    gated = bench("compare", PUBLISHED, copy, "--gate", code=Exit.WORSE).stdout
+    gated = bench("compare", PUBLISHED, copy, "--gate", code=Exit.NEGATIVE).stdout
     assert f"{ENET}, test, the new record has no such evaluation" in gated
 
 
@@ -121,12 +121,12 @@ def test_a_gate_that_was_relaxed_fails_it(copy: Path, tmp_path: Path) -> None:
     content["suite"]["gate"] = {"floors": [{"case": "*", "values": {"miou": 0.2}}]}
     file.write_text(json.dumps(content))
     assert "the suite's has changed: floors" in bench("compare", strict, copy).stdout
-    assert "gate" in bench("compare", strict, copy, "--gate", "--line", code=Exit.WORSE).stdout
+    assert "gate" in bench("compare", strict, copy, "--gate", "--line", code=Exit.NEGATIVE).stdout
     assert "passed" in bench("compare", copy, strict, "--gate", "--line").stdout
 
 
 def test_the_gate_of_times_needs_times(copy: Path) -> None:
-    line = bench("compare", PUBLISHED, copy, "--gate-time", "--line", code=Exit.WORSE).stdout
+    line = bench("compare", PUBLISHED, copy, "--gate-time", "--line", code=Exit.NEGATIVE).stdout
     assert "time per image, no reference was measured beside it" in line
 
 
@@ -159,7 +159,7 @@ def test_bad_arguments(args: list[object], message: str) -> None:
 def test_baselines_are_saved_and_shown(copy: Path, tmp_path: Path) -> None:
     done = bench("baseline", "save", copy, "--results", copy.parent)
     file = copy.parent / "baselines" / "camvid_small.json"
-    assert f"Written: {file} (" in done.stdout
+    assert f"Wrote {file} (" in done.stdout
     shown = bench("baseline", "show", "--results", copy.parent).stdout
     assert f"{file}: 3 cases of camvid_small, saved 20" in shown
     assert "test 23.07 %" in shown

@@ -50,7 +50,7 @@ def test_check_by_name(camvid: Path) -> None:
 
 def test_check_finds(camvid: Path) -> None:
     (camvid / "train/a1.png").write_bytes(b"")
-    out = data("check", "camvid", "--root", f"camvid={camvid}", code=Exit.FINDINGS)
+    out = data("check", "camvid", "--root", f"camvid={camvid}", code=Exit.NEGATIVE)
     assert "unreadable file (1)\n  train: Cannot decode " in out
     assert "split size (3)\n  train: 3 images here, 367 officially" in out
     assert out.endswith("4 findings in 6 images.\n")
@@ -59,7 +59,7 @@ def test_check_finds(camvid: Path) -> None:
 def test_check_as_json(camvid: Path) -> None:
     (camvid / "val/a1.png").unlink()
     args = ("check", "camvid", "--root", camvid, "--set", "partial=true", "--json")
-    report = json.loads(data(*args, code=Exit.FINDINGS))
+    report = json.loads(data(*args, code=Exit.NEGATIVE))
     [finding] = report["findings"]
     assert finding["kind"] == "missing file"
     assert finding["split"] == "val"
@@ -75,17 +75,17 @@ def test_check_a_suite(camvid: Path, suite: Path) -> None:
     assert "train (3)    val (2)\n" in out
     assert out.endswith("No findings in 5 images.\n")
     (camvid / "val/a0.png").unlink()
-    out = data("check", suite, "--root", f"camvid={camvid}", code=Exit.FINDINGS)
+    out = data("check", suite, "--root", f"camvid={camvid}", code=Exit.NEGATIVE)
     assert "missing file (1)\n  val: No file val/a0.png." in out
 
 
 def test_check_a_folder(tmp_path: Path) -> None:
     root = make_folder(tmp_path / "mine", [[0, 255], [255, 0]])
     args = ("check", "folder", "--root", root, "--set", "classes=[background, cell]")
-    out = data(*args, code=Exit.FINDINGS)
+    out = data(*args, code=Exit.NEGATIVE)
     assert "0/255 mask (4)" in out
     assert "set binary: true" in out
-    out = data(*args, "--set", "binary=true", code=Exit.FINDINGS)
+    out = data(*args, "--set", "binary=true", code=Exit.NEGATIVE)
     assert "0/255 mask" not in out
 
 
@@ -97,7 +97,7 @@ def test_check_a_folder(tmp_path: Path) -> None:
         (["check", "camvid"], "has no folder. Give --root camvid=PATH"),
         (["check", "folder", "--root", "."], "classes: The key 'classes' is required"),
         (["check", "camvid", "--set", "partal=1"], "Unknown key 'partal'. Did you mean 'partial'"),
-        (["check", "camvid", "--set", "partial"], "--set takes key=value"),
+        (["check", "camvid", "--set", "partial"], "--set takes NAME=VALUE"),
         (["check", "gone.yaml"], "gone.yaml"),
         (["get", "camvd", "--root", "x"], "Did you mean 'camvid'"),
         (["get", "camvid"], "Say where it goes: --root PATH"),
@@ -135,12 +135,12 @@ def test_prepare_draws_masks(tmp_path: Path) -> None:
     assert mask.tolist() == [[255] * 6, [255] * 6, [0] * 6, [0] * 6]
     assert "0 masks made, 1 kept, 0 failed." in data(*args)
     (folder / "frame2_gtFine_polygons.json").write_text("{")
-    assert "frame2_gtFine_polygons.json" in data(*args, code=Exit.FINDINGS)
+    assert "frame2_gtFine_polygons.json" in data(*args, code=Exit.NEGATIVE)
 
 
 def test_show(camvid: Path, suite: Path, tmp_path: Path) -> None:
     plain = ("show", "camvid", "--root", camvid, "--set", "partial=true")
-    assert "Written: camvid_train.png" in data(*plain, cwd=tmp_path)
+    assert "Wrote camvid_train.png" in data(*plain, cwd=tmp_path)
     assert np.array(Image.open(tmp_path / "camvid_train.png")).shape[1] > 400
     args = ("show", "camvid", "--root", camvid, "--suite", suite)
     sheets = []

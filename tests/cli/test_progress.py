@@ -11,7 +11,8 @@ from bench.text import duration
 
 
 @pytest.mark.parametrize(
-    ("seconds", "text"), [(4.2, "4 s"), (59.9, "1:00 min"), (187, "3:07 min"), (8100, "2:15 h")]
+    ("seconds", "text"),
+    [(4.2, "4 s"), (59.9, "1 min 0 s"), (187, "3 min 7 s"), (8100, "2 h 15 min")],
 )
 def test_durations(seconds: float, text: str) -> None:
     assert duration(seconds) == text

@@ -8,8 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from bench.cli.commands.compare import compare_targets, save_baseline
-from bench.cli.commands.run import Where, run_suites
+from bench.cli.commands.compare import compare_sides, save_baseline
+from bench.cli.commands.run import run_suites
+from bench.cli.console import Console
+from bench.cli.options import Where
 from bench.datasets.shapes import Shapes
 from bench.errors import Exit
 from bench.loading.transforms import Augment
@@ -72,8 +74,8 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
         sys.modules.pop("planted_network", None)
         importlib.invalidate_caches()
         out = tmp_path / f"out{next(numbers)}"
-        where = Where("cpu", {}, out, 0, None, json_lines=False)
-        assert run_suites([tmp_path / "gated.yaml"], None, (), where) == Exit.OK
+        where = Where("cpu", out=out, loader_workers=0)
+        assert run_suites([tmp_path / "gated.yaml"], None, (), where, Console()) == Exit.OK
         return out
 
     return run_once
@@ -85,7 +87,7 @@ def gate(run: Run, tmp_path: Path) -> Gate:
     baseline = save_baseline(run() / "gated", tmp_path / "base.json", tmp_path)
 
     def compare(out: Path, *, with_time: bool = False) -> tuple[str, Exit]:
-        return compare_targets(
+        return compare_sides(
             baseline, None, out, strict=True, with_time=with_time, factor=1.5, form="md"
         )
 
@@ -108,7 +110,7 @@ def test_one_channel_fewer(run: Run, gate: Gate, tmp_path: Path) -> None:
     file = tmp_path / "planted_network.py"
     file.write_text(file.read_text().replace("width = 12", "width = 11"))
     printed, code = gate(run())
-    assert code == Exit.WORSE
+    assert code == Exit.NEGATIVE
     # 3 3x3 kernels, 12 3x3 kernels of 12, 12 of 1x1 for 6 classes, biases, BatchNorm
     [line] = [x for x in failed(printed).splitlines() if "| parameters " in x]
     assert f"{NET}, {OTHER}" in line
@@ -131,7 +133,7 @@ def test_a_wrong_label_map(
 
     monkeypatch.setattr(Shapes, "read", swapped)
     printed, code = gate(run())
-    assert code == Exit.WORSE
+    assert code == Exit.NEGATIVE
     [line] = [x for x in failed(printed).splitlines() if "val: pixels" in x]
     for told in (NET, OTHER, "disc", "square", "must be equal"):
         assert told in line
@@ -144,7 +146,7 @@ def test_a_broken_augmentation(run: Run, gate: Gate, monkeypatch: pytest.MonkeyP
     augment = Augment.__call__
     monkeypatch.setattr(Augment, "__call__", only_the_image)
     printed, code = gate(run())
-    assert code == Exit.WORSE
+    assert code == Exit.NEGATIVE
     [line] = [line for line in failed(printed).splitlines() if "mIoU" in line]
     assert NET in line
     assert " points at 9" in line
@@ -159,7 +161,7 @@ def test_a_slower_step(run: Run, gate: Gate, tmp_path: Path) -> None:
     assert code == Exit.OK
     assert "worse (advice)" in printed
     printed, code = gate(out, with_time=True)
-    assert code == Exit.WORSE
+    assert code == Exit.NEGATIVE
     [line] = [line for line in failed(printed).splitlines() if "time per image" in line]
     assert NET in line
     assert "factor 1.5, Mann-Whitney p = " in line
@@ -170,7 +172,7 @@ def test_a_case_that_vanished(run: Run, gate: Gate) -> None:
     [folder] = (out / "gated").glob(f"{OTHER}*")
     shutil.rmtree(folder)
     printed, code = gate(out)
-    assert code == Exit.WORSE
+    assert code == Exit.NEGATIVE
     assert OTHER in failed(printed)
     assert "must be there" in failed(printed)
 
@@ -182,7 +184,7 @@ def test_a_case_that_fails(run: Run, gate: Gate) -> None:
         text = file.read_text().replace('"status": "ok"', '"status": "failed"', 1)
         file.write_text(text.replace('"reason": null', '"reason": "it\\nbroke"', 1))
     printed, code = gate(out)
-    assert code == Exit.WORSE
+    assert code == Exit.NEGATIVE
     assert NET in failed(printed)
     assert "ok → failed: it broke" in failed(printed)
 

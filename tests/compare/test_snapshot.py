@@ -105,7 +105,7 @@ def test_a_damaged_history_costs_the_times_alone(tmp_path: Path, rest: bytes) ->
     [file] = folder.glob("*__enet__*/history.csv")
     whole = file.read_bytes()
     file.write_bytes(whole[: whole.index(b"\n3,") + 1] + rest)
-    with pytest.warns(UserWarning, match="cannot be read; its times are left out"):
+    with pytest.warns(UserWarning, match="history.csv is damaged"):
         case = snapshot_of(folder).cases["camvid__enet__default__s0"]
     assert case.facts
     assert not case.epochs.image_s

@@ -451,7 +451,8 @@ def test_prepare_lists_faults_and_goes_on(tmp_path: Path) -> None:
 def test_a_killed_run_leaves_no_half_file(tmp_path: Path) -> None:
     (file,) = make_polygons(tmp_path, 1)
     code = (
-        "import os, signal\nfrom pathlib import Path\nfrom bench.data.rasterise import prepare\n"
+        "import os, signal\nfrom pathlib import Path\n"
+        "from bench.datasets.tools.rasterise import prepare\n"
         "os.replace = lambda *_: os.kill(os.getpid(), signal.SIGKILL)\n"
         f"prepare(Path({str(tmp_path)!r}), 'level3', 0, lambda *_: None)\n"
     )

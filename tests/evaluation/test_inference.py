@@ -6,6 +6,8 @@ from pydantic import ValidationError
 from torch import nn
 
 from bench.evaluation.inference import Counts, evaluate, predict, window_starts
+from bench.evaluation.setup import Setup
+from bench.machine.numerics import Numerics
 from bench.suite.evaluation import Evaluation
 from bench.suite.loss import CrossEntropy
 from bench.training.losses import build_loss
@@ -21,9 +23,13 @@ class Fixed(nn.Module):
         return F.one_hot(image[:, 0].long(), 3).permute(0, 3, 1, 2) * 4.0
 
 
+def setup(num_classes: int) -> Setup:
+    loss_fn = build_loss(CrossEntropy(), num_classes, CPU, 0.4)
+    return Setup(CPU, Numerics("cpu"), num_classes, loss_fn)
+
+
 def run(batches: list) -> Counts:
-    loss_fn = build_loss(CrossEntropy(), 3, CPU, 0.4)
-    return evaluate(Fixed(), batches, WHOLE, loss_fn, 3, CPU, "fp32", lambda: None)
+    return evaluate(Fixed(), batches, WHOLE, setup(3))
 
 
 def image(values: list[list[int]]) -> torch.Tensor:
@@ -96,7 +102,7 @@ class Corner(nn.Module):
 def predicted(size: tuple[int, int], **evaluation: object) -> torch.Tensor:
     image = torch.randint(0, 255, (2, 3, 12, 16), generator=torch.Generator().manual_seed(0))
     asked = Evaluation.model_validate({"split": "val"} | evaluation)
-    return predict(Corner(), image.to(torch.uint8), size, asked, CPU, "fp32")
+    return predict(Corner(), image.to(torch.uint8), size, asked, setup(1))
 
 
 def test_one_window_is_the_whole_image() -> None:

@@ -238,10 +238,10 @@ def test_a_bad_file_is_told_at_once(camvid: Dataset) -> None:
 IN_RAM = """
 import resource
 resource.setrlimit(resource.RLIMIT_NOFILE, (150, 150))
-from bench.data import open_dataset
-from bench.data.decoding import keep_decoded
-from bench.data.images import TrainImages
-from bench.recipe import Recipe
+from bench.datasets.registry import open_dataset
+from bench.loading.predecode import keep_decoded
+from bench.loading.images import TrainImages
+from bench.suite.recipe import Recipe
 shapes = open_dataset("shapes", "shapes", None, {"size": [16, 16], "num_train": 200}, {})
 images = TrainImages(shapes, shapes.samples("train"), Recipe(epochs=1), 0)
 keep_decoded(images, "ram", "train", 2)
@@ -302,7 +302,7 @@ def test_clearing() -> None:
 
 BUILD = """
 import sys, time, numpy as np
-from bench.data.cache import keep
+from bench.loading.cache import keep
 def slow():
     for i in range(50):
         time.sleep(0.05)

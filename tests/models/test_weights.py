@@ -57,7 +57,7 @@ def test_what_is_no_state_dict(tmp_path: Path) -> None:
 
 def test_a_whole_model_is_strict() -> None:
     state = Net().state_dict()
-    with pytest.raises(UserError, match=r"1 keys missing \(head.bias\)"):
+    with pytest.raises(UserError, match=r"1 key missing \(head.bias\)"):
         load_model(Net(), {k: v for k, v in state.items() if k != "head.bias"}, "w")
     with pytest.raises(UserError, match=r"1 keys left over \(extra\)"):
         load_model(Net(), state | {"extra": torch.zeros(1)}, "w")
@@ -79,7 +79,7 @@ def test_an_encoder_is_filled_and_leftovers_listed(prefix: str) -> None:
 
 def test_an_encoder_must_be_filled() -> None:
     state = {k: v for k, v in Net().encoder.state_dict().items() if k != "0.weight"}
-    with pytest.raises(UserError, match=r"does not fill the encoder: 1 keys missing \(0.weight\)"):
+    with pytest.raises(UserError, match=r"does not fill the encoder: 1 key missing \(0.weight\)"):
         load_encoder(Net(), state, "w")
     with pytest.raises(UserError, match="no part named encoder"):
         load_encoder(nn.Linear(1, 1), state, "w")

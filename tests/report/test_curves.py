@@ -14,8 +14,7 @@ from matplotlib.lines import Line2D
 from PIL import Image
 
 from bench.errors import UserError
-from bench.records.history import History, read_history
-from bench.report.paper.curve_data import Curve, mean_of
+from bench.report.paper.curve_data import Curve, Training, mean_of, read_training
 from bench.report.paper.curves import (
     LEGEND_LETTERS,
     MODEL_WIDTH,
@@ -53,11 +52,11 @@ def history(
     every: int = 2,
     shift: float = 0.0,
     train_miou: bool = True,
-) -> History:
+) -> Training:
     """A loss that falls and an mIoU that rises, validated every few epochs."""
     epochs = range(1, num_epochs + 1)
     scored = [epoch % every == 0 for epoch in epochs]
-    return History(
+    return Training(
         label,
         tuple(epochs),
         {
@@ -73,9 +72,9 @@ def history(
     )
 
 
-def unmeasured(label: str = "a", num_epochs: int = 3) -> History:
+def unmeasured(label: str = "a", num_epochs: int = 3) -> Training:
     epochs = tuple(range(1, num_epochs + 1))
-    return History(label, epochs, dict.fromkeys(QUANTITIES, (NAN,) * num_epochs))
+    return Training(label, epochs, dict.fromkeys(QUANTITIES, (NAN,) * num_epochs))
 
 
 def lines(figure: Figure, panel: int) -> list[Line2D]:
@@ -97,7 +96,7 @@ def test_reads_a_history(tmp_path: Path) -> None:
         "1,0.1,2.5,0.25,True,,\n"
         "2,0.1,1.5,,False,0.5,inf\n"
     )
-    found = read_history(file, "A")
+    found = read_training(file, "A")
     assert (found.label, found.epochs) == ("A", (1, 2))
     assert found.series["loss"] == (2.5, 1.5)
     assert found.series["train_miou"] == pytest.approx((0.25, NAN), nan_ok=True)
@@ -107,7 +106,7 @@ def test_reads_a_history(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("file", PUBLISHED, ids=lambda file: file.parent.name)
 def test_reads_published_histories(file: Path) -> None:
-    found = read_history(file, "A")
+    found = read_training(file, "A")
     assert found.epochs == tuple(range(1, 11))
     assert not any(map(math.isnan, found.series["loss"]))
     assert [math.isnan(v) for v in found.series["select_miou"]] == [True, False] * 5
@@ -116,7 +115,7 @@ def test_reads_published_histories(file: Path) -> None:
 def test_an_old_file_has_no_training_miou(tmp_path: Path) -> None:
     file = tmp_path / "history.csv"
     file.write_bytes(b"\xef\xbb\xbfepoch,loss\r\n1,2.5\r\n\r\n")  # and a spreadsheet saved it
-    found = read_history(file, "A")
+    found = read_training(file, "A")
     assert found.series["loss"] == (2.5,)
     assert all(math.isnan(found.series[name][0]) for name in QUANTITIES if name != "loss")
 
@@ -127,41 +126,41 @@ def test_an_old_file_has_no_training_miou(tmp_path: Path) -> None:
         (b"", "no column epoch"),
         (b"\n\n", "no column epoch"),
         (b"step,loss\n1,2\n", "no column epoch"),
-        (b"epoch,loss\n", "holds no epoch"),
+        (b"epoch,loss\n", "has no epoch"),
         (b"epoch,loss,lr\n1,2,3\n2,1", "row 2 has 2 cells, not 3"),
         (b"epoch,loss\n1,2,3\n", "row 1 has 3 cells, not 2"),
-        (b"epoch,loss\n1,low\n", "row 1 has the loss 'low'"),
-        (b"epoch,loss\none,2\n", "row 1 has the epoch 'one'"),
+        (b"epoch,loss\n1,low\n", "row 1, column loss has 'low'"),
+        (b"epoch,loss\none,2\n", "row 1, column epoch has 'one'"),
         (b"epoch,loss\n,2\n", "row 1 has the epoch ''"),
         (b"epoch,loss\n1.5,2\n", "row 1 has the epoch '1.5'"),
         (b"epoch,loss\n0,2\n", "row 1 has the epoch '0'"),
         (b"epoch,loss\n1,2\n1,2\n", "row 2 has the epoch '1'"),
         (b"epoch,loss\n" + b"9" * 400 + b",2\n", "row 1 has the epoch '99999"),
-        (b"epoch,loss\n1,\x002\n", "row 1 has the loss"),
-        (bytes(range(256)) * 8, "no CSV in UTF-8"),
+        (b"epoch,loss\n1,\x002\n", "row 1, column loss has"),
+        (bytes(range(256)) * 8, "not CSV in UTF-8"),
         (b"\x00" * 64, "no column epoch"),
-        (b'epoch,loss\n1,"' + b"a" * 200_000, "no CSV in UTF-8"),
+        (b'epoch,loss\n1,"' + b"a" * 200_000, "not CSV in UTF-8"),
     ],
 )
 def test_what_is_no_history_is_refused(tmp_path: Path, content: bytes, message: str) -> None:
     file = tmp_path / "history.csv"
     file.write_bytes(content)
     with pytest.raises(UserError, match=message) as caught:
-        read_history(file, "A")
+        read_training(file, "A")
     assert str(file) in str(caught.value)
 
 
-def test_no_file_is_refused(tmp_path: Path) -> None:
-    for file in (tmp_path / "missing.csv", tmp_path):
-        with pytest.raises(UserError, match="Cannot read"):
-            read_history(file, "A")
+def test_without_a_file_there_was_no_training(tmp_path: Path) -> None:
+    assert read_training(tmp_path / "missing.csv", "A") is None
+    with pytest.raises(UserError, match="Cannot read"):
+        read_training(tmp_path, "A")
 
 
 def test_mean_over_seeds() -> None:
-    def seed(loss: tuple[float, ...], miou: tuple[float, ...]) -> History:
+    def seed(loss: tuple[float, ...], miou: tuple[float, ...]) -> Training:
         series = {"loss": loss, "select_miou": miou}
         nothing = dict.fromkeys(QUANTITIES, (NAN,) * len(loss))
-        return History("A", tuple(range(1, len(loss) + 1)), nothing | series)
+        return Training("A", tuple(range(1, len(loss) + 1)), nothing | series)
 
     curve = mean_of(
         [
@@ -325,7 +324,7 @@ def test_mathtext_is_never_parsed(monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
     [[history(label, num_epochs=200) for label in NASTY], [unmeasured("W" * 60)] * 30],
     ids=["nasty", "thirty"],
 )
-def test_nothing_overlaps(histories: list[History]) -> None:
+def test_nothing_overlaps(histories: list[Training]) -> None:
     curves = [mean_of([history]) for history in histories]
     for figure in (overlay_figure(curves), model_figure(curves[-1])):
         FigureCanvasAgg(figure).draw()

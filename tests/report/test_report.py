@@ -56,7 +56,7 @@ def test_methods_compile(results: Path, tmp_path: Path) -> None:
 
 def test_curves_of_each_model_and_of_all(results: Path, tmp_path: Path) -> None:
     made = report([results], tmp_path)
-    files = write(made, ["png", "pdf"], tmp_path / "out")
+    files = write(made, ["png", "pdf"], tmp_path / "out").files
     names = sorted(file.name for file in files)
     assert [name for name in names if name.endswith(".png")] == [
         "curves-A_1.png",
@@ -70,8 +70,11 @@ def test_a_broken_history_is_named(results: Path, tmp_path: Path) -> None:
     [broken, *_] = sorted(results.glob("*__A__*/history.csv"))
     broken.write_text("epoch,loss\n1")
     made = report([results], tmp_path)
-    write(made, ["png"], tmp_path / "out")
-    assert any(str(broken) in note for note in made[0].notes)
+    notes = list(made[0].notes)
+    written = write(made, ["png", "html"], tmp_path / "out")
+    assert any(str(broken) in note for note in written.notes)
+    assert made[0].notes == notes
+    assert str(broken) in (tmp_path / "out/paper/report.html").read_text()
     assert (tmp_path / "out/paper/curves.png").exists()
 
 
@@ -119,7 +122,7 @@ def test_recipes_in_words(
 def test_two_suites_have_one_bibliography_more(results: Path, tmp_path: Path) -> None:
     shutil.copytree(results, tmp_path / "other" / "paper")
     made = report([tmp_path], tmp_path)
-    files = write(made, ["latex"], tmp_path / "out")
+    files = write(made, ["latex"], tmp_path / "out").files
     assert len(set(files)) == len(files)
     assert {f.parent.name for f in files} == {"out", "paper", "paper-2"}
     assert (tmp_path / "out" / "references.bib").read_text().count("{long2015fully,") == 1

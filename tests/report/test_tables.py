@@ -138,7 +138,7 @@ def test_cases_without_a_record_are_named(tmp_path: Path) -> None:
     for file in folder.glob("*__B__*/record.json"):
         file.unlink()
     [made] = report([folder], tmp_path)
-    assert "2 of 5 cases have no record" in text(made)
+    assert "2 of 5 cases have not finished" in text(made)
 
 
 def test_only_failed_cases(tmp_path: Path) -> None:
@@ -152,7 +152,7 @@ def test_only_failed_cases(tmp_path: Path) -> None:
 
 def test_writing(tmp_path: Path) -> None:
     made = report([make_results(tmp_path)], tmp_path)
-    files = write(made, ["md", "csv"], tmp_path / "out")
+    files = write(made, ["md", "csv"], tmp_path / "out").files
     assert tmp_path / "out" / "paper" / "paper-summary.csv" in files
     assert len(files) == 2 * 8 + 1
     with pytest.raises(UserError, match="Unknown format 'pfd'"):

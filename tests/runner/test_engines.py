@@ -328,7 +328,7 @@ def test_a_results_folder_that_disappears(start: Start, tmp_path: Path) -> None:
     wait_for(lambda: trains(tmp_path / "out"))
     (tmp_path / "out").rename(tmp_path / "away")
     text, _ = process.communicate(timeout=60)
-    assert process.returncode == Exit.CASE_FAILED, text
+    assert process.returncode == Exit.NEGATIVE, text
     assert "stopped: " in text
     assert "disappeared while its case ran" in text
     assert not list((tmp_path / "out").rglob("record.json"))

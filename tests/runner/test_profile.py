@@ -10,6 +10,7 @@ from conftest import ROOT, TINY
 from fixtures import make_results
 
 from bench.cli.commands.profile import profile_suite
+from bench.cli.console import Console
 from bench.errors import Exit, UserError
 from bench.records.frame import load_profiles
 from bench.records.record import Profile, read_record
@@ -95,7 +96,7 @@ def test_seconds_are_as_the_clock_has_them(
 
 def test_the_command(write_suite: Callable[..., Path], tmp_path: Path, capsys) -> None:
     suite = write_suite(TWO.replace("recipe:", "seeds: [0, 1]\nrecipe:\n  size: [64, 64]"))
-    assert profile_suite(suite, None, [], "cpu", tmp_path / "out", json_lines=False) == Exit.OK
+    assert profile_suite(suite, None, [], "cpu", tmp_path / "out", Console()) == Exit.OK
     printed = capsys.readouterr().out
     assert "[2/2] pspnet" in printed  # one of the two seeds
     folder = tmp_path / "out" / "tiny"
@@ -114,13 +115,13 @@ def test_the_command(write_suite: Callable[..., Path], tmp_path: Path, capsys) -
 
 
 def test_lines_of_json(write_suite: Callable[..., Path], tmp_path: Path, capsys) -> None:
-    profile_suite(write_suite(), None, [], "cpu", tmp_path, json_lines=True)
+    profile_suite(write_suite(), None, [], "cpu", tmp_path, Console(json_lines=True))
     [line] = capsys.readouterr().out.splitlines()
     assert json.loads(line)["complexity"]["num_params"] == 363_466
 
 
 def test_no_match(write_suite: Callable[..., Path], tmp_path: Path) -> None:
-    code = profile_suite(write_suite(), "*unet*", [], "cpu", tmp_path, json_lines=False)
+    code = profile_suite(write_suite(), "*unet*", [], "cpu", tmp_path, Console())
     assert code == Exit.NOTHING_MATCHED
 
 
@@ -128,7 +129,7 @@ def test_a_network_that_does_not_build_is_named_after_the_others(
     write_suite: Callable[..., Path], tmp_path: Path
 ) -> None:
     with pytest.raises(UserError, match=r"suite.yaml:8: models.pspnet: smp/pspnet"):
-        profile_suite(write_suite(BROKEN), None, [], "cpu", tmp_path, json_lines=False)
+        profile_suite(write_suite(BROKEN), None, [], "cpu", tmp_path, Console())
     assert len(load_profiles(tmp_path / "tiny")) == 1
 
 

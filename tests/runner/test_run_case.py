@@ -222,7 +222,7 @@ def test_a_case_resumed_otherwise_stops(
     monkeypatch.setattr("bench.runner.attempt.BACKEND", "another library")
     [outcome] = run()
     assert outcome.status == "failed"
-    assert "begun with another augmentation" in str(outcome.reason)
+    assert "made with augmentation" in str(outcome.reason)
     assert read_record(only_folder(tmp_path).path) is None
 
 

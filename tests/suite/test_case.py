@@ -4,11 +4,13 @@ from pathlib import Path
 
 import pytest
 from conftest import TINY
-from pydantic import Field
+from pydantic import BaseModel
 
+from bench.datasets.base import Dataset
+from bench.datasets.registry import DATASETS
 from bench.errors import Faults
 from bench.machine.source_hash import source_hash
-from bench.suite.case import Case, canonical
+from bench.suite.case import FIRST_FIELDS, Case, canonical
 from bench.suite.expand import expand, in_order, matching
 from bench.suite.load import load
 from bench.suite.schema import Frozen
@@ -101,15 +103,30 @@ def test_the_id_does_not_change_with_the_code(write_suite: Callable[..., Path]) 
     assert case.id == "626761c470c9f48dc13343aead0ed6807c57d6409ec38d0978d19b5ff273282e"
 
 
-def test_added_fields_are_left_out_at_their_default() -> None:
+def test_a_field_added_later_is_left_out_at_its_default(monkeypatch: pytest.MonkeyPatch) -> None:
     class Before(Frozen):
         a: int = 1
 
     class After(Before):
-        b: int = Field(2, json_schema_extra={"added": True})
+        b: int = 2
 
+    assert canonical(After()) == {"a": 1, "b": 2}  # a part that is not listed is hashed whole
+    monkeypatch.setitem(FIRST_FIELDS, After, "a")
     assert canonical(After()) == canonical(Before())
     assert canonical(After(b=3)) == {"a": 1, "b": 3}
+
+
+@pytest.mark.parametrize("part", FIRST_FIELDS, ids=lambda part: part.__name__)
+def test_first_fields_exist(part: type[BaseModel]) -> None:
+    assert set(FIRST_FIELDS[part].split()) <= part.model_fields.keys()
+    assert "json_schema_extra" not in str(part.model_fields)
+
+
+@pytest.mark.parametrize("dataset", DATASETS.values(), ids=lambda dataset: dataset.__name__)
+def test_options_left_out_of_hashes_exist(dataset: type[Dataset]) -> None:
+    fields = dataset.Options.model_fields
+    assert {*dataset.unhashed_options, *dataset.later_options} <= fields.keys()
+    assert ("partial" in dataset.unhashed_options) == ("partial" in fields)
 
 
 def test_source_hash_ignores_comments_and_docstrings(

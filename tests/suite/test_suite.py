@@ -137,12 +137,12 @@ def test_a_star_stands_for_every_key(write_suite: Callable[..., Path]) -> None:
     text = TINY.replace("enet: {", "fcn: {arch: custom/fcn}\n  enet: {")
     suite = load(write_suite(text), ["models.*.normalize=none"]).suite
     assert [model.normalize for model in suite.models.values()] == ["none", "none"]
-    assert "nothing that * could stand for" in faults(write_suite(), "nothing.*.x=1")[0]
+    assert "* matches no key" in faults(write_suite(), "nothing.*.x=1")[0]
 
 
 def test_a_wrong_setting_is_named(write_suite: Callable[..., Path]) -> None:
     assert "--set recipe.epoch=3: " in faults(write_suite(), "recipe.epoch=3")[0]
-    assert "--set takes key=value" in faults(write_suite(), "recipe.epochs")[0]
+    assert "--set takes NAME=VALUE" in faults(write_suite(), "recipe.epochs")[0]
 
 
 def test_named_recipes_start_from_the_one(write_suite: Callable[..., Path]) -> None:

@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from bench.evaluation.setup import Setup
 from bench.machine.clock import Clock
 from bench.machine.numerics import Numerics
 from bench.models.geometry import Geometry
@@ -72,13 +73,13 @@ def train(
     )
     for group in state.optimizer.param_groups:
         group["lr_factor"] = 1.0
-    loss_fn = build_loss(CrossEntropy(), 4, CPU, 0.4)
-    train_epoch(state, data or batches(), recipe, loss_fn, CPU, numerics(recipe), lambda: None)
+    train_epoch(state, data or batches(), recipe, setup(recipe))
     return state
 
 
-def numerics(recipe: Recipe) -> Numerics:
-    return Numerics("cpu", "fp32", "none", recipe.micro_batch, threads=1)
+def setup(recipe: Recipe, beat: Callable[[], None] = lambda: None) -> Setup:
+    numerics = Numerics("cpu", micro_batch=recipe.micro_batch, threads=1)
+    return Setup(CPU, numerics, 4, build_loss(CrossEntropy(), 4, CPU, 0.4), beat)
 
 
 def by_hand(clip: float | None = None) -> tuple[nn.Module, float]:
@@ -145,9 +146,8 @@ def test_what_the_beat_raises_leaves_the_state_whole() -> None:
     def stop() -> None:
         raise KeyboardInterrupt
 
-    loss_fn = build_loss(CrossEntropy(), 4, CPU, 0.4)
     with pytest.raises(KeyboardInterrupt):
-        train_epoch(state, batches(), recipe, loss_fn, CPU, numerics(recipe), stop)
+        train_epoch(state, batches(), recipe, setup(recipe, stop))
     assert state.step == 1
     assert state.clock.seconds["training"] > 0
 

@@ -12,7 +12,7 @@ from conftest import TINY
 from bench.datasets.registry import open_dataset
 from bench.errors import UserError
 from bench.evaluation import scores
-from bench.evaluation.evaluator import Scorer
+from bench.evaluation.evaluator import Evaluator
 from bench.loading.images import TrainImages
 from bench.loading.loader import EpochSampler
 from bench.machine.clock import Clock
@@ -181,7 +181,7 @@ def test_each_delay_lands_in_its_own_clock(
 
     monkeypatch.setattr(attempt, "Clock", lambda: Clock(lambda: time[0]))
     delayed(attempt, "build_model", 1000)
-    delayed(Scorer, "count", 100)
+    delayed(Evaluator, "count", 100)
     delayed(Segmenter, "forward", 10, lambda model, *_: model.training)
     delayed(TrainImages, "finish", 1)
     run("recipe.epochs=3", loader_workers=0)
@@ -232,15 +232,15 @@ def test_one_image_too_many(run: Run, tmp_path: Path) -> None:
     assert outcome.status == "failed"
     assert "on_oom" not in str(outcome.reason)
     assert [note.split(";")[0] for note in record_of(tmp_path).notes] == [
-        "out of memory with 4 images at once",
-        "out of memory with 2 images at once",
+        "out of memory with micro-batches of 4 images",
+        "out of memory with micro-batches of 2 images",
     ]
 
 
 def test_too_little_memory_halves_what_is_computed_at_once(run: Run, tmp_path: Path) -> None:
     outcome = run(*GREEDY, "recipe.on_oom=accumulate", out="halved")
     [note] = outcome.notes
-    assert note == "out of memory with 4 images at once; began anew with 2 of the 4 of a batch"
+    assert note == "out of memory with micro-batches of 4 images; restarted with 2 (batch size 4)"
     record = record_of(tmp_path, "halved")
     assert record.notes == (note,)
     assert record.numerics["micro_batch"] == 2
@@ -263,9 +263,9 @@ def test_a_halved_case_stays_halved_when_it_goes_on(run: Run, tmp_path: Path) ->
 def test_scoring_with_too_little_memory(
     run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from bench.evaluation import evaluator as scoring
+    from bench.evaluation import evaluator
 
-    evaluate = scoring.evaluate
+    evaluate = evaluator.evaluate
     sizes = []
 
     def greedy(model: object, batches: object, *args: object) -> object:
@@ -275,7 +275,7 @@ def test_scoring_with_too_little_memory(
         return evaluate(model, batches, *args)  # type: ignore[arg-type]
 
     run(out="plenty")
-    monkeypatch.setattr(scoring, "evaluate", greedy)
+    monkeypatch.setattr(evaluator, "evaluate", greedy)
     assert run("recipe.on_oom=accumulate", out="little").status == "ok"
     assert sizes[:3] == [4, 2, 1]
     one, other = (read_evaluations(folder_of(tmp_path, o).path)[0] for o in ("plenty", "little"))
