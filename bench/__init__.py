@@ -262,12 +262,20 @@ class _CallableModule(ModuleType):
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         return self.function(*args, **kwargs)
 
+    @property
+    def __signature__(self) -> Any:
+        """The function's signature, for help() and editors."""
+        import inspect
+
+        return inspect.signature(self.function)
+
 
 def _make_callable(function: Callable[..., Any]) -> None:
     """Let the sub-package that takes a function's place in this module be called in its stead."""
     package = importlib.import_module(f"bench.{function.__name__}")  # it is empty
     package.__class__ = _CallableModule
     package.__dict__["function"] = function
+    package.__doc__ = function.__doc__
 
 
 _make_callable(report)

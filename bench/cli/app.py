@@ -209,7 +209,7 @@ def list_names(
     """List the names that a suite can use; with --layers, the layers of a model."""
     console = Console()
     if layers is not None:
-        from bench.cli.commands.results import layer_text
+        from bench.cli.commands.list import layer_text
 
         if kind != "models":
             raise UserError(f"--layers goes with models: bench list models --layers {layers}.")
@@ -217,7 +217,7 @@ def list_names(
         return
     if settings or form:
         raise UserError("--set and --format go with --layers NAME.")
-    from bench.cli.commands.results import matching_names
+    from bench.cli.commands.list import matching_names
 
     lines = matching_names(kind, matching)
     if not lines:

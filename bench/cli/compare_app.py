@@ -25,21 +25,26 @@ def compare(
     ] = None,
     gate: Annotated[
         bool,
-        typer.Option("--gate", help="what BASE has and NEW lacks, or scored otherwise, fails"),
+        typer.Option(
+            "--gate", help="fail also if NEW lacks a case or score of BASE, or is not comparable"
+        ),
     ] = False,
     gate_time: Annotated[
-        bool, typer.Option("--gate-time", help="time and memory fail, too; else they are advice")
+        bool,
+        typer.Option(
+            "--gate-time", help="fail also if time or memory is worse; otherwise they are advice"
+        ),
     ] = False,
     factor: Annotated[
-        float, typer.Option(help="by which time and memory must grow to be worse")
+        float, typer.Option(help="how much time and memory must grow to be worse")
     ] = 1.5,
     results: Results = Path("results"),
     json_lines: Annotated[
-        bool, typer.Option("--json", help="one line of JSON a suite, with all that changed")
+        bool, typer.Option("--json", help="print one line of JSON per suite, with all that changed")
     ] = False,
-    line: Annotated[bool, typer.Option("--line", help="one line a suite")] = False,
+    line: Annotated[bool, typer.Option("--line", help="print one line per suite")] = False,
 ) -> None:
-    """Say what changed between two sets of records, and whether it is noise; prints Markdown.
+    """Print what changed between two sets of records, and whether it is noise, as Markdown.
 
     Exit codes: 0 nothing worse, 1 worse, 2 usage, 7 nothing was compared.
     """
@@ -70,14 +75,14 @@ def save(
     ] = None,
     results: Results = Path("results"),
     settings: Annotated[
-        list[str] | None, typer.Option("--set", help="as it was run, repeatable")
+        list[str] | None, typer.Option("--set", help="as the suite was run, repeatable")
     ] = None,
-    limit: Annotated[str | None, typer.Option(help="as it was run; --set limit=…")] = None,
+    limit: Annotated[str | None, typer.Option(help="as the suite was run; --set limit=…")] = None,
     pattern: Annotated[
         str | None, typer.Option("--filter", help="glob on case names: a part of the suite")
     ] = None,
 ) -> None:
-    """Write the figures of a finished suite to a file that is small enough to be committed."""
+    """Write the figures of a finished suite to a file that is small enough to commit."""
     from bench.cli.commands.compare import save_baseline
 
     console = Console()
@@ -89,11 +94,11 @@ def save(
 @app.command()
 def show(
     files: Annotated[
-        list[Path] | None, typer.Argument(help="baselines; default: all of --results")
+        list[Path] | None, typer.Argument(help="baselines; default: all in --results")
     ] = None,
     results: Results = Path("results"),
 ) -> None:
-    """Print what baselines hold, and what made them."""
+    """Print the figures of baselines, and what made them."""
     from bench.cli.commands.compare import baseline_text
 
     Console().say(baseline_text(files or [], results))

@@ -16,7 +16,7 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 
-Name = Annotated[str, typer.Argument(help="a dataset; `bench list datasets` has the names")]
+Name = Annotated[str, typer.Argument(help="a dataset; `bench list datasets` lists them")]
 Root = Annotated[str | None, typer.Option(help="folder; default: $BENCH_DATA/NAME")]
 Roots = Annotated[
     list[str] | None, typer.Option("--root", help="folder of the dataset, or name=path, repeatable")
@@ -56,13 +56,13 @@ def check(
     root: Roots = None,
     settings: Settings = None,
     split: Annotated[
-        list[str] | None, typer.Option(help="only this one, repeatable; default: all")
+        list[str] | None, typer.Option(help="only this split, repeatable; default: all")
     ] = None,
     json_lines: Annotated[
-        bool, typer.Option("--json", help="one line of JSON a dataset, with all findings")
+        bool, typer.Option("--json", help="print one line of JSON per dataset, with all findings")
     ] = False,
 ) -> None:
-    """Read every image and mask and say what is wrong.
+    """Read every image and mask, and report what is wrong.
 
     Exit codes: 0 nothing wrong, 1 findings, 2 usage or no such data.
     """
@@ -75,17 +75,19 @@ def check(
 def show(
     name: Name,
     suite: Annotated[str | None, typer.Option(help="augment as a recipe of this suite")] = None,
-    recipe: Annotated[str | None, typer.Option(help="of the suite; default: its first")] = None,
+    recipe: Annotated[
+        str | None, typer.Option(help="a recipe of the suite; default: its first")
+    ] = None,
     split: Annotated[str | None, typer.Option(help="default: train")] = None,
     num: Annotated[
         int | None, typer.Option(min=1, help="images; default: 16, or 4 augmented ones")
     ] = None,
-    seed: Annotated[int, typer.Option(min=0, help="of the augmentation")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="seed of the augmentation")] = 0,
     out: Annotated[Path | None, typer.Option(help="PNG file; default: NAME_SPLIT.png")] = None,
     root: Roots = None,
     settings: Settings = None,
 ) -> None:
-    """Draw images with their masks, as augmented.
+    """Draw images with their masks, as stored or as augmented.
 
     With --suite, NAME is a dataset of the suite; each row is an image as stored and in three
     epochs of the recipe.
@@ -96,7 +98,7 @@ def show(
     if suite is not None:
         file = show_augmented(name, suite, recipe, split, num or 4, seed, out, roots, changes)
     elif recipe is not None:
-        raise UserError("--recipe is one of a suite's; give --suite.")
+        raise UserError("--recipe names a recipe of a suite; give --suite too.")
     else:
         file = show(name, split, num or 16, out, roots, changes)
     Console().say(f"Wrote {file}")
@@ -106,7 +108,7 @@ def show(
 def cache(
     clear: Annotated[bool, typer.Option("--clear", help="remove everything in it")] = False,
 ) -> None:
-    """List what is kept decoded, or clear it."""
+    """List the decoded images that are kept, or remove them."""
     from bench.cli.commands.data import cache
 
     cache(Console(), clear=clear)

@@ -1,4 +1,4 @@
-"""Progress, read from the signs of life that running cases write."""
+"""Progress bars and lines, read from the heartbeats of running cases."""
 
 import threading
 import time
@@ -29,7 +29,7 @@ POLL_S = 0.5
 
 @dataclass
 class Watched:
-    """What is shown: the cases that run, each with its folder and start, and how many are done."""
+    """What is shown: the running cases, each with its folder and start, and how many are done."""
 
     num_cases: int
     done: int = 0
@@ -50,7 +50,7 @@ class Watched:
 
 @contextmanager
 def watching(num_cases: int, console: Console) -> Iterator[Watched]:
-    """Show progress while the body runs: a bar on a terminal, a line an epoch elsewhere."""
+    """Show progress while the body runs: a bar on a terminal, a line per epoch elsewhere."""
     watched = Watched(num_cases)
     stop = threading.Event()
     show = _bar if console.is_terminal else _lines
@@ -127,7 +127,7 @@ def _figures(beat: dict[str, Any]) -> list[str]:
 
 
 def _time_left(watched: Watched, start: float, share: float) -> list[str]:
-    """Estimate the time left for the case and for the suite, by what was done so far."""
+    """Estimate the time left for the case and for the suite from what is done so far."""
     if share <= 0:
         return []
     spent = time.monotonic() - start
@@ -135,12 +135,13 @@ def _time_left(watched: Watched, start: float, share: float) -> list[str]:
     at_once = max(1, len(watched.running))
     after = watched.num_cases - watched.done - at_once
     typical = sum([*watched.seconds, spent + case_s]) / (len(watched.seconds) + 1)
-    return [f"{duration(case_s)} left", f"suite {duration(case_s + after * typical / at_once)}"]
+    suite_s = case_s + after * typical / at_once
+    return [f"{duration(case_s)} left", f"{duration(suite_s)} left in suite"]
 
 
 @contextmanager
 def counting(title: str) -> Iterator[Any]:
-    """Show files done on a terminal."""
+    """Show the number of files done, on a terminal."""
     with Progress(
         TextColumn("{task.description}"),
         BarColumn(),
@@ -160,7 +161,7 @@ def counting(title: str) -> Iterator[Any]:
 
 @contextmanager
 def downloading() -> Iterator[Any]:
-    """Show bytes done on a terminal; elsewhere each file once."""
+    """Show the bytes done on a terminal; elsewhere, name each file once."""
     console = Console(stderr=True)
     begun: dict[str, Any] = {}
     with Progress(

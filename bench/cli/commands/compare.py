@@ -57,10 +57,10 @@ def compare_sides(
 def _hint(suites: Sequence[str], where: Path) -> str:
     """Say where records were looked for, and what lies there under other names."""
     apart = sorted(folder.name for suite in suites for folder in where.glob(f"{suite}@*"))
-    others = f" There are {', '.join(apart)}: name one." if apart else ""
+    others = f" It has {', '.join(apart)}: name one." if apart else ""
     return (
-        f"Of {', '.join(suites)} nothing to compare lies in {where}; bench run makes records, or "
-        f"name their folder.{others}"
+        f"{where} has no records of {', '.join(suites)} to compare. Run the suite, or name the folder "
+        f"of its records.{others}"
     )
 
 
@@ -77,11 +77,11 @@ def save_baseline(
         pattern: a glob on case names: a part of the suite.
 
     Raises:
-        UserError: where a case has no record, or failed.
+        UserError: if a case has no record, or failed.
     """
     found = snapshots(target, results, settings)
     if len(found) != 1 or target.suffix == ".json":
-        raise UserError(f"A baseline is of one suite; {target} is not a suite or its folder.")
+        raise UserError(f"A baseline holds one suite; {target} is not a suite or its folder.")
     snapshot = found[0].only(pattern or "*")
     cases = snapshot.cases.items()
     lacks = {
@@ -90,17 +90,17 @@ def save_baseline(
         "without facts or scores": [name for name, case in cases if _lacks(case, snapshot)],
     }
     if any(lacks.values()):
-        told = "; ".join(f"{what}: {listed(names)}" for what, names in lacks.items() if names)
+        problems = "; ".join(f"{what}: {listed(names)}" for what, names in lacks.items() if names)
         raise UserError(
-            f"A baseline is of finished cases; {told} (in {snapshot.folders[0]}). bench run and "
-            "bench evaluate make what is missing; --filter takes a part."
+            f"A baseline holds finished cases; {problems} (in {snapshot.folders[0]}). Make them with "
+            "bench run and bench evaluate, or choose some cases with --filter."
         )
     if not snapshot.cases:
         raise UserError(f"No case matches {pattern!r}.")
     below = compare(snapshot, snapshot, math.inf).failures(strict=False, with_time=False)
     if below:
-        told = "; ".join(f"{one.case}, {one.figure}: {one.reason}" for one in below)
-        raise UserError(f"A baseline must pass its own suite's gate. {told}.")
+        reasons = "; ".join(f"{one.case}, {one.figure}: {one.reason}" for one in below)
+        raise UserError(f"A baseline must pass its own suite's gate. {reasons}.")
     file = file or results / BASELINES / f"{snapshot.suite}.json"
     if file.suffix != ".json":
         raise UserError(f"A baseline is a .json file, not {file}.")
@@ -109,17 +109,17 @@ def save_baseline(
 
 
 def _lacks(case: CaseSnapshot, snapshot: Snapshot) -> bool:
-    """Say whether a finished case has nothing to be compared by."""
+    """Return whether a finished case has nothing to compare."""
     scored = case.status != "ok" or all(key in case.evaluations for key in snapshot.reported)
     return case.status in FINISHED and not (case.facts and scored)
 
 
 def baseline_text(files: Sequence[Path], results: Path) -> str:
-    """Describe baselines: what made them, and their figures."""
+    """Describe baselines: their figures, and what made them."""
     found = list(files) or sorted((results / BASELINES).glob("*.json"))
     if not found:
         raise UserError(
-            f"No baselines in {results / BASELINES}; bench baseline save SUITE writes one."
+            f"No baselines in {results / BASELINES}; write one with bench baseline save SUITE."
         )
     return "\n\n".join(_described(file, read_baseline(file)) for file in found)
 

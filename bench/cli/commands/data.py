@@ -30,7 +30,7 @@ COLUMNS = 4  # of a contact sheet
 
 @dataclass(frozen=True)
 class Opened:
-    """A dataset to look at, and the splits of it that a suite uses; None for all."""
+    """A dataset to look at, and the splits that a suite uses; None for all."""
 
     dataset: Dataset
     splits: tuple[str, ...] | None = None
@@ -40,7 +40,7 @@ def open_targets(target: str, roots: Sequence[str], settings: Sequence[str]) -> 
     """Open a dataset by name, or those of a suite.
 
     Args:
-        roots: "name=path", or a path where the target is one dataset.
+        roots: "name=path", or only a path if the target is one dataset.
         settings: "key=value" options of a dataset, or changes of a suite.
     """
     if is_suite(target):
@@ -70,16 +70,18 @@ def _options(name: str, settings: Sequence[str]) -> dict[str, Any]:
 
 
 def get(name: str, root: str | None, console: Console) -> None:
-    """Download a dataset, or say where it comes from."""
+    """Download a dataset, or say where to get it."""
     from bench.datasets.tools.archives import NothingToFetch, archives
     from bench.datasets.tools.download import get as download
     from bench.datasets.tools.download import missing
 
     try:
-        archives(name, Path(root or "PATH"))  # or there is nothing to fetch, with or without root
+        archives(
+            name, Path(root or "PATH")
+        )  # raises if there is nothing to fetch, with or without root
         folder = _folder(name, root)
         if not missing(name, folder):
-            console.say(f"{name} is at {folder} already.")
+            console.say(f"{name} is already at {folder}.")
             return
         with downloading() as progress:
             download(name, folder, progress)
@@ -91,12 +93,12 @@ def get(name: str, root: str | None, console: Console) -> None:
 
 
 def _folder(name: str, root: str | None) -> Path:
-    """Return where a dataset goes: the folder given, else $BENCH_DATA/<name>."""
+    """Return where a dataset goes: the given folder, else $BENCH_DATA/<name>."""
     if root is not None:
         return read_roots([root], name).get(name, Path(root))
     if os.environ.get("BENCH_DATA"):
         return Path(os.environ["BENCH_DATA"]) / name
-    raise UserError("Say where it goes: --root PATH, or the folder of all datasets in $BENCH_DATA.")
+    raise UserError("Give a folder: --root PATH, or the folder of all datasets in $BENCH_DATA.")
 
 
 def prepare(
@@ -106,7 +108,7 @@ def prepare(
     from bench.datasets.tools.rasterise import prepare as draw
 
     if name != "idd":
-        raise UserError(f"Only idd needs preparing; {name} is read as it comes.")
+        raise UserError(f"Only idd needs preparing; {name} is read as it is.")
     workers = num_workers if num_workers is not None else num_cores()
     with counting("masks") as progress:
         done = draw(_folder(name, root), label_set, workers, progress)
@@ -123,7 +125,7 @@ def check(
     settings: Sequence[str],
     console: Console,
 ) -> Exit:
-    """Read everything, or some splits, and say what is wrong."""
+    """Read all splits, or some, and print what is wrong."""
     from bench.datasets.tools.check import check as read_all
 
     found = False
@@ -140,7 +142,7 @@ def check(
 
 
 def _report_text(report: Report, root: Path | None) -> str:
-    """Write what a check found for people."""
+    """Return what a check found as text."""
     lines = [report.title + (f" at {root}" if root is not None else ""), ""]
     inside = f"{root}/" if root is not None else "\0"
     total = max(1, sum(int(split.pixels.sum()) for split in report.splits))
@@ -163,7 +165,7 @@ def _report_text(report: Report, root: Path | None) -> str:
             place = f"{finding.split}: " if finding.split else ""
             lines.append(f"  {place}{finding.message.replace(inside, '')}")
         if findings[MOST_SHOWN:]:
-            lines.append(f"  … and {len(findings) - MOST_SHOWN} more (--json has all)")
+            lines.append(f"  … and {len(findings) - MOST_SHOWN} more (--json lists all)")
     num, num_images = len(report.findings), sum(split.num_images for split in report.splits)
     lines.append(f"{num or 'No'} {'finding' if num == 1 else 'findings'} in {num_images} images.")
     return "\n".join(lines)
@@ -199,7 +201,7 @@ def show_augmented(
     roots: Sequence[str],
     settings: Sequence[str],
 ) -> Path:
-    """Draw a contact sheet of images as stored and as the first cases of a suite augment them."""
+    """Draw a contact sheet of images as stored, and as a recipe of a suite augments them."""
     from bench.evaluation.drawing import Tile
     from bench.loading.images import TrainImages
     from bench.runner.validate import load_checked
@@ -238,12 +240,12 @@ def _write_sheet(
 
 
 def _spread(total: int, num: int) -> list[int]:
-    """Return indices spread evenly."""
+    """Return `num` indices spread evenly over `total`."""
     return sorted({i * total // num for i in range(num)}) if total else []
 
 
 def cache(console: Console, *, clear: bool) -> None:
-    """List what is kept decoded, or remove it and all else that can be made again."""
+    """List the decoded images that are kept, or remove them and all else that can be remade."""
     from bench.loading.cache import clear_cache, entries
     from bench.machine.cache_folder import cache_folder
 

@@ -33,6 +33,7 @@ from bench.runner.validate import missing_files
 from bench.suite.load import SuiteSource
 from bench.text import duration, plural
 
+ALL_AS_SUITES_SAY = Placing()
 PLAN_HEADERS = ["case", "state", "params [M]", "input", "MACs [G]", "training"]
 
 
@@ -42,7 +43,7 @@ def run_suites(
     settings: Sequence[str],
     where: Where,
     console: Console,
-    placing: Placing = Placing(),
+    placing: Placing = ALL_AS_SUITES_SAY,
     *,
     dry_run: bool = False,
     retry_failed: bool = False,

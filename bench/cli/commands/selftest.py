@@ -1,4 +1,4 @@
-"""Whether this machine trains properly: short checks with a known answer."""
+"""The command `selftest`: short checks with a known answer."""
 
 import math
 import tempfile
@@ -50,12 +50,12 @@ recipe:
 
 
 class Wrong(Exception):
-    """A check had another answer than it must have."""
+    """A check had a wrong answer."""
 
 
 @dataclass(frozen=True)
 class Check:
-    """The answer to one question."""
+    """The outcome of one check."""
 
     name: str
     passed: bool
@@ -83,7 +83,7 @@ def _check(name: str, answer: Callable[[], str]) -> Check:
 
 
 def _trains(asked: dict[str, str], device: torch.device) -> str:
-    """Take a few steps on one batch; then compare the logits with the CPU's."""
+    """Train a few steps on one batch, then compare the logits with the CPU's."""
     spec = ModelSpec.model_validate(asked)
     seed_everything(0)
     model, _ = build_model(spec, NUM_CLASSES)
@@ -144,7 +144,7 @@ def _listed(losses: list[Tensor]) -> str:
 
 
 def _resumed_equals_uninterrupted(device: torch.device) -> str:
-    """Cut a training in the middle of an epoch, go on, and compare the weights."""
+    """Stop a training in the middle of an epoch, resume it, and compare the weights."""
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "selftest.yaml"
         file.write_text(SUITE)

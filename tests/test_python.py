@@ -1,0 +1,87 @@
+"""The Python API: what docs/python.md shows runs, and what it promises holds."""
+
+import inspect
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from conftest import ROOT, TINY
+
+import bench
+from bench.cli import app
+from bench.suite.yaml_file import parse_value
+
+DOCS = (ROOT / "docs" / "python.md").read_text()
+
+
+def test_the_example_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    [example] = re.findall(r"^```python\n(.*?)^```", DOCS, re.MULTILINE | re.DOTALL)
+    names: dict[str, object] = {}
+    exec(compile(example, "docs/python.md", "exec"), names)
+    assert [result.status for result in names["results"]] == ["ok", "ok"]
+    assert names["frame"]["evaluation"].isin(["train", "val", "mirrored"]).all()
+    assert (tmp_path / "tables" / "tiny" / "tiny-summary.md").is_file()
+    assert names["comparison"].num_compared == 1
+
+
+def test_a_file_and_a_dict_make_the_same_case(
+    write_suite: Callable[..., Path], tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    shown = []
+    options = {"device": "cpu", "out": tmp_path, "settings": {"recipe.epochs": 1}}
+    [first] = bench.run(write_suite(), **options, on_result=shown.append)
+    [again] = bench.run(parse_value(TINY), **options)
+    assert (first.id, first.skipped, again.skipped) == (again.id, False, True)
+    assert shown == [first]
+    assert first.scores == again.scores
+    assert Path(first.folder).parent.name == "tiny@recipe.epochs-1"
+    [scored] = bench.evaluate(first.folder, device="cpu")
+    assert scored.status == "ok"
+    assert capfd.readouterr() == ("", "")
+
+
+def test_a_failed_case_is_a_result(write_suite: Callable[..., Path], tmp_path: Path) -> None:
+    settings = {"models.enet.arch": "planted:nan"}
+    [result] = bench.run(write_suite(), device="cpu", out=tmp_path, settings=settings)
+    assert result.status == "failed"
+    assert "training loss is" in str(result.reason)
+    assert result.scores is None
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: bench.run("quik"), "Did you mean 'quick'"),
+        (lambda: bench.run({"name": "x"}), r"suite: The key 'datasets' is required"),
+        (lambda: bench.run({"name": "x", "modells": {}}), r"suite: modells: Unknown key 'modells'"),
+        (lambda: bench.run("quick", pattern="nothing"), "No case matches 'nothing'"),
+        (lambda: bench.run("quick", settings={"recipe.epochs": object()}), "plain values"),
+        (lambda: bench.run("quick", roots={"camvid": "x"}), "Unknown dataset 'camvid'"),
+        (lambda: bench.report("nowhere"), "neither a suite"),
+        (lambda: bench.compare("nowhere"), "does not exist"),
+        (lambda: bench.load("nowhere"), "nowhere"),
+        (lambda: bench.evaluate("quick", checkpoint="w.pt"), "belongs to one model"),
+    ],
+)
+def test_a_mistake_is_a_user_error(call: Callable[[], object], message: str) -> None:
+    with pytest.raises(bench.UserError, match=message):
+        call()
+
+
+def test_sub_packages_of_the_same_names_stay_packages() -> None:
+    import bench.compare.finding
+    import bench.report.table
+
+    assert bench.report.table.EMPTY
+    assert callable(bench.report)
+    assert callable(bench.compare)
+    assert "sort" in inspect.signature(bench.report).parameters
+    assert "Markdown" in str(bench.report.__doc__)
+
+
+def test_it_has_what_the_command_has() -> None:
+    theirs = {"engine", "workers", "loader_workers", "cache", "retry_failed", "fail_fast", "device"}
+    assert theirs <= inspect.signature(bench.run).parameters.keys()
+    assert theirs <= inspect.signature(app.run).parameters.keys()
