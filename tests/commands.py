@@ -1,6 +1,8 @@
 """The command line, in this process or, as users have it, in one of its own."""
 
+import multiprocessing
 import os
+import signal
 import subprocess
 import sys
 from contextlib import chdir, redirect_stderr, redirect_stdout
@@ -49,3 +51,59 @@ def _checked(left: int, stdout: str, stderr: str, code: int) -> Done:
     assert left == code, stdout + stderr
     assert "Traceback" not in stdout + stderr
     return Done(stdout, stderr)
+
+
+class Forked:
+    """`bench` in a process of its own, forked from one that has imported everything.
+
+    It is a process as users have it, but starts in milliseconds. What it prints goes to a file.
+    """
+
+    def __init__(self, *args: object, out: Path, plant: str = "") -> None:
+        """Start it.
+
+        Args:
+            out: the file that it prints to.
+            plant: Python that is run before the command.
+        """
+        self.out = out
+        words = [str(arg) for arg in args]
+        self.process = FORKS.Process(target=_command, args=(words, str(out), plant))
+        self.process.start()
+
+    def wait(self, timeout: float = 300) -> int:
+        """Return the exit code; that of a signal is negative."""
+        self.process.join(timeout)
+        assert self.process.exitcode is not None, "it still runs"
+        return self.process.exitcode
+
+    def send_signal(self, number: int) -> None:
+        """Send it a signal."""
+        assert self.process.pid is not None
+        os.kill(self.process.pid, number)
+
+    def kill(self) -> None:
+        """End it at once, but not what it started."""
+        self.process.kill()
+        self.process.join()
+
+    @property
+    def text(self) -> str:
+        """What it has printed so far."""
+        return self.out.read_text()
+
+
+FORKS = multiprocessing.get_context("forkserver")
+FORKS.set_forkserver_preload(["bench.cli.commands.run", "bench.runner.run_case"])
+
+
+def _command(args: list[str], out: str, plant: str) -> None:
+    os.setsid()
+    file = os.open(out, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+    for number in (1, 2):
+        os.dup2(file, number)
+    os.environ |= {"OMP_NUM_THREADS": "1", "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'tests'}"}
+    exec(plant, {"os": os, "signal": signal})
+    from bench.__main__ import main
+
+    main(args)

@@ -4,7 +4,6 @@ import os
 import re
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -12,7 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import ROOT
+from commands import Forked
 
 from bench.errors import Exit, UserError
 from bench.machine.device import pick_device
@@ -37,8 +36,7 @@ datasets: {{shapes: {{size: [32, 32], num_train: 16, num_val: 4}}}}
 models: {models}
 recipe: {{epochs: {epochs}, batch_size: 4}}
 """
-PYTHONPATH = os.pathsep.join([str(ROOT), str(ROOT / "tests")])
-Start = Callable[..., "subprocess.Popen[str]"]
+Start = Callable[..., Forked]
 
 
 def suite_text(*names: str, epochs: int = 3) -> str:
@@ -231,28 +229,17 @@ def test_fail_fast_stops_the_others_after_saving(
 
 @pytest.fixture
 def start(write_suite: Callable[..., Path], tmp_path: Path) -> Iterator[Start]:
-    """Start `bench run` in a process group of its own, which ends with the test."""
-    begun: list[subprocess.Popen[str]] = []
+    """Start `bench run` in a process of its own, which ends with the test."""
+    begun: list[Forked] = []
 
-    def start_run(text: str, *more: str) -> "subprocess.Popen[str]":
-        suite = write_suite(text)
-        flags = ["--out", str(tmp_path / "out"), "--device", "cpu", *more]
-        process = subprocess.Popen(
-            [sys.executable, "-m", "bench", "run", str(suite), *flags],
-            env=os.environ | {"PYTHONPATH": PYTHONPATH, "OMP_NUM_THREADS": "1"},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            start_new_session=True,
-        )
-        begun.append(process)
-        return process
+    def start_run(text: str, *more: str) -> Forked:
+        args = ("run", write_suite(text), "--out", tmp_path / "out", "--device", "cpu", *more)
+        begun.append(Forked(*args, out=tmp_path / f"printed{len(begun)}.txt"))
+        return begun[-1]
 
     yield start_run
     for process in begun:
-        if process.poll() is None:
-            process.kill()
-            process.communicate()
+        process.kill()
 
 
 def wait_for(what: Callable[[], object], seconds: float = 120) -> None:
@@ -280,8 +267,8 @@ def test_signals_stop_after_saving(
     process = start(suite_text("slow", epochs=1000), "--engine", engine)
     wait_for(lambda: trains(tmp_path / "out"))
     process.send_signal(number)
-    text, _ = process.communicate(timeout=60)
-    assert process.returncode == code, text
+    assert process.wait(60) == code, process.text
+    text = process.text
     assert "interrupted: after step" in text
     assert folder_of(tmp_path / "out", "slow").has_checkpoint
 
@@ -292,8 +279,7 @@ def test_a_second_interrupt_stops_at_once(start: Start, tmp_path: Path) -> None:
     process.send_signal(signal.SIGINT)
     time.sleep(0.5)
     process.send_signal(signal.SIGINT)
-    process.communicate(timeout=20)
-    assert process.returncode not in (Exit.OK, Exit.INTERRUPTED)
+    assert process.wait(20) not in (Exit.OK, Exit.INTERRUPTED)
     with folder_of(tmp_path / "out", "hang").hold():  # no process is left that holds it
         pass
 
@@ -302,7 +288,6 @@ def test_a_case_stops_with_its_driver(start: Start, tmp_path: Path) -> None:
     process = start(suite_text("slow", epochs=1000))
     wait_for(lambda: trains(tmp_path / "out"))
     process.kill()
-    process.communicate()
     folder = folder_of(tmp_path / "out", "slow")
     wait_for(lambda: is_free(folder), 30)
     assert folder.has_checkpoint
@@ -313,8 +298,8 @@ def test_two_drivers_run_no_case_twice(start: Start, tmp_path: Path) -> None:
     names = ("slow", "good", "greedy")
     text = suite_text(*names, epochs=5).replace("batch_size: 4", "batch_size: 2")
     both = [start(text), start(text)]
-    texts = [process.communicate(timeout=200)[0] for process in both]
-    codes = [process.returncode for process in both]
+    codes = [process.wait(200) for process in both]
+    texts = [process.text for process in both]
     assert set(codes) <= {Exit.OK, Exit.RUNNING_ELSEWHERE}, texts
     assert Exit.OK in codes or "held: by process" in texts[0] + texts[1]
     for name in names:
@@ -327,8 +312,8 @@ def test_a_results_folder_that_disappears(start: Start, tmp_path: Path) -> None:
     process = start(suite_text("slow", "good", epochs=1000))
     wait_for(lambda: trains(tmp_path / "out"))
     (tmp_path / "out").rename(tmp_path / "away")
-    text, _ = process.communicate(timeout=60)
-    assert process.returncode == Exit.NEGATIVE, text
+    assert process.wait(60) == Exit.NEGATIVE, process.text
+    text = process.text
     assert "stopped: " in text
     assert "disappeared while its case ran" in text
     assert not list((tmp_path / "out").rglob("record.json"))
@@ -401,6 +386,5 @@ def test_the_machine_is_divided(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("flags", [("--workers", "2"), ("--timeout", "9")])
 def test_one_process_cannot_do_the_work_of_several(start: Start, flags: tuple[str, ...]) -> None:
     process = start(suite_text("good"), "--engine", "in-process", *flags)
-    text, _ = process.communicate(timeout=60)
-    assert process.returncode == Exit.USAGE
-    assert "--engine process" in text
+    assert process.wait(60) == Exit.USAGE
+    assert "--engine process" in process.text

@@ -4,14 +4,13 @@ import csv
 import os
 import random
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
 import torch
-from conftest import CLOCKS, ROOT, TINY
+from commands import Forked
+from conftest import CLOCKS, TINY
 
 from bench.machine.files import read_json
 from bench.models.weights import read_weights
@@ -20,13 +19,9 @@ from bench.records.record import read_evaluations, read_record
 
 SUITE = TINY.replace("epochs: 2", "epochs: 4").replace("num_train: 16", "num_train: 32")
 # Checkpoints come at every epoch, so that a kill finds one.
-RUN = """
-import os, signal, sys
+OFTEN = """
 from bench.training import trainer
 trainer.CHECKPOINT_EVERY_S = 0.0
-{plant}
-from bench.__main__ import main
-main(sys.argv[1:])
 """
 # Each ends its process by SIGKILL the given time that a function is called, before or within it.
 KILL = """
@@ -70,16 +65,9 @@ PHASES = {
 }
 
 
-def start(suite: Path, out: Path, *flags: str, plant: str = "") -> "subprocess.Popen[bytes]":
-    flags = ("run", str(suite), "--out", str(out), "--device", "cpu", *flags)
-    return subprocess.Popen(
-        [sys.executable, "-c", RUN.replace("{plant}", plant), *flags],
-        cwd=ROOT,
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.STDOUT,
-        start_new_session=True,
-    )
+def start(suite: Path, out: Path, *flags: str, plant: str = "") -> Forked:
+    args = ("run", suite, "--out", out, "--device", "cpu", *flags)
+    return Forked(*args, out=suite.with_name(f"{out.name}.txt"), plant=OFTEN + plant)
 
 
 def only_folder(out: Path) -> CaseFolder:
@@ -101,7 +89,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, CaseFolder, f
     suite = folder / "suite.yaml"
     suite.write_text(SUITE)
     begun = time.monotonic()
-    assert start(suite, folder).wait(timeout=300) == 0
+    assert start(suite, folder).wait() == 0
     return suite, only_folder(folder), time.monotonic() - begun
 
 
@@ -130,8 +118,8 @@ def test_killed_in_every_phase(
     whole: tuple[Path, CaseFolder, float], tmp_path: Path, phase: str
 ) -> None:
     suite, expected, _ = whole
-    assert start(suite, tmp_path, plant=PHASES[phase]).wait(timeout=300) == -signal.SIGKILL
-    assert start(suite, tmp_path).wait(timeout=300) == 0
+    assert start(suite, tmp_path, plant=PHASES[phase]).wait() == -signal.SIGKILL
+    assert start(suite, tmp_path).wait() == 0
     assert_alike(expected, only_folder(tmp_path))
 
 
@@ -150,11 +138,10 @@ def test_killed_at_random(
         process = start(suite, out, "--engine", engine)
         time.sleep(length * rng.uniform(0.4, 1.0 if engine == "in-process" else 1.5))
         process.kill()
-        process.wait()
         if engine == "process":
             end_cases(out, at_once=rng.random() < 0.5)
         process = start(suite, out, "--engine", engine)
-        assert process.wait(timeout=300) == 0
+        assert process.wait() == 0
         case = only_folder(out)
         assert_alike(expected, case)
         record = read_record(case.path)
