@@ -1,4 +1,4 @@
-"""Errors that users can fix, and the exit codes of commands."""
+"""Errors that users can fix, and the exit codes of the commands."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -6,9 +6,9 @@ from enum import IntEnum
 
 
 class UserError(Exception):
-    """A mistake that the user can fix: what was given, what is allowed, what to do next.
+    """A mistake that the user can fix, shown without a traceback.
 
-    It is shown without a traceback.
+    The message says what was given, what is allowed and what to do next.
     """
 
 
@@ -21,7 +21,7 @@ class Fault:
 
 
 class Faults(ValueError):
-    """Several mistakes found by one check, each at a path below the checked value."""
+    """Several mistakes found by one check; each path is relative to the checked value."""
 
     def __init__(self, faults: Sequence[Fault]) -> None:
         super().__init__("; ".join(fault.message for fault in faults))
@@ -29,10 +29,10 @@ class Faults(ValueError):
 
 
 class Exit(IntEnum):
-    """The exit codes of commands.
+    """The exit codes of the commands.
 
-    NEGATIVE: a case failed, a check found something, or a comparison found something worse.
-    CRASHED: an unexpected error, a fault of this program.
+    NEGATIVE: a case failed, a check found something, or a comparison found a worse result.
+    CRASHED: an unexpected error, which is a bug in this program.
     """
 
     OK = 0

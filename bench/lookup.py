@@ -1,4 +1,4 @@
-"""A name in a table, with "did you mean", and `package.module:attribute` for users' own code."""
+"""Look up names, with "did you mean", and import users' own `package.module:attribute`."""
 
 import difflib
 import importlib
@@ -12,7 +12,7 @@ from bench.text import listed
 
 T = TypeVar("T")
 MOST_KNOWN = 40  # names in a message
-USER_CODE_ERRORS = (  # what running a user's code can raise
+USER_CODE_ERRORS = (  # what importing a user's module can raise
     ImportError,
     SyntaxError,
     NameError,
@@ -28,12 +28,12 @@ USER_CODE_ERRORS = (  # what running a user's code can raise
 
 
 def unknown(kind: str, name: str, known: Collection[str]) -> str:
-    """Word the message for a name that is not in `known`, with the nearest names."""
+    """Return the error message for a name that is not in `known`, with the nearest names."""
     lower = {one.lower(): one for one in known}
     near = [lower[one] for one in difflib.get_close_matches(name.lower(), lower, n=3, cutoff=0.6)]
     guess = f" Did you mean {' or '.join(map(repr, near))}?" if near else ""
     if not known:
-        return f"Unknown {kind} {name!r}; there is none."
+        return f"Unknown {kind} {name!r}. Known: none."
     return f"Unknown {kind} {name!r}.{guess} Known: {listed(sorted(known), MOST_KNOWN)}."
 
 
@@ -41,7 +41,7 @@ def pick(kind: str, name: str, table: Mapping[str, T]) -> T:
     """Return `table[name]`.
 
     Raises:
-        UserError: with the nearest names, where `name` is not in the table.
+        UserError: if `name` is not in the table; the message suggests the nearest names.
     """
     if name not in table:
         raise UserError(unknown(kind, name, table))
@@ -49,10 +49,10 @@ def pick(kind: str, name: str, table: Mapping[str, T]) -> T:
 
 
 def resolve(name: str) -> object:
-    """Import `package.module:attribute`, looking in the working directory too.
+    """Import `package.module:attribute`; the working directory is searched too.
 
     Raises:
-        UserError: where the module cannot be imported or has no such attribute.
+        UserError: if the module cannot be imported or has no such attribute.
     """
     module_name, _, attribute = name.partition(":")
     if not all(part.isidentifier() for part in (*module_name.split("."), attribute)):
@@ -63,7 +63,7 @@ def resolve(name: str) -> object:
         module = importlib.import_module(module_name)
     except USER_CODE_ERRORS as error:
         kind = type(error).__name__
-        raise UserError(f"Cannot import {module_name!r} of {name!r}: {kind}: {error}.") from error
+        raise UserError(f"Cannot import {module_name!r} ({name!r}): {kind}: {error}.") from error
     if not hasattr(module, attribute):
         public = [key for key in vars(module) if not key.startswith("_")]
         raise UserError(f"{module_name}: {unknown('attribute', attribute, public)}")

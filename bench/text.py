@@ -1,4 +1,4 @@
-"""Words that several files use: lists cut short, durations, percentages, NAME=VALUE."""
+"""Text that several files need: shortened lists, durations, percentages, NAME=VALUE."""
 
 from collections.abc import Iterable
 
@@ -9,14 +9,14 @@ MOST_OF_AN_ERROR = 300  # characters
 
 
 def listed(names: Iterable[object], most: int = MOST_SHOWN) -> str:
-    """List names: "a, b and 3 more"."""
+    """Join names, shortened to the first `most`: "a, b and 3 more"."""
     texts = [str(name) for name in names]
     more = len(texts) - most
     return ", ".join(texts[:most]) + (f" and {more} more" if more > 0 else "")
 
 
 def plural(num: int, noun: str) -> str:
-    """Count things: "1 case", "2 cases"."""
+    """Write a count with its noun: "1 case", "2 cases"."""
     return f"{num:,} {noun}{'' if num == 1 else 's'}"
 
 
@@ -31,22 +31,22 @@ def duration(seconds: float) -> str:
 
 
 def percent(score: float | None) -> str:
-    """Write a score in 0..1 as a percentage."""
+    """Write a score in 0..1 as a percentage, and None as "none"."""
     return "none" if score is None else f"{100 * score:.2f} %"
 
 
 def first_line(error: BaseException) -> str:
-    """Return an error's text on one line, shortened."""
+    """Return an error's message on one line, shortened."""
     text = " ".join(str(error).split()) or type(error).__name__
     return text if len(text) < MOST_OF_AN_ERROR else text[:MOST_OF_AN_ERROR] + "…"
 
 
 def name_and_value(text: str, flag: str, example: str) -> tuple[str, str]:
-    """Split the NAME=VALUE that a flag takes.
+    """Split the NAME=VALUE argument of a flag.
 
     Args:
-        flag: for the message, such as "--root".
-        example: a correct one, for the message.
+        flag: name of the flag for the error message, such as "--root".
+        example: a correct argument, for the error message.
 
     Raises:
         UserError: if the name or the "=" is missing.

@@ -225,7 +225,7 @@ def test_an_operation_without_a_deterministic_form_is_refused(
     planned = plan(loaded.suite, cases, tmp_path / "tiny", checked)
     [outcome] = run_planned(planned, Options(device="cuda"))
     assert outcome.status == "failed"
-    assert "has no deterministic form in torch" in str(outcome.reason)
+    assert "has no deterministic implementation in torch" in str(outcome.reason)
 
 
 def test_too_little_gpu_memory_halves_what_is_computed_at_once(

@@ -1,4 +1,4 @@
-"""What changed between two sets of records, by how much, and whether it is noise."""
+"""Compare two sets of records: what changed, by how much, and whether it is noise."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,18 +12,18 @@ from bench.compare.snapshot import CaseSnapshot, Snapshot
 from bench.suite.gate import Gate
 
 Named = tuple[str, CaseSnapshot]
-STATUSES = {"ok": 2, "profiled": 1}  # what there is to compare; of others nothing
-THERE = "must be there"
+STATUSES = {"ok": 2, "profiled": 1}  # higher is better; all other statuses count as 0
+MUST_EXIST = "must exist"
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """Two snapshots of a suite compared.
+    """The result of comparing two snapshots of a suite.
 
-    num_compared: cases of which anything was.
-    only_base, only_new: names of cases on one side.
-    asked, ran: by case, what was asked, or ran, differently.
-    software: what made each side, where that is not the same.
+    num_compared: cases with at least one figure compared.
+    only_base, only_new: names of cases that are on one side only.
+    asked, ran: differences in settings and in numerics, by case.
+    software: what made each side; None if it is the same.
     """
 
     suite: str
@@ -37,11 +37,11 @@ class Comparison:
     software: tuple[str, str] | None
 
     def failures(self, *, strict: bool, with_time: bool) -> list[Finding]:
-        """Return what is worse.
+        """Return the findings that count as failures.
 
         Args:
-            strict: what the base has, and is not there or cannot be compared, is worse, too.
-            with_time: time and memory count, and so does that they cannot be compared.
+            strict: what the base has and the new side lacks, or cannot be compared, fails too.
+            with_time: time and memory fail too, if they are worse or cannot be compared.
         """
         worse = [one for one in self.findings if one.verdict == "worse"]
         unseen = [one for one in self.findings if one.verdict == "not compared"]
@@ -49,7 +49,7 @@ class Comparison:
         failing += [one for one in unseen if (with_time if one.kind in COST_KINDS else strict)]
         gone = self.only_base if strict else ()
         return failing + [
-            Finding(name, "case", "record", "worse", change="there → missing", bound=THERE)
+            Finding(name, "case", "record", "worse", change="present → missing", bound=MUST_EXIST)
             for name in gone
         ]
 
@@ -57,11 +57,11 @@ class Comparison:
 def compare(base: Snapshot, new: Snapshot, factor: float) -> Comparison:
     """Compare two sets of records of a suite, case by case.
 
-    Cases are known by their names, so that one whose code changed is compared, too. Scores are
-    of a model's seeds together.
+    Cases are matched by name, so a case whose code changed is compared too. Scores are compared
+    over all seeds of a model.
 
     Args:
-        factor: by how much times and memory must differ.
+        factor: by which time or memory must differ to count as worse or better.
     """
     names = [name for name in base.cases if name in new.cases]
     findings: list[Finding] = []
@@ -69,8 +69,8 @@ def compare(base: Snapshot, new: Snapshot, factor: float) -> Comparison:
         before, after = base.cases[name], new.cases[name]
         findings += _statuses(name, before, after)
         findings += compare_facts(name, before, after, new.gate)
-    floors = (floor.evaluation for floor in new.gate.floors if floor.evaluation)
-    scored = dict.fromkeys((*base.reported, *floors))
+    minimums = (minimum.evaluation for minimum in new.gate.floors if minimum.evaluation)
+    scored = dict.fromkeys((*base.reported, *minimums))
     found: list[Pair] = []
     for case, ours, theirs in _models(base, new):
         for one in pairs(case, ours, theirs, scored):
@@ -92,12 +92,12 @@ def compare(base: Snapshot, new: Snapshot, factor: float) -> Comparison:
         num_compared=sum(name in measured for name in base.cases),
         only_base=tuple(name for name in base.cases if name not in new.cases),
         only_new=tuple(name for name in new.cases if name not in base.cases),
-        asked=_told({name: asked(*sides) for name, sides in both.items()}),
-        ran=_told(
+        asked=_without_empty({name: asked(*sides) for name, sides in both.items()}),
+        ran=_without_empty(
             {
                 name: changed(one.ran, other.ran)
                 for name, (one, other) in both.items()
-                if one.ran and other.ran  # what did not finish has none
+                if one.ran and other.ran  # cases that did not finish have none
             }
         ),
         software=software(base, new),
@@ -105,7 +105,7 @@ def compare(base: Snapshot, new: Snapshot, factor: float) -> Comparison:
 
 
 def _statuses(name: str, base: CaseSnapshot, new: CaseSnapshot) -> list[Finding]:
-    """Say where a case that went well does not any more, or the other way."""
+    """Return a finding if a case stopped succeeding, or began to succeed."""
     before, after = STATUSES.get(base.status, 0), STATUSES.get(new.status, 0)
     if before == after:
         return []
@@ -117,16 +117,16 @@ def _statuses(name: str, base: CaseSnapshot, new: CaseSnapshot) -> list[Finding]
 
 
 def _gates(base: Snapshot, new: Snapshot) -> list[Finding]:
-    """Say that the suite judges by other rules than when the base was made."""
+    """Return a finding if the gate of the suite changed since the base was made."""
     if base.gate in (Gate(), new.gate) or not new.cases:
         return []
     ours, theirs = (one.gate.model_dump(mode="json") for one in (base, new))
-    reason = f"the suite's has changed: {changed(ours, theirs)}"
+    reason = f"the suite's gate has changed: {changed(ours, theirs)}"
     return [not_compared(base.suite, "gate", "gate", reason)]
 
 
 def _models(base: Snapshot, new: Snapshot) -> list[tuple[str, list[Named], list[Named]]]:
-    """Return the seeds of each model that finished on both sides, under one name."""
+    """Return the finished seeds of each model that has some on both sides, under one name."""
     found = []
     for model in dict.fromkeys(case.model for case in base.cases.values()):
         ours, theirs = (
@@ -143,5 +143,5 @@ def _models(base: Snapshot, new: Snapshot) -> list[tuple[str, list[Named], list[
     return found
 
 
-def _told(texts: Mapping[str, str]) -> dict[str, str]:
+def _without_empty(texts: Mapping[str, str]) -> dict[str, str]:
     return {name: text for name, text in texts.items() if text}

@@ -1,4 +1,4 @@
-"""Time and memory: on one machine, as multiples of a reference, over epochs."""
+"""Compare time and memory per epoch, if both sides ran on the same machine."""
 
 import math
 from collections.abc import Callable, Iterator, Sequence
@@ -15,7 +15,7 @@ LEVEL = 0.05
 
 
 def _times(side: Sequence[CaseSnapshot]) -> NDArray[np.float64] | None:
-    """Return the time of an image in each epoch, as a multiple of the reference."""
+    """Return the time per image of each epoch, as a multiple of the reference time."""
     epochs = [one.epochs for one in side if one.epochs.image_s]
     if not all(one.reference_s for one in epochs):
         return None
@@ -24,7 +24,7 @@ def _times(side: Sequence[CaseSnapshot]) -> NDArray[np.float64] | None:
 
 
 def _memory(side: Sequence[CaseSnapshot]) -> NDArray[np.float64] | None:
-    """Return the peak of each epoch, in MiB."""
+    """Return the peak memory of each epoch, in MiB."""
     epochs = [one.epochs for one in side if one.epochs.image_s]
     if not all(one.peak_memory_mib for one in epochs):
         return None
@@ -33,7 +33,7 @@ def _memory(side: Sequence[CaseSnapshot]) -> NDArray[np.float64] | None:
 
 @dataclass(frozen=True)
 class Cost:
-    """Something that is measured in every epoch."""
+    """A cost that is measured in every epoch."""
 
     kind: Kind
     figure: str
@@ -43,25 +43,28 @@ class Cost:
 
 
 COSTS = (
-    Cost("time", "time per image", "x reference", _times, "no reference was measured beside it"),
-    Cost("memory", "peak memory", "MiB", _memory, "it was not measured"),
+    Cost("time", "time per image", "x reference", _times, "no reference time was measured"),
+    Cost("memory", "peak memory", "MiB", _memory, "not measured"),
 )
 
 
 def compare_costs(
     case: str, base: Sequence[CaseSnapshot], new: Sequence[CaseSnapshot], factor: float
 ) -> Iterator[Finding]:
-    """Compare the time of training an image, and the peak memory, of a model's seeds.
+    """Compare training time per image and peak memory, over all seeds of a model.
 
-    Nothing where neither side has an epoch after the first.
+    Yields nothing if neither side has an epoch after the first.
     """
     if not any(one.epochs.image_s for one in (*base, *new)):
         return
     machines = {one.machine for one in (*base, *new)}
     if len(machines) > 1 or None in machines:
-        listed = " and ".join(sorted(map(str, machines - {None}))) or "not known"
-        unknown = "; one is not known, or was shared with other cases" if None in machines else ""
-        yield not_compared(case, "time", "time and memory", f"other machines: {listed}{unknown}")
+        known = " and ".join(sorted(filter(None, machines)))
+        reason = f"different machines: {known}"
+        if None in machines:
+            others = f" (known: {known})" if known else ""
+            reason = f"a machine is unknown or was shared with other cases{others}"
+        yield not_compared(case, "time", "time and memory", reason)
         return
     for cost in COSTS:
         ours, theirs = cost.measured(base), cost.measured(new)
@@ -78,10 +81,10 @@ def _judge(
     new: NDArray[np.float64],
     factor: float,
 ) -> Finding:
-    """Call it worse where it is so by more than a factor, and a Mann-Whitney test agrees."""
-    num = f"{len(base)} and {len(new)} epochs"
+    """Judge a cost: worse if it grew by more than the factor and a Mann-Whitney test agrees."""
+    num = f"{len(base)} and {len(new)}"
     if not (len(base) and len(new)) or _smallest_p(len(base), len(new)) > LEVEL:
-        return not_compared(case, cost.kind, cost.figure, f"{num} after the first are too few")
+        return not_compared(case, cost.kind, cost.figure, f"too few epochs after the first: {num}")
     ours, theirs = float(np.median(base)), float(np.median(new))
     found = theirs / ours
     more, less = (
@@ -101,10 +104,10 @@ def _judge(
         ours,
         theirs,
         f"{ours:.{digits}f} → {theirs:.{digits}f} {cost.unit} ({found:.2f}x)",
-        f"factor {factor:g}, Mann-Whitney p = {more:.2g} over {num}",
+        f"factor {factor:g}, Mann-Whitney p = {more:.2g} over {num} epochs",
     )
 
 
 def _smallest_p(num_base: int, num_new: int) -> float:
-    """Return the p of a one-sided test where every value of one side is larger."""
+    """Return the p-value of a one-sided test if every value of one side is larger."""
     return 1 / math.comb(num_base + num_new, num_new)

@@ -1,4 +1,4 @@
-"""Facts that are the same on every machine: any difference is worse."""
+"""Compare facts, which are the same on every machine: any difference is worse."""
 
 import fnmatch
 from collections.abc import Iterator, Sequence
@@ -14,13 +14,13 @@ from bench.suite.gate import SHARES, Gate
 from bench.text import listed
 
 EQUAL = "must be equal"
-CLASSES_SHOWN = 4  # in a message
+CLASSES_SHOWN = 4  # per message
 DATA_KEYS = ("dataset", "split", "fingerprint", "limit", "score_at")
-ROUNDING = 1e-12  # of sums in another order
+ROUNDING = 1e-12  # of sums in a different order
 ROWS = {
     TRUTH: "pixels",
     PREDICTION: "pixels predicted",
-    INTERSECTION: "pixels right",
+    INTERSECTION: "pixels correct",
     ON_VOID: "pixels predicted on void",
 }
 
@@ -28,9 +28,9 @@ ROWS = {
 def compare_facts(
     name: str, base: CaseSnapshot, new: CaseSnapshot, gate: Gate
 ) -> Iterator[Finding]:
-    """Compare what a case's network is and what was counted, figure by figure."""
+    """Compare the network of a case and its pixel counts, figure by figure."""
     if new.status not in FINISHED:
-        return  # it has none of all this; that it failed is said elsewhere
+        return  # it has no facts; its failure is reported elsewhere
     for fact, words in FACTS.items():
         if fact in base.facts and fact in new.facts:
             yield _finding(name, words, base.facts[fact], new.facts[fact])
@@ -50,11 +50,11 @@ def compare_facts(
 def _pixels(
     name: str, key: str, base: Scored, new: Scored, rows: Sequence[int]
 ) -> Iterator[Finding]:
-    """Compare the pixels of each class; of what was kept and counted on the same data."""
+    """Compare the pixels of each class, if both sides have counts on the same data."""
     if base.classes != new.classes:
         yield _finding(name, f"classes of {key}", base.classes, new.classes)
     elif not _same_data(base, new):
-        yield not_compared(name, "fact", f"pixels of {key}", "of other data")
+        yield not_compared(name, "fact", f"pixels of {key}", "counted on different data")
     elif base.totals is not None and new.totals is None:
         yield not_compared(name, "fact", f"pixels of {key}", "the new record has no counts")
     elif base.totals is not None and new.totals is not None:
@@ -85,7 +85,7 @@ def _text(value: Any) -> str:
 
 
 def _stored(name: str, key: str, scored: Scored) -> Iterator[Finding]:
-    """Score the counts that were stored with today's code: it must give the scores of then."""
+    """Recompute scores from stored counts: today's code must reproduce the stored scores."""
     if scored.totals is None:
         return
     today = scores_of_totals(np.array(scored.totals))
@@ -93,7 +93,7 @@ def _stored(name: str, key: str, scored: Scored) -> Iterator[Finding]:
         then, now = scored.scores.get(score), float(today[score])
         if then is None or np.isnan(now):
             continue
-        figure = f"{column(score).header} of stored counts, {key}"
+        figure = f"{column(score).header} from stored counts, {key}"
         if abs(then - now) <= ROUNDING:
             yield Finding(name, "fact", figure, "same", then, then, bound=EQUAL)
         else:

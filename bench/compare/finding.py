@@ -1,4 +1,4 @@
-"""One figure of one case on both sides, and what to think of it."""
+"""One figure of one case on both sides, with the verdict."""
 
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -10,14 +10,14 @@ COST_KINDS = ("time", "memory")
 
 @dataclass(frozen=True)
 class Finding:
-    """One figure.
+    """One figure of one case on both sides, with the verdict.
 
-    case: its name; models of several seeds have all of them in it.
-    base, new: the figure itself; scores in 0..1, times as multiples of the reference.
-    change: both as they are shown.
-    bound: what the verdict goes by.
-    low, high: of the interval of new - base, for scores.
-    rests_on: the names of the cases, where these are several.
+    case: its name; for a model with several seeds, it lists all seeds.
+    base, new: the values; scores in 0..1, times as multiples of the reference.
+    change: both values, as shown.
+    bound: the criterion for the verdict.
+    low, high: ends of the interval of new - base, for scores.
+    rests_on: the names of the cases, if it covers several.
     """
 
     case: str
@@ -39,17 +39,17 @@ class Finding:
 
     @property
     def reason(self) -> str:
-        """What changed, and the first of what the verdict goes by."""
+        """The change and the main criterion for the verdict."""
         first = self.bound.partition(";")[0]
         return f"{self.change}: {first}" if self.change else first
 
     @property
     def measured(self) -> tuple[str, ...]:
-        """The names of the cases that this says something of."""
+        """The names of the cases that this compares."""
         says = self.verdict == "worse" if self.kind == "case" else self.verdict != "not compared"
         return (self.rests_on or (self.case,)) if says else ()
 
 
 def not_compared(case: str, kind: Kind, figure: str, reason: str) -> Finding:
-    """Say why a figure has no verdict."""
+    """Make the finding of a figure that cannot be compared, with the reason."""
     return Finding(case, kind, figure, "not compared", bound=reason)

@@ -1,4 +1,4 @@
-"""Records on disk to a snapshot."""
+"""Read the records on disk into a snapshot."""
 
 import hashlib
 import math
@@ -33,10 +33,10 @@ OF_EPOCHS = {"steps", "warm_up", "images_per_s"}  # columns of a history
 
 
 def of_records(source: Source) -> Snapshot:
-    """Read what a suite's cases left.
+    """Read the records of a suite's cases.
 
     Raises:
-        UserError: for a record that cannot be read.
+        UserError: if a record cannot be read.
     """
     suite = source.resolved.suite
     cases, missing = {}, []
@@ -58,7 +58,7 @@ def of_records(source: Source) -> Snapshot:
 
 
 def _read(folder: Path) -> CaseSnapshot | None:
-    """Read a case's record, or its profile where it has no more."""
+    """Read the record of a case, or its profile if it has no record."""
     record = read_record(folder)
     if record is None:
         return _of_profile(CaseFolder(folder).profile)
@@ -82,7 +82,7 @@ def _of_profile(file: Path) -> CaseSnapshot | None:
     except (FileNotFoundError, NotADirectoryError):
         return None
     except (OSError, ValidationError) as error:
-        raise UserError(f"{file} is no profile; bench profile makes it again.") from error
+        raise UserError(f"{file} is not a profile; make it again with bench profile.") from error
     common = _common(profile.case, profile.environment, profile.complexity)
     return CaseSnapshot(**common, id=profile.id, status="profiled", reason=None)
 
@@ -90,9 +90,13 @@ def _of_profile(file: Path) -> CaseSnapshot | None:
 def _common(
     case: Case, environment: Mapping[str, Any], complexity: Mapping[str, Any]
 ) -> dict[str, Any]:
-    asked = {key: _told(getattr(case, key)) for key in ASKED if getattr(case, key) is not None}
+    asked = {
+        key: _without_defaults(getattr(case, key))
+        for key in ASKED
+        if getattr(case, key) is not None
+    }
     weights = case.model.weights
-    if weights is not None and weights.sha256:  # known by its content, wherever it lies
+    if weights is not None and weights.sha256:  # identified by content, wherever the file is
         asked["model"]["weights"] = {"part": weights.part, "sha256": weights.sha256}
     git = environment.get("git") or {}
     return {
@@ -109,26 +113,28 @@ def _common(
     }
 
 
-def _told(value: Any) -> Any:
-    """Dump what was asked, but for what is as by default; what has a name is told whole."""
+def _without_defaults(value: Any) -> Any:
+    """Dump settings without defaults; a model with a field `name` is dumped in full."""
     if isinstance(value, BaseModel):
         fields = type(value).model_fields
         parts = {key: getattr(value, key) for key in fields}
-        told = {
+        kept = {
             key: part
             for key, part in parts.items()
             if "name" in fields
             or hasattr(part, "name")
             or part != fields[key].get_default(call_default_factory=True)
         } | (value.model_extra or {})
-        return {key: _told(one) for key, one in told.items() if key not in NOT_ASKED}
+        return {key: _without_defaults(one) for key, one in kept.items() if key not in NOT_ASKED}
     if isinstance(value, tuple | list):
-        return [_told(one) for one in value]
-    return {key: _told(one) for key, one in value.items()} if isinstance(value, dict) else value
+        return [_without_defaults(one) for one in value]
+    if isinstance(value, dict):
+        return {key: _without_defaults(one) for key, one in value.items()}
+    return value
 
 
 def _machine(record: Record) -> str | None:
-    """Name what times can be compared on; None where others shared it, or it is not known."""
+    """Name the machine, with the precision; None if it is unknown or was shared."""
     machine = machine_of(record.numerics, record.environment)
     if machine is None or record.training is None or record.training.num_sharing > 1:
         return None
@@ -136,16 +142,16 @@ def _machine(record: Record) -> str | None:
 
 
 def _epochs(file: Path) -> Epochs:
-    """Read the times of the whole epochs that were no warm-up.
+    """Read times and memory of complete epochs, without warm-up epochs.
 
-    A history that cannot be read is warned of.
+    Warns if the history cannot be read.
     """
     try:
         rows = read_history(file)
     except UserError as error:
         warnings.warn(str(error), stacklevel=2)
         return Epochs()
-    if not rows or not rows[0].keys() >= OF_EPOCHS:  # of an older version
+    if not rows or not rows[0].keys() >= OF_EPOCHS:  # from an older version
         return Epochs()
     steps = max(row["steps"] for row in rows)
     timed = [row for row in rows if not row["warm_up"] and row["steps"] == steps]
@@ -157,7 +163,7 @@ def _epochs(file: Path) -> Epochs:
 
 
 def _column(rows: Sequence[Row], name: str) -> tuple[float, ...]:
-    """Return a column of a history; nothing if it was not measured in every epoch."""
+    """Return a column of a history, or () if it was not measured in every epoch."""
     values = tuple(row.get(name, math.nan) for row in rows)
     return () if any(map(math.isnan, values)) else values
 

@@ -1,4 +1,4 @@
-"""A comparison as Markdown, as one line, and as JSON."""
+"""Write a comparison as Markdown, as one line, or as JSON."""
 
 import math
 from collections.abc import Iterable, Sequence
@@ -9,28 +9,28 @@ from tabulate import tabulate
 
 from bench.compare.compare import Comparison
 from bench.compare.finding import Finding
-from bench.text import listed
+from bench.text import listed, plural
 
-VERSION = 1  # of the keys of a line of JSON; raised if one is renamed, removed or changes meaning
+VERSION = 1  # of the JSON keys; raised if a key is renamed, removed or changes its meaning
 HEADERS = ["Verdict", "Case", "Figure", "Base → new", "Bound"]
 
 
 def line(one: Comparison, failures: Sequence[Finding]) -> str:
-    """Say in one line how a comparison went."""
+    """Summarise a comparison in one line."""
     head = f"bench compare {one.suite}"
     if not one.num_compared:
         return f"{head}: nothing was compared"
-    cases = f"{one.num_compared} case{'' if one.num_compared == 1 else 's'} compared"
+    cases = f"{plural(one.num_compared, 'case')} compared"
     missing = f", {len(one.only_base)} missing" if one.only_base else ""
     if not failures:
         unseen = len({f.case for f in one.findings if _is_unscored(f)})
-        but = f" (scores of {unseen} not comparable)" if unseen else ""
+        but = f" (scores of {plural(unseen, 'case')} not comparable)" if unseen else ""
         return f"{head}: passed, {cases}{missing}, nothing worse{but}"
     first = failures[0]
     more = f"; and {len(failures) - 1} more" if len(failures) > 1 else ""
     return (
-        f"{head}: FAILED, {cases}{missing}, {len(failures)} fail: {first.case}, {first.figure}, "
-        f"{first.reason}{more}"
+        f"{head}: FAILED, {cases}{missing}, {plural(len(failures), 'failure')}: {first.case}, "
+        f"{first.figure}, {first.reason}{more}"
     )
 
 
@@ -39,7 +39,7 @@ def _is_unscored(finding: Finding) -> bool:
 
 
 def markdown(one: Comparison, failures: Sequence[Finding]) -> str:
-    """Write a comparison for a terminal, a job's summary or a comment on a pull request."""
+    """Write a comparison in Markdown, for a terminal, a job summary or a pull request."""
     parts = [f"**{line(one, failures)}**"]
     shown = [f for f in one.findings if _is_shown(f) and f not in failures]
     together: dict[tuple[str, ...], list[str]] = {}
@@ -55,27 +55,27 @@ def markdown(one: Comparison, failures: Sequence[Finding]) -> str:
 
 
 def _is_shown(finding: Finding) -> bool:
-    """Leave out what did not change, and times that changed by less than the factor."""
+    """Check whether to show a finding: not unchanged ones, nor times within the factor."""
     if finding.verdict == "not compared":
         return False
     return finding.verdict != "same" or (finding.kind == "score" and finding.is_changed)
 
 
 def _cells(finding: Finding, fails: bool) -> tuple[str, ...]:
-    """Return what cases have in common that stand in one row."""
+    """Return the cells that cases must have in common to share a row."""
     verdict: str = finding.verdict
     if fails:
         verdict = f"**{verdict}**"
     elif verdict == "worse":
         verdict = "worse (advice)"
     elif verdict == "same":
-        verdict = "no difference told"
+        verdict = "not significant"
     cells = (verdict, finding.figure, finding.change, finding.bound)
     return tuple(cell.replace("|", "\\|").replace("\n", " ") for cell in cells)
 
 
 def _costs(one: Comparison) -> Iterable[str]:
-    """Sum up the times and memory that were compared."""
+    """Summarise the times and memory that were compared."""
     for kind, title in (("time", "Time per image"), ("memory", "Peak memory")):
         ratios = [
             f.new / f.base for f in one.findings if f.kind == kind and f.verdict != "not compared"
@@ -89,7 +89,7 @@ def _costs(one: Comparison) -> Iterable[str]:
 
 def _lists(one: Comparison) -> Iterable[str]:
     if one.suite != one.new_suite:
-        yield f"Two suites: {one.suite}, and {one.new_suite} in its place."
+        yield f"Different suites: {one.suite} (base) and {one.new_suite} (new)."
     if one.only_base:
         yield f"Only in the base: {listed(one.only_base)}."
     if one.only_new:
@@ -101,18 +101,18 @@ def _lists(one: Comparison) -> Iterable[str]:
             reasons.setdefault(reason, []).append(finding.case)
     for reason, cases in reasons.items():
         yield f"Not compared: {reason}: {listed(cases)}."
-    for title, differing in (("Asked", one.asked), ("Ran", one.ran)):
+    for title, differing in (("settings", one.asked), ("numerics", one.ran)):
         together: dict[str, list[str]] = {}
         for case, changed in differing.items():
             together.setdefault(changed, []).append(case)
         for changed, cases in together.items():
-            yield f"{title} differently: {changed}: {listed(cases)}."
+            yield f"Different {title}: {changed}: {listed(cases)}."
     if one.software is not None:
-        yield f"Made by {one.software[0]}; now {one.software[1]}."
+        yield f"Different software: {one.software[0]} (base) and {one.software[1]} (new)."
 
 
 def as_json(one: Comparison, failures: Sequence[Finding]) -> dict[str, Any]:
-    """Return a comparison for a program."""
+    """Return a comparison as data for JSON."""
     return {
         "version": VERSION,
         "suite": one.suite,
@@ -131,7 +131,7 @@ def as_json(one: Comparison, failures: Sequence[Finding]) -> dict[str, Any]:
 
 
 def _plain(finding: Finding) -> dict[str, Any]:
-    """Return a finding for JSON, which has no infinity: None in its place."""
+    """Return a finding for JSON; infinity and NaN, which JSON lacks, become None."""
     return {
         key: None if isinstance(value, float) and not math.isfinite(value) else value
         for key, value in asdict(finding).items()

@@ -1,4 +1,4 @@
-"""Scores: worse where neither images nor seeds explain it, or below the suite's floor."""
+"""Compare scores: worse if significantly lower, or below the minimum that the suite sets."""
 
 import fnmatch
 import math
@@ -23,15 +23,15 @@ from bench.suite.columns import column
 from bench.suite.gate import SHARES, Gate
 
 COMPARED = ("miou", "pixel_accuracy")
-WIDEST = 0.5  # an interval of 50 points tells nothing
+WIDEST = 0.5  # an interval of 50 points is useless
 
 
 @dataclass(frozen=True)
 class Pair:
-    """One model's evaluation on both sides, a value for each seed."""
+    """One evaluation of a model on both sides, with one entry per seed."""
 
     case: str
-    names: tuple[str, ...]  # of its cases, for globs
+    names: tuple[str, ...]  # of its cases, for matching globs
     evaluation: str
     base: tuple[Scored, ...]
     new: tuple[Scored, ...]
@@ -45,8 +45,8 @@ class Figure:
     score: str
     base: Sampled
     new: Sampled
-    floor: float | None
-    counted: bool  # of each image, on both sides
+    minimum: float | None
+    counted: bool  # whether both sides have counts of each image
 
     @property
     def has_values(self) -> bool:
@@ -54,7 +54,7 @@ class Figure:
         return math.isfinite(self.base.value) and math.isfinite(self.new.value)
 
     def can_tell(self, spread: float) -> bool:
-        """Whether any difference worth the name could be told; of two images, say, none is."""
+        """Whether a relevant difference could be significant; with two images, none can."""
         if not self.has_values:
             return False
         found = difference(self.new, self.base, assumed_spread=spread)
@@ -67,27 +67,27 @@ def pairs(
     new: Sequence[tuple[str, CaseSnapshot]],
     keys: Iterable[str],
 ) -> Iterator[Pair | Finding]:
-    """Pair a model's evaluations, or say why they are not comparable.
+    """Pair the evaluations of a model, or report why they are not comparable.
 
     Args:
-        base, new: the seeds of the model that are trained, with their names.
-        keys: the evaluations; what a side has not is passed over.
+        base, new: the trained seeds of the model, with their names.
+        keys: the evaluations; those that a side lacks are skipped.
     """
     for key in keys:
         ours = tuple(one.evaluations[key] for _, one in base if key in one.evaluations)
         theirs = tuple(one.evaluations[key] for _, one in new if key in one.evaluations)
         if not (ours and theirs):
-            continue  # an evaluation that is missing is said of its case
+            continue  # missing evaluations are reported per case
         differing = _differing([*ours, *theirs])
         if differing:
-            yield not_compared(case, "score", key, f"scored otherwise: {differing}")
+            yield not_compared(case, "score", key, f"scored differently: {differing}")
         else:
             names = tuple(dict.fromkeys(name for name, _ in (*base, *new)))
             yield Pair(case, names, key, ours, theirs)
 
 
 def _differing(scored: Sequence[Scored]) -> str:
-    """Say what in the protocol of evaluations is not the same for all."""
+    """Describe how the protocols of evaluations differ; empty if they do not."""
     first = scored[0]
     for one in scored[1:]:
         changed = [
@@ -96,7 +96,7 @@ def _differing(scored: Sequence[Scored]) -> str:
             if first.protocol.get(key) != one.protocol.get(key)
         ]
         if first.classes != one.classes:
-            changed.append("names of classes")
+            changed.append("class names")
         if first.images and one.images and first.images != one.images:
             changed.append("images or their order")
         if first.scores_version != one.scores_version:
@@ -107,29 +107,29 @@ def _differing(scored: Sequence[Scored]) -> str:
 
 
 def compare_scores(found: Sequence[Pair], gate: Gate, first: str | None) -> Iterator[Finding]:
-    """Compare mIoU and pixel accuracy, and whatever else has a floor.
+    """Compare mIoU, pixel accuracy and every other score that has a minimum.
 
-    Intervals are of 95 % for all figures together that changed at all (Bonferroni), but for those
-    that could not tell any difference.
+    Intervals hold at 95 % jointly (Bonferroni) for all figures that changed, except those for which
+    no difference could be significant.
 
     Args:
-        first: the reported evaluation that floors are of where they name none.
+        first: the reported evaluation that minimums apply to if they name none.
     """
     figures: list[Figure] = []
     for pair in found:
-        figures += _figures(pair, _floors(pair, gate, first))
+        figures += _figures(pair, _minimums(pair, gate, first))
     judging = [one for one in figures if one.can_tell(gate.seed_spread)]
     num_changed = sum(one.base.value != one.new.value for one in judging)
     confidence = 1 - (1 - CONFIDENCE) / max(1, num_changed)
     for figure in figures:
         if figure.has_values:
             yield _judge(figure, gate, confidence)
-        elif math.isfinite(figure.base.value) or figure.floor is not None:
-            yield _lost(figure)
+        elif math.isfinite(figure.base.value) or figure.minimum is not None:
+            yield _missing(figure)
 
 
-def _figures(pair: Pair, floors: Mapping[str, float]) -> list[Figure]:
-    """Return the scores of a pair, on drawn images where these were counted on both sides."""
+def _figures(pair: Pair, minimums: Mapping[str, float]) -> list[Figure]:
+    """Return the scores of a pair, resampled over images if both sides have their counts."""
     kept = [[one.per_image for one in side] for side in (pair.base, pair.new)]
     counted = all(counts is not None for side in kept for counts in side)
     if counted:
@@ -139,33 +139,33 @@ def _figures(pair: Pair, floors: Mapping[str, float]) -> list[Figure]:
     else:
         base, new = _of_seeds(pair.base), _of_seeds(pair.new)
     return [
-        Figure(pair, name, base[name], new[name], floors.get(name), counted)
-        for name in dict.fromkeys((*COMPARED, *floors))
+        Figure(pair, name, base[name], new[name], minimums.get(name), counted)
+        for name in dict.fromkeys((*COMPARED, *minimums))
     ]
 
 
 def _of_seeds(side: Sequence[Scored]) -> dict[str, Sampled]:
-    """Return scores without their images; NaN where one seed has none."""
+    """Return scores without resampling over images; NaN if any seed has none."""
     return {
         name: of_seeds([math.nan if (v := one.scores.get(name)) is None else v for one in side])
         for name in SHARES
     }
 
 
-def _floors(pair: Pair, gate: Gate, first: str | None) -> dict[str, float]:
-    """Return the highest floor of each score that the suite gives this model."""
+def _minimums(pair: Pair, gate: Gate, first: str | None) -> dict[str, float]:
+    """Return the highest minimum of each score that the suite sets for this model."""
     found: dict[str, float] = {}
-    for floor in gate.floors:
-        if (floor.evaluation or first) != pair.evaluation:
+    for minimum in gate.floors:
+        if (minimum.evaluation or first) != pair.evaluation:
             continue
-        if any(fnmatch.fnmatchcase(name, floor.case) for name in pair.names):
-            for score, value in floor.values.items():
+        if any(fnmatch.fnmatchcase(name, minimum.case) for name in pair.names):
+            for score, value in minimum.values.items():
                 found[score] = max(value, found.get(score, 0.0))
     return found
 
 
 def _judge(figure: Figure, gate: Gate, confidence: float) -> Finding:
-    base, new, floor = figure.base, figure.new, figure.floor
+    base, new, minimum = figure.base, figure.new, figure.minimum
     found = difference(new, base, confidence, gate.seed_spread)
     verdict: Verdict = "same"
     if found.is_told_apart:
@@ -173,11 +173,11 @@ def _judge(figure: Figure, gate: Gate, confidence: float) -> Finding:
     bounds = [_interval(found, confidence, figure, gate)]
     if verdict == "same" and found.value != 0:
         num = num_seeds_to_tell(new, base, confidence, gate.seed_spread)
-        bounds.append(_settle(num))
-    if floor is not None:
-        below = new.value < floor
+        bounds.append(_seeds_needed(num))
+    if minimum is not None:
+        below = new.value < minimum
         verdict = "worse" if below else verdict
-        bounds.insert(0, f"{'below' if below else 'above'} the floor of {100 * floor:.2f} %")
+        bounds.insert(0, f"{'below' if below else 'meets'} the minimum of {100 * minimum:.2f} %")
     return Finding(
         figure.pair.case,
         "score",
@@ -193,31 +193,32 @@ def _judge(figure: Figure, gate: Gate, confidence: float) -> Finding:
     )
 
 
-def _lost(figure: Figure) -> Finding:
-    """Say that a score is not there on both sides; below a floor that is worse."""
+def _missing(figure: Figure) -> Finding:
+    """Report a score that a side lacks; it is worse if the score has a minimum."""
     case, name = figure.pair.case, f"{column(figure.score).header}, {figure.pair.evaluation}"
     reason = "one side has no value"
-    if figure.floor is None:
+    if figure.minimum is None:
         return not_compared(case, "score", name, reason)
-    bound = f"{reason}; the floor is {100 * figure.floor:.2f} %"
+    bound = f"{reason}; the minimum is {100 * figure.minimum:.2f} %"
     return Finding(case, "score", name, "worse", bound=bound, rests_on=figure.pair.names)
 
 
-def _settle(num: int | None) -> str:
+def _seeds_needed(num: int | None) -> str:
+    """Describe how many seeds would make the difference significant."""
     if num is None:
-        return "no number of seeds would tell: the images are too few"
-    most = f"more than {MOST_SEEDS}" if num > MOST_SEEDS else str(num)
-    return f"{most} seeds on each side would tell"
+        return "too few images for any number of seeds to make it significant"
+    needed = f"more than {MOST_SEEDS}" if num > MOST_SEEDS else str(num)
+    return f"significant only with {needed} seeds on each side"
 
 
 def _interval(found: Difference, confidence: float, figure: Figure, gate: Gate) -> str:
-    """Write the interval of a difference, and what it is over."""
+    """Describe the interval of a difference, and whether it is over images and seeds."""
     num = len(figure.base.seeds), len(figure.new.seeds)
-    over = "images" if figure.counted else "images not counted"
+    over = "over images" if figure.counted else "no counts per image"
     seeds = "1 seed each" if num == (1, 1) else f"{num[0]} and {num[1]} seeds"
     low, high = max(found.low, -1.0), min(found.high, 1.0)
     return (
         f"{100 * found.value:+.2f} [{100 * low:+.2f}, {100 * high:+.2f}] points at "
-        f"{100 * confidence:.4g} % ({over}; {seeds}, assumed to spread by "
-        f"{100 * gate.seed_spread:g})"
+        f"{100 * confidence:.4g} % ({over}; {seeds}, assumed standard "
+        f"deviation {100 * gate.seed_spread:g})"
     )

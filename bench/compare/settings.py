@@ -1,4 +1,4 @@
-"""What was asked, ran, or made the records differently on two sides, in words."""
+"""Describe how settings, numerics and software differ between two sides."""
 
 import json
 from collections.abc import Mapping
@@ -6,20 +6,20 @@ from typing import Any
 
 from bench.compare.snapshot import CaseSnapshot, Snapshot
 
-MOST_OF_A_VERSION = 12  # characters: of a commit the beginning
+MOST_OF_A_VERSION = 12  # characters, for example of a commit
 
 
 def asked(base: CaseSnapshot, new: CaseSnapshot) -> str:
-    """Say what of a case was asked differently; empty where nothing was."""
+    """Describe how the settings of a case differ; empty if they do not."""
     ours, theirs = ({k: v for k, v in one.asked.items() if k != "source"} for one in (base, new))
-    told = [changed(ours, theirs)]
+    differing = [changed(ours, theirs)]
     if base.asked.get("source") != new.asked.get("source"):
-        told.append("the code of the network")
-    return ", ".join(filter(None, told))
+        differing.append("code of the network")
+    return ", ".join(filter(None, differing))
 
 
 def changed(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> str:
-    """List the settings that are not the same."""
+    """List the settings that differ."""
     one, other = _flat(ours), _flat(theirs)
     return ", ".join(
         f"{key} {one.get(key, 'default')} → {other.get(key, 'default')}"
@@ -39,7 +39,7 @@ def _flat(value: Any, path: tuple[str, ...] = ()) -> dict[str, str]:
 
 
 def software(base: Snapshot, new: Snapshot) -> tuple[str, str] | None:
-    """Name what made each side, of what is not the same for both."""
+    """Return the versions of each side that differ; None if none do, or a side has none."""
     ours, theirs = _versions(base), _versions(new)
     differing = [key for key in ours | theirs if ours.get(key) != theirs.get(key)]
     if not (differing and ours and theirs):
@@ -51,7 +51,7 @@ def software(base: Snapshot, new: Snapshot) -> tuple[str, str] | None:
 
 
 def _versions(side: Snapshot) -> dict[str, str]:
-    """Return every version that made cases of a side, by package."""
+    """Return all versions that the cases of a side were made with, by package."""
     found: dict[str, set[str]] = {}
     for case in side.cases.values():
         for key, version in case.software.items():

@@ -1,4 +1,4 @@
-"""What two sets of records are compared by; saved as JSON it is a baseline."""
+"""The content of records that is compared; saved as JSON, it is a baseline."""
 
 import base64
 import json
@@ -25,9 +25,10 @@ from bench.errors import UserError
 from bench.machine.files import write_text
 from bench.suite.gate import Gate
 
-MOST_SAVED = 20_000  # counts of an evaluation that a baseline keeps: some KB
-FLAT = re.compile(r"\[[^][{}]*\]|\{[^][{}]*\}")  # without others within: a line of a baseline
-FACTS = {  # of a record's complexity, and in words
+MOST_SAVED = 20_000  # counts per evaluation that a baseline keeps: a few KB
+# Innermost lists and objects, which a baseline has on one line each.
+FLAT = re.compile(r"\[[^][{}]*\]|\{[^][{}]*\}")
+FACTS = {  # keys of a record's complexity, and their names in messages
     "num_params": "parameters",
     "num_trainable": "trainable parameters",
     "num_unreached": "parameters without gradient",
@@ -37,13 +38,11 @@ FACTS = {  # of a record's complexity, and in words
     "model_bytes": "bytes of the model",
     "checkpoint_bytes": "bytes of a checkpoint",
 }
-
-
 FINISHED = ("ok", "profiled")
 
 
 class Strict(BaseModel):
-    """Data that a baseline has as it is described here, and nothing else."""
+    """Data of a baseline; unknown keys are errors."""
 
     model_config = ConfigDict(arbitrary_types_allowed=True, extra="forbid")
 
@@ -62,7 +61,7 @@ def _unpack(value: Any) -> NDArray[np.uint32] | None:
         raw = zlib.decompress(base64.b64decode(value["zlib_base64"]))
         return np.frombuffer(raw, "<u4").reshape(value["shape"])
     except (KeyError, TypeError, zlib.error) as error:
-        raise ValueError(f"no counts: {error}") from error
+        raise ValueError(f"counts cannot be read: {error}") from error
 
 
 PerImage = Annotated[
@@ -75,9 +74,9 @@ PerImage = Annotated[
 class Scored(Strict):
     """One evaluation of a case.
 
-    totals: (4, K) pixels of the split, as `bench.scores` has them; None where none were kept.
-    per_image: (N, 4, K) uint32; None where none were kept, or too many for a baseline.
-    images: the beginning of the SHA-256 of the ids, in their order.
+    totals: (4, K) pixels of the split, as in `bench.evaluation.scores`; None if not kept.
+    per_image: (N, 4, K) uint32; None if not kept, or too large for a baseline.
+    images: the beginning of the SHA-256 of the image ids, in order.
     """
 
     protocol: dict[str, Any]
@@ -92,18 +91,18 @@ class Scored(Strict):
     def _counts_fit(self) -> "Scored":
         shape = (4, len(self.classes))
         if self.totals is not None and np.shape(self.totals) != shape:
-            raise ValueError(f"totals are {shape[0]} rows of {shape[1]} classes")
+            raise ValueError(f"totals must be {shape[0]} rows of {shape[1]} classes")
         if self.per_image is not None and self.per_image.shape[1:] != shape:
-            raise ValueError(f"counts are {shape[0]} rows of {shape[1]} classes an image")
+            raise ValueError(f"counts must be {shape[0]} rows of {shape[1]} classes per image")
         return self
 
 
 class Epochs(Strict):
-    """The epochs of a training but the first, a value each.
+    """The epochs of a training except the first, with one value per epoch.
 
-    image_s: seconds of training an image.
-    reference_s: of `bench.reference`, measured beside it; none where it was not measured.
-    peak_memory_mib: none where it was not measured.
+    image_s: seconds of training per image.
+    reference_s: of the reference in `bench.machine.clock`; empty if it was not measured.
+    peak_memory_mib: empty if it was not measured.
     """
 
     image_s: tuple[PositiveFloat, ...] = ()
@@ -111,20 +110,20 @@ class Epochs(Strict):
     peak_memory_mib: tuple[PositiveFloat, ...] = ()
 
     @model_validator(mode="after")
-    def _one_an_epoch(self) -> "Epochs":
+    def _one_per_epoch(self) -> "Epochs":
         for measured in (self.reference_s, self.peak_memory_mib):
             if measured and len(measured) != len(self.image_s):
-                raise ValueError("an epoch has one value of each")
+                raise ValueError("every list must have one value per epoch")
         return self
 
 
 class CaseSnapshot(Strict):
-    """What one case left.
+    """What is compared of one case.
 
-    asked: everything that its numbers depend on, but what is as by default.
+    asked: all settings that its numbers depend on, except defaults.
     ran: its numerics.
-    machine: with the precision; None where it was not alone there, or is not known.
-    facts: counts that hold on any machine.
+    machine: with the precision; None if it is unknown or was shared with other cases.
+    facts: counts that are the same on any machine.
     """
 
     id: str
@@ -143,12 +142,12 @@ class CaseSnapshot(Strict):
 
 
 class Snapshot(Strict):
-    """What the records of a suite say that can get worse.
+    """What is compared of the records of a suite.
 
-    reported: the evaluations that scores are compared of, in the suite's order.
+    reported: the evaluations whose scores are compared, in the order of the suite.
     cases: by name.
-    missing: the names of cases without a record; none in a baseline.
-    folders: where the records lie; none of a baseline.
+    missing: names of cases without a record; empty in a baseline.
+    folders: of the records; empty for a baseline.
     """
 
     version: Literal[1] = 1
@@ -168,9 +167,9 @@ class Snapshot(Strict):
 
 
 def save(snapshot: Snapshot, file: Path) -> None:
-    """Write a baseline, small enough to be committed.
+    """Write a baseline that is small enough to be committed.
 
-    Counts of images stay out where they are many, or of a split that is not reported.
+    Counts per image are left out if they are many, or if the evaluation is not reported.
     """
     small = snapshot.model_copy(deep=True)
     for case in small.cases.values():
@@ -186,7 +185,7 @@ def read_baseline(file: Path) -> Snapshot:
     """Read a baseline.
 
     Raises:
-        UserError: where the file is none.
+        UserError: if the file cannot be read or is not a baseline.
     """
     try:
         return Snapshot.model_validate_json(file.read_bytes())
@@ -196,6 +195,6 @@ def read_baseline(file: Path) -> Snapshot:
         first = error.errors()[0]
         place = ".".join(map(str, first["loc"])) or "the file"
         raise UserError(
-            f"{file} is no baseline ({place}: {first['msg']}); bench baseline save SUITE "
-            "writes one."
+            f"{file} is not a baseline ({place}: {first['msg']}). Write one with bench baseline "
+            "save SUITE."
         ) from error

@@ -1,4 +1,4 @@
-"""Both sides of a comparison, found on disk: baselines, suites, folders of results."""
+"""Find both sides of a comparison on disk: baselines, suites or folders of results."""
 
 import math
 from collections.abc import Sequence
@@ -18,24 +18,26 @@ def compare_targets(base: Path, new: Path | None, results: Path, factor: float) 
     """Compare two sets of records, suite by suite.
 
     Args:
-        base, new: baselines, suites or folders; new None: the records of the base's suites in
-            `results`.
-        factor: by which times and memory must differ.
+        base, new: baselines, suites or folders; if new is None, the records in `results` of the
+            base's suites.
+        factor: by which time or memory must differ to count as worse or better.
 
     Raises:
         UserError: if there is nothing to compare, or it would be compared with itself.
     """
     if not 1 < factor < math.inf:
-        raise UserError(f"--factor is more than 1, such as 1.5, not {factor:g}.")
+        raise UserError(f"--factor must be greater than 1, such as 1.5, not {factor:g}.")
     ours = snapshots(base, results)
     if not ours:
-        raise UserError(f"No results in {base}; bench run SUITE makes some.")
+        raise UserError(f"No results in {base}; make some with bench run SUITE.")
     theirs = _new_side(ours, new, results)
     made = []
     for one in ours:
         other = theirs[0] if len(ours) == len(theirs) == 1 else _named(one.suite, theirs)
         if {f.resolve() for f in one.folders} & {f.resolve() for f in other.folders}:
-            raise UserError(f"{base} would be compared with itself; name what to compare it with.")
+            raise UserError(
+                f"{base} would be compared with itself; name another target to compare it with."
+            )
         made.append(compare(one, other, factor))
     return made
 
@@ -57,21 +59,21 @@ def snapshots(target: Path, results: Path, settings: Sequence[str] = ()) -> list
     for one, other in pairwise(sorted(sources, key=lambda source: source.title)):
         if one.title == other.title:
             raise UserError(
-                f"{target} has two folders {one.title}: {one.folders[0]} and {other.folders[0]}; "
-                "name one."
+                f"{target} has two folders named {one.title}: {one.folders[0]} and "
+                f"{other.folders[0]}; choose one."
             )
     return [of_records(source) for source in sources]
 
 
 def _new_side(ours: Sequence[Snapshot], new: Path | None, results: Path) -> list[Snapshot]:
-    """Read the side that is judged; it is empty for suites without records."""
+    """Read the new side; suites without records get an empty snapshot."""
     if new is not None:
         return snapshots(new, results) or [_empty(one.suite) for one in ours]
     found = []
     for one in ours:
         folder = results / one.suite
-        there = snapshots(folder, results) if folder.is_dir() else []
-        found.append(_named(one.suite, there))
+        known = snapshots(folder, results) if folder.is_dir() else []
+        found.append(_named(one.suite, known))
     return found
 
 

@@ -1,4 +1,4 @@
-"""Datasets: what a suite can name, and what users' own are made of."""
+"""Datasets: the built-in ones, and the classes to write your own with."""
 
 from bench.datasets.base import IGNORE_INDEX, Dataset, FileFault, Labels, NoOptions, Sample
 

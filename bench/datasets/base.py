@@ -1,4 +1,4 @@
-"""What every dataset answers: classes, splits, pairs of image and target, provenance."""
+"""The interface of every dataset: classes, splits, pairs of image and target, provenance."""
 
 import hashlib
 import json
@@ -18,7 +18,7 @@ from bench.lookup import USER_CODE_ERRORS, unknown
 from bench.text import listed
 
 IGNORE_INDEX = 255
-READER_VERSION = 1  # raised when files are decoded, mapped or resized otherwise
+READER_VERSION = 1  # raise it when files are decoded, mapped or resized differently
 Colour = tuple[int, int, int]
 Pair = tuple[NDArray[np.uint8], NDArray[np.uint8]]
 
@@ -26,7 +26,7 @@ Pair = tuple[NDArray[np.uint8], NDArray[np.uint8]]
 class FileFault(UserError):
     """A file of a dataset that cannot be used as it is.
 
-    kind: what `bench data check` counts it as, such as "unreadable file".
+    kind: the heading that `bench data check` lists it under, such as "unreadable file".
     """
 
     def __init__(self, kind: str, message: str) -> None:
@@ -46,13 +46,13 @@ class Labels:
 
     @property
     def num_classes(self) -> int:
-        """K, the number of classes; void is none of them."""
+        """K, the number of classes without void."""
         return len(self.names)
 
 
 @dataclass(frozen=True)
 class Sample:
-    """One image with its mask; both None where the dataset makes them."""
+    """One image and its mask; both are None if the dataset generates them."""
 
     id: str
     image: Path | None = None
@@ -60,24 +60,26 @@ class Sample:
 
     @property
     def files(self) -> tuple[Path, ...]:
-        """The files that there should be."""
+        """The files that should exist."""
         return tuple(file for file in (self.image, self.mask) if file is not None)
 
 
 class NoOptions(BaseModel):
-    """What a suite may set; unknown keys are faults."""
+    """Base class of a dataset's options; unknown keys are errors."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 class OfficialOptions(NoOptions):
-    """The option of every dataset whose splits have official sizes."""
+    """Base class of the options of datasets whose splits have official sizes."""
 
-    partial: bool = Field(False, description="accept a part of the official images")
+    partial: bool = Field(
+        False, description="accept splits that do not have the official number of images"
+    )
 
 
 class Dataset(ABC):
-    """A dataset that a suite can name; subclasses give the class attributes and four methods.
+    """Base class of datasets; subclasses define the class attributes and four methods.
 
     Reading is pure: the same sample gives the same arrays in any process.
     """
@@ -90,11 +92,11 @@ class Dataset(ABC):
     licence: str
     layout: ClassVar[str] = ""
     needs_root: ClassVar[bool] = True
-    version: ClassVar[int] = 1  # raised when the same files are read differently
-    unions: ClassVar[Mapping[str, tuple[str, ...]]] = {}  # splits that are made of others
-    unhashed_options: ClassVar[tuple[str, ...]] = ()  # where files lie, and names for people
-    later_options: ClassVar[tuple[str, ...]] = ()  # in no hash while they have their default
-    withheld: Mapping[str, str] = {}  # splits whose labels are not public, and why
+    version: ClassVar[int] = 1  # raise it when the same files are read differently
+    unions: ClassVar[Mapping[str, tuple[str, ...]]] = {}  # splits that combine others
+    unhashed_options: ClassVar[tuple[str, ...]] = ()  # locations and display names
+    later_options: ClassVar[tuple[str, ...]] = ()  # hashed only if they are not at their default
+    withheld: Mapping[str, str] = {}  # splits whose labels are not public, and what to do
 
     def __init__(
         self,
@@ -105,13 +107,13 @@ class Dataset(ABC):
         key: str | None = None,
         source: str | None = None,
     ) -> None:
-        """Keep where the files are and what was asked; nothing is read yet.
+        """Store the folder and the options; nothing is read yet.
 
         Args:
             root: folder of the files; None if there is none.
             options: an instance of `Options`.
-            name: as messages have it; defaults to the class's.
-            key: the suite's name for it; defaults to `name`.
+            name: used in messages; defaults to the class name in lower case.
+            key: its key in the suite; defaults to `name`.
             source: a hash of the code of a user's own dataset.
         """
         self.root = root
@@ -124,14 +126,14 @@ class Dataset(ABC):
         self.configure()
 
     def configure(self) -> None:
-        """Set what the options decide, such as `title` or `splits`; reads no images."""
+        """Set what depends on the options, such as `title` or `splits`; reads no images."""
 
     @classmethod
     def identity(cls, options: BaseModel) -> dict[str, Any]:
-        """Return what tells two settings of the options apart, for hashing.
+        """Return the options that are hashed.
 
-        Options that were added later are left out while they have their default, so that hashes
-        from before stay.
+        Options that were added later are left out at their default, so that older hashes stay
+        valid.
         """
         fields = type(options).model_fields
         left_out = {
@@ -143,18 +145,18 @@ class Dataset(ABC):
     @classmethod
     @abstractmethod
     def labels(cls, options: Any) -> Labels:
-        """Return names and colours of the classes; reads no images.
+        """Return the names and colours of the classes; reads no images.
 
         Raises:
-            UserError: where a file that names them cannot be read.
+            UserError: if a file that names them cannot be read.
         """
 
     @abstractmethod
     def listed(self, split: str) -> Sequence[Sample]:
-        """Return the samples of a split in a fixed order, whether their files exist or not.
+        """Return the samples of a split in a fixed order, whether or not their files exist.
 
         Raises:
-            UserError: where what lists them is missing or malformed.
+            UserError: if the list or folder that they come from is missing or malformed.
         """
 
     @abstractmethod
@@ -162,7 +164,7 @@ class Dataset(ABC):
         """Return an image (H, W, 3) uint8 RGB.
 
         Raises:
-            UserError: naming the file that cannot be read.
+            UserError: if the file cannot be read; the message names it.
         """
 
     @abstractmethod
@@ -170,38 +172,38 @@ class Dataset(ABC):
         """Return a target (H, W) uint8, 0..K-1 or 255 for void.
 
         Raises:
-            UserError: naming the file that cannot be read or does not fit.
+            UserError: if the file cannot be read or is wrong; the message names it.
         """
 
     def read(self, sample: Sample) -> Pair:
-        """Return image and target of a sample."""
+        """Return the image and the target of a sample."""
         return self.read_image(sample), self.read_target(sample)
 
     @property
     def void(self) -> str:
-        """Say in a protocol what void pixels count as."""
+        """How a protocol describes void pixels, such as "excluded"."""
         return "excluded"
 
     def expected(self, split: str) -> int | None:
-        """Return how many images a split has officially; None where nobody says."""
+        """Return the official number of images in a split; None if there is none."""
         return None
 
     def defined_by(self) -> Sequence[Path]:
-        """Return files beside those of the samples that what is read depends on.
+        """Return the other files that the arrays depend on, besides those of the samples.
 
-        Such as a table of colours, or the one file that holds all images.
+        For example a table of colours, or one file that holds all images.
         """
         return ()
 
     def unlisted(self) -> Sequence[Path]:
-        """Return files that look like samples but belong to none; for `bench data check`."""
+        """Return files that look like samples but are in no split; for `bench data check`."""
         return ()
 
     def samples(self, split: str) -> Sequence[Sample]:
-        """Return the samples of a split, all of whose files exist; looked for once.
+        """Return the samples of a split, after checking once that all their files exist.
 
         Raises:
-            UserError: where files are missing, or fewer or more samples than official.
+            UserError: if files are missing, or the number of samples is not the official one.
         """
         if split not in self._complete:
             self._complete[split] = self._check_complete(split)
@@ -222,21 +224,21 @@ class Dataset(ABC):
         official = self.expected(split)
         if official not in (None, len(samples)) and not getattr(self.options, "partial", True):
             raise UserError(
-                f"{self.title}: {split!r} has {len(samples)} images here, {official} officially. "
-                "Complete the folder, or set partial: true on the dataset to use a part "
-                f"(--set datasets.{self.key}.partial=true)."
+                f"{self.title}: {split!r} has {len(samples)} images; the official split has "
+                f"{official}. Complete the folder, or set partial: true on the dataset to use it "
+                f"as it is (--set datasets.{self.key}.partial=true)."
             )
         return samples
 
     def describe_split(self, split: str) -> str:
-        """Name a split in a protocol, and how much of it there is where that is not all."""
+        """Return the name of a split for a protocol, with its size if it is only a part."""
         num, official = len(self.samples(split)), self.expected(split)
         return split if official in (None, num) else f"{split} (part: {num} of {official})"
 
     def fingerprint(self, split: str) -> str:
-        """Identify a split by its options, class names, ids and the contents of its files.
+        """Return a hash of a split: its options, class names, ids and file contents.
 
-        Files are looked at once; another instance sees what changed since.
+        It is computed once per instance; a new instance sees later changes of the files.
         """
         if split not in self._fingerprints:
             self._fingerprints[split] = self._identify(split)
@@ -257,10 +259,10 @@ class Dataset(ABC):
         return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
 
     def checked(self, sample: Sample) -> Pair:
-        """Read a sample and hold it to what `read` promises.
+        """Read a sample and check its shapes, dtypes and labels.
 
         Raises:
-            UserError: naming the sample, for what a user's own dataset does wrong too.
+            UserError: naming the sample, also for errors in the code of a user's own dataset.
         """
         try:
             image, target = self.read(sample)
@@ -270,10 +272,10 @@ class Dataset(ABC):
         return image, target
 
     def hold(self, sample: Sample, image: Any, target: Any) -> None:
-        """Hold a pair to what `read` promises.
+        """Check the shapes, dtypes and labels of a pair.
 
         Raises:
-            FileFault: saying what is not as it should be.
+            FileFault: saying what is wrong.
         """
         fault = _fault(image, target, self.labels(self.options).num_classes)
         if fault:
@@ -286,12 +288,12 @@ class Dataset(ABC):
         """Return the folder of the files.
 
         Raises:
-            UserError: where it was not given or is no folder, with the layout it should have.
+            UserError: if it was not given or is not a folder; the message shows the layout.
         """
         if self.root is None:
             raise UserError(
-                f"Dataset {self.name!r} has no folder. Give --root {self.name}=PATH, root: in the "
-                f"suite, or put it at $BENCH_DATA/{self.name}."
+                f"Dataset {self.name!r} has no folder. Give --root {self.name}=PATH or root: in "
+                f"the suite, or put it at $BENCH_DATA/{self.name}."
             )
         if not self.root.is_dir():
             raise UserError(f"No folder {self.root} for dataset {self.name!r}. {self.layout}")
@@ -299,14 +301,16 @@ class Dataset(ABC):
 
 
 def _fault(image: Any, target: Any, num_classes: int) -> str:
-    """Say what is wrong with a pair; nothing where it is as it should be."""
+    """Return what is wrong with a pair, or an empty string."""
     for name, array, num_dims in (("image", image, 3), ("target", target, 2)):
         if not isinstance(array, np.ndarray) or array.dtype != np.uint8 or array.ndim != num_dims:
             found = getattr(array, "dtype", type(array).__name__), getattr(array, "shape", "")
             return f"the {name} is {found[0]} {found[1]}, not uint8 with {num_dims} dimensions."
     if image.shape != (*target.shape, 3):
-        return f"image {image.shape} and target {target.shape} do not belong together."
+        return f"image {image.shape} and target {target.shape} have different sizes."
     present = np.flatnonzero(np.bincount(target.ravel(), minlength=256)[num_classes:IGNORE_INDEX])
     if present.size:
-        return f"label {present[0] + num_classes} outside the classes 0..{num_classes - 1} and 255."
+        return (
+            f"label {present[0] + num_classes} is not a class (0..{num_classes - 1}) or void (255)."
+        )
     return ""

@@ -44,8 +44,8 @@ SEGNET = Labels(
         (0, 128, 192),
     ),
 )
-# The original classes in the order of class_dict.csv: colour, and the one of SegNet's 11 that
-# takes it (the grouping of Sturgess et al. 2009, which SegNet's masks follow).
+# The original classes in the order of class_dict.csv: colour, and which of SegNet's 11 classes
+# it belongs to (the grouping of Sturgess et al. 2009, which SegNet's masks follow).
 ORIGINAL: dict[str, tuple[Colour, str | None]] = {
     "Animal": ((64, 128, 64), "pedestrian"),
     "Archway": ((192, 0, 128), "building"),
@@ -84,12 +84,12 @@ ALL = Labels(tuple(ORIGINAL), tuple(colour for colour, _ in ORIGINAL.values()))
 
 
 class CamVid(FileDataset):
-    """Two layouts: SegNet's lists with index masks, or colour masks beside class_dict.csv.
+    """CamVid in two layouts: SegNet's lists with index masks, or class_dict.csv with colour masks.
 
     SegNet's {train,val,test}.txt list pairs "image mask"; mask label 11 is void. The original
-    masks lie in {train,val,test}_labels/<image>_L.png and may be grouped into SegNet's 11 classes.
-    With 32 classes the outputs follow class_dict.csv; pixels of its class Void are void, so that
-    this output never occurs in truth.
+    masks are {train,val,test}_labels/<image>_L.png and can be grouped into SegNet's 11 classes.
+    With 32 classes, the classes have the order of class_dict.csv. Pixels of its class Void are
+    void, so that class never occurs in the truth.
     """
 
     class Options(OfficialOptions):
@@ -100,7 +100,7 @@ class CamVid(FileDataset):
             description="SegNet's 11 classes, or the original 32 (colour masks)",
         )
 
-    unhashed_options = ("partial",)  # a fingerprint has the images that are there
+    unhashed_options = ("partial",)  # a fingerprint covers the images that exist
     later_options = ("label_set",)
     title = "CamVid (SegNet split, 11 classes)"
     splits = ("train", "val", "test")
@@ -119,7 +119,7 @@ class CamVid(FileDataset):
 }"""
 
     def configure(self) -> None:
-        """Name what the options decide."""
+        """Set the title."""
         if self.options.label_set == 32:
             self.title = "CamVid (original 32 classes)"
 
@@ -129,7 +129,7 @@ class CamVid(FileDataset):
         return ALL if options.label_set == 32 else SEGNET
 
     def listed(self, split: str) -> Sequence[Sample]:
-        """Read the split's list, or its folders where the masks are in colour."""
+        """Read the split's list, or its folders if the masks are in colour."""
         root = self.require_root()
         if self._in_colour:
             images = sorted((root / split).glob("*.png")) + sorted((root / split).glob("*.jpg"))
@@ -139,7 +139,8 @@ class CamVid(FileDataset):
             return [Sample(image.stem, image, masks / f"{image.stem}_L.png") for image in images]
         if self.options.label_set == 32:
             raise UserError(
-                f"label_set 32 needs the original colour masks; no {root / 'class_dict.csv'}."
+                "label_set 32 needs the original colour masks, but there is no "
+                f"{root / 'class_dict.csv'}."
             )
         file = root / f"{split}.txt"
         samples = []
@@ -147,7 +148,7 @@ class CamVid(FileDataset):
             parts = line.split()
             if len(parts) != 2:
                 raise UserError(f"{file}:{number}: expected an image and a mask, not {line!r}.")
-            # SegNet's own lists have absolute paths, which are taken below the root.
+            # SegNet's own lists have absolute paths; they are read as relative to the root.
             image, mask = (root / part.removeprefix("/SegNet/CamVid/") for part in parts)
             samples.append(Sample(image.stem, image, mask))
         return samples
@@ -165,7 +166,7 @@ class CamVid(FileDataset):
         return [self.require_root() / "class_dict.csv"] if self._in_colour else []
 
     def expected(self, split: str) -> int | None:
-        """Return the size of SegNet's split; colour masks come in several splits."""
+        """Return the size of SegNet's split; None for colour masks, which have several splits."""
         return None if self._in_colour else self.num_images[split]
 
     @cached_property
@@ -180,7 +181,7 @@ class CamVid(FileDataset):
         found: dict[Colour, int] = {}
         for name, colour in read_class_file(file):
             if name not in ORIGINAL:
-                raise UserError(f"{file}: {name!r} is none of CamVid's 32 classes.")
+                raise UserError(f"{file}: {name!r} is not one of CamVid's 32 classes.")
             group = ORIGINAL[name][1]
             if group is None:
                 found[colour] = IGNORE_INDEX
@@ -193,7 +194,7 @@ def read_class_file(file: Path) -> list[tuple[str, Colour]]:
     """Read a CSV file with the columns name, r, g, b.
 
     Raises:
-        UserError: where the file is missing or has other columns or values.
+        UserError: if the file is missing or has other columns or values.
     """
     try:
         with file.open(encoding="utf-8-sig", newline="") as stream:
@@ -205,5 +206,5 @@ def read_class_file(file: Path) -> list[tuple[str, Colour]]:
         raise UserError(f"No class file {file}.") from None
     except (OSError, KeyError, ValueError, TypeError, AttributeError) as error:
         raise UserError(
-            f"{file}: expected a CSV file with the header name,r,g,b and a class a line."
+            f"{file}: expected a CSV file with the header name,r,g,b and one class per line."
         ) from error

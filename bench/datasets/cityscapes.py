@@ -31,7 +31,7 @@ class Label(NamedTuple):
     colour: Colour
 
 
-# License plate, id -1, is not here: it is never drawn.
+# License plate, id -1, is left out: it is never drawn.
 TABLE = (
     Label("unlabeled", 0, 255, "void", (0, 0, 0)),
     Label("ego vehicle", 1, 255, "void", (0, 0, 0)),
@@ -95,11 +95,11 @@ TITLES: dict[int | str, str] = {19: "19 classes", "categories7": "7 categories",
 
 
 class Cityscapes(FileDataset):
-    """The fine annotations, read from labelIds or, for the 19 classes, from labelTrainIds.
+    """The fine annotations, read from labelIds or, for the 19 classes, also from labelTrainIds.
 
-    A category takes all of its ids, also those that the official score of categories leaves out
+    A category includes all of its ids, even those that the official category score leaves out
     (parking, rail track, guard rail, bridge, tunnel, polegroup, caravan, trailer). Its colour is
-    that of its first label, for want of an official one.
+    that of its first label, because there is no official one.
     """
 
     class Options(OfficialOptions):
@@ -107,17 +107,17 @@ class Cityscapes(FileDataset):
 
         label_set: Literal[19, "categories7", "34ids"] = Field(
             19,
-            description="the 19 classes of the benchmark, its 7 categories, or all 34 ids, of "
-            "which none is void",
+            description="the 19 classes of the benchmark, its 7 categories, or all 34 ids, none "
+            "of them void",
         )
 
-    unhashed_options = ("partial",)  # a fingerprint has the images that are there
+    unhashed_options = ("partial",)  # a fingerprint covers the images that exist
     title = "Cityscapes (fine annotations, 19 classes)"
     splits = ("train", "val")
     num_images = {"train": 2975, "val": 500}
     withheld = {
-        "test": "the labels of the test split are kept by the benchmark's server, and its gtFine "
-        "files are empty of labels; use val.",
+        "test": "the labels of the test split are not public, and its gtFine files contain none; "
+        "use val.",
     }
     licence = "Cityscapes licence: after registration, for non-commercial research"
     layout = (
@@ -136,7 +136,7 @@ class Cityscapes(FileDataset):
 }"""
 
     def configure(self) -> None:
-        """Name what the options decide."""
+        """Set the title."""
         self.title = f"Cityscapes (fine annotations, {TITLES[self.options.label_set]})"
 
     @classmethod
@@ -160,19 +160,19 @@ class Cityscapes(FileDataset):
             return Sample(name, image, ids)
         if self.options.label_set != 19:
             raise UserError(
-                f"label_set {self.options.label_set} is read from labelIds, and there is no {ids}: "
-                f"{train_ids.name} knows the 19 classes alone. Take gtFine_trainvaltest.zip, or "
-                "label_set: 19."
+                f"label_set {self.options.label_set} needs labelIds, but there is no {ids}; "
+                f"{train_ids.name} has only the 19 classes. Unpack gtFine_trainvaltest.zip, or "
+                "set label_set: 19."
             )
         return Sample(name, image, train_ids)
 
     def read_target(self, sample: Sample) -> NDArray[np.uint8]:
-        """Map ids, or take train ids as they are."""
+        """Map ids to classes; train ids are class indices already."""
         assert sample.mask is not None
         in_train_ids = sample.mask.name.endswith(TRAIN_IDS)
         to = FROM_TRAIN_IDS if in_train_ids else FROM_IDS[self.options.label_set]
         to = to | {IGNORE_INDEX: IGNORE_INDEX}
-        # A frame of road and void alone is no binary mask.
+        # A frame of only road and void is not a binary mask.
         return map_labels(read_mask(sample.mask), to, sample.mask, binary_advice="accept")
 
     def expected(self, split: str) -> int | None:
@@ -180,7 +180,7 @@ class Cityscapes(FileDataset):
         return self.num_images.get(split)
 
     def unlisted(self) -> Sequence[Path]:
-        """Return images and labelIds of no sample; gtFine holds other files for each frame."""
+        """Return images and labelIds in no split; other files in gtFine are ignored."""
         return [
             file
             for file in super().unlisted()

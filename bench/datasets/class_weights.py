@@ -21,10 +21,10 @@ Weights = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class ClassCounts:
-    """How many valid pixels each class has.
+    """The number of valid pixels of each class.
 
     pixels: (K,) int64, over all images.
-    image_pixels: (K,) int64, the valid pixels of the images that the class occurs in.
+    image_pixels: (K,) int64, the valid pixels of the images that contain the class.
     images: (K,) int64, the number of those images.
     """
 
@@ -34,23 +34,23 @@ class ClassCounts:
 
 
 def inverse(counts: ClassCounts) -> Weights:
-    """1 / frequency, of sum 1; 0 for a class that never occurs."""
+    """Return 1 / frequency, scaled to a sum of 1; 0 for a class that never occurs."""
     weights = _inverse_or_zero(counts.pixels.astype(np.float64))
     return np.asarray(weights / weights.sum())
 
 
 def one_minus_frequency(counts: ClassCounts) -> Weights:
-    """1 - frequency."""
+    """Return 1 - frequency."""
     return np.asarray(1 - counts.pixels / counts.pixels.sum())
 
 
 def enet(counts: ClassCounts) -> Weights:
-    """1 / ln(1.02 + frequency): Paszke et al. 2016, arXiv 1606.02147."""
+    """Return 1 / ln(1.02 + frequency): Paszke et al. 2016, arXiv 1606.02147."""
     return np.asarray(1 / np.log(1.02 + counts.pixels / counts.pixels.sum()))
 
 
 def median_frequency(counts: ClassCounts) -> Weights:
-    """Median frequency / frequency, frequencies within the images that the class occurs in.
+    """Return median frequency / frequency; each counts only images that contain the class.
 
     Eigen and Fergus 2015, arXiv 1411.4734. 0 for a class that never occurs.
     """
@@ -76,7 +76,7 @@ def class_weights(rule: str, counts: ClassCounts) -> Weights:
     """Return the weight of each class, (K,), by one of the rules.
 
     Raises:
-        UserError: for an unknown rule, and where every pixel is void.
+        UserError: for an unknown rule, or if every pixel is void.
     """
     weigh = pick("class_weights", rule, RULES)
     if not counts.pixels.any():
@@ -88,7 +88,7 @@ def class_counts(dataset: Dataset, split: str, samples: Sequence[Sample]) -> Cla
     """Count the valid pixels of each class over samples of a split, at the masks' resolution.
 
     Raises:
-        UserError: naming a mask that cannot be read.
+        UserError: if a mask cannot be read; the message names it.
     """
     text = "\n".join([dataset.fingerprint(split), *(sample.id for sample in samples)])
     name = hashlib.sha256(text.encode()).hexdigest()[:16]
@@ -97,7 +97,7 @@ def class_counts(dataset: Dataset, split: str, samples: Sequence[Sample]) -> Cla
     rows = read_json(file)
     if not isinstance(rows, list) or [len(row) for row in rows] != [num_classes] * 3:
         rows = _count(dataset, samples, num_classes)
-        with suppress(UserError):  # where the cache cannot be written, nothing is remembered
+        with suppress(UserError):  # if the cache cannot be written, continue without it
             write_json(file, rows, sync=False)
     return ClassCounts(*(np.array(row, np.int64) for row in rows))
 
@@ -107,10 +107,12 @@ def _count(dataset: Dataset, samples: Sequence[Sample], num_classes: int) -> lis
         target = dataset.read_target(sample)
         found = np.bincount(target.ravel(), minlength=256)
         if found[num_classes:IGNORE_INDEX].any():
-            raise UserError(f"{dataset.name}, sample {sample.id!r}: labels outside the classes.")
+            raise UserError(
+                f"{dataset.name}, sample {sample.id!r}: the mask has labels of no class."
+            )
         return found[:num_classes]
 
-    with ThreadPoolExecutor(num_cores()) as pool:  # decoding frees the interpreter
+    with ThreadPoolExecutor(num_cores()) as pool:  # decoding releases the GIL
         counts = np.stack(list(pool.map(one, samples)))
     present = counts > 0
     image_pixels = (present * counts.sum(1, keepdims=True)).sum(0)

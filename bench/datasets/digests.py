@@ -1,4 +1,4 @@
-"""Content hashes of files, remembered for as long as a file's size and time stay."""
+"""Content hashes of files, cached until a file's size or time changes."""
 
 import hashlib
 import os
@@ -12,24 +12,24 @@ from bench.errors import UserError
 from bench.machine.cache_folder import cache_folder
 from bench.machine.files import read_json, write_json
 
-SETTLED_S = 2.0  # a file changed more recently could change again within its time stamp
-NUM_THREADS = 8  # reading waits for the disk, and hashing frees the interpreter
+SETTLED_S = 2.0  # a more recent change could be followed by another with the same time
+NUM_THREADS = 8  # reading waits for the disk, and hashing releases the GIL
 
 
 def digests(root: Path | None, files: Iterable[Path]) -> dict[Path, str]:
-    """Hash the contents of files; those that did not change since the last time are not read.
+    """Hash the contents of files; files that did not change since the last call are not read.
 
     Args:
-        root: the folder of the dataset; its hashes are remembered together.
+        root: the folder of the dataset; its hashes are cached in one file.
 
     Raises:
-        UserError: where a file cannot be read.
+        UserError: if a file cannot be read.
     """
     files = list(dict.fromkeys(files))
     if not files:
         return {}
-    memory = cache_folder() / "digests" / f"{_name(root)}.json"
-    known = read_json(memory) or {}
+    cache = cache_folder() / "digests" / f"{_name(root)}.json"
+    known = read_json(cache) or {}
     stamps = {file: _stamp(file) for file in files}
     found = {
         file: known[os.path.abspath(file)][-1]
@@ -46,8 +46,8 @@ def digests(root: Path | None, files: Iterable[Path]) -> dict[Path, str]:
         if max(stamps[file][1:]) / 1e9 < settled
     }
     if new:
-        with suppress(UserError):  # where the cache cannot be written, nothing is remembered
-            write_json(memory, known | new, sync=False)
+        with suppress(UserError):  # if the cache cannot be written, continue without it
+            write_json(cache, known | new, sync=False)
     return found
 
 
@@ -56,7 +56,7 @@ def _name(root: Path | None) -> str:
 
 
 def _stamp(file: Path) -> list[int]:
-    """Return size, time of the last change of content and of anything at all, in ns."""
+    """Return the size in bytes, and the times of the last change of content and metadata in ns."""
     try:
         status = file.stat()
     except OSError as error:

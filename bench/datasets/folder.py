@@ -19,14 +19,13 @@ from bench.errors import UserError
 Byte = Annotated[int, Field(ge=0, le=255)]
 SUFFIXES = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp", ".webp", ".gif")
 BINARY_ADVICE = (
-    "For two classes, set binary: true (0 is the first class, 255 the second); where 255 is void, "
-    "say void: 255."
+    "For two classes, set binary: true (0 is the first class, 255 the second); if 255 is void, "
+    "set void: 255."
 )
 
-
 ADVICE = {
-    "wrong label": " If it is void, say so with void; other labels are renamed by label_map.",
-    "pixel format": " Masks in colour need encoding: colour and classes with their colours.",
+    "wrong label": " If it is void, set void; map other labels with label_map.",
+    "pixel format": " Colour masks need encoding: colour, and a colour for each class.",
 }
 
 
@@ -38,7 +37,7 @@ class Class(NoOptions):
 
 
 class Folder(FileDataset):
-    """Images and masks by pattern, or by lists of two columns; masks of indices or of colours."""
+    """Images and masks found by pattern or in two-column lists; index or colour masks."""
 
     class Options(NoOptions):
         """What a suite may set."""
@@ -50,30 +49,34 @@ class Folder(FileDataset):
         )
         images: str = Field(
             "images/{split}/*",
-            description="pattern below the root; {split} is the split's name, * anything",
+            description="pattern relative to the root; {split} is the split's name, * matches "
+            "anything",
         )
         masks: str = Field(
             "masks/{split}/{stem}.png",
-            description="pattern below the root; {stem} is the image's name without its suffix, "
-            "{folder} the folders that ** stood for",
+            description="pattern relative to the root; {stem} is the image's name without its "
+            "suffix, {folder} the folders matched by **",
         )
         list: str | None = Field(
-            None, description="a file a split, such as {split}.txt, with lines 'image mask'"
+            None, description="one file per split, such as {split}.txt, with lines 'image mask'"
         )
         splits: tuple[str, ...] = Field(("train", "val", "test"), min_length=1)
-        encoding: Literal["index", "colour"] = Field("index", description="of the masks")
+        encoding: Literal["index", "colour"] = Field("index", description="what the masks hold")
         void: Byte | Annotated[tuple[Byte, Byte, Byte], Field()] | None = Field(
-            None, description="label of void, by default 255; or its colour, by default none"
+            None,
+            description="label of void (default 255), or its colour in colour masks (default none)",
         )
         label_map: dict[Byte, int | Literal["void"]] | None = Field(
-            None, description="class index or void of each label of the masks"
+            None, description="class index, or void, of each label in the masks"
         )
         reduce_zero_label: bool = Field(
-            False, description="label 0 is void and the classes begin at 1, as in ADE20K"
+            False, description="label 0 is void and the classes start at 1, as in ADE20K"
         )
-        binary: bool = Field(False, description="masks have 0 and 255 for two classes")
+        binary: bool = Field(False, description="masks hold 0 and 255 for the two classes")
         exif: Literal["upright", "stored"] | None = Field(
-            None, description="what images with a rotation tag are: turned to match, or as stored"
+            None,
+            description="for images with a rotation tag: upright rotates them to match their "
+            "masks, stored keeps the pixels as they are",
         )
         title: str | None = None
         licence: str = ""
@@ -101,7 +104,7 @@ class Folder(FileDataset):
 
         @property
         def taken(self) -> set[int]:
-            """The labels of masks that mean a class."""
+            """The mask labels that stand for a class."""
             if self.binary:
                 return {0, 1, 255}
             if self.label_map is not None:
@@ -113,35 +116,37 @@ class Folder(FileDataset):
         def _agree(self) -> "Folder.Options":
             names = [one.name for one in self.classes]
             if len(set(names)) < len(names):
-                raise ValueError(f"classes: a name is given twice in {names}.")
+                raise ValueError(f"classes: a name occurs twice in {names}.")
             if self.encoding == "colour":
                 given = {"label_map": self.label_map, "binary": self.binary}
                 given["reduce_zero_label"] = self.reduce_zero_label
                 for name, value in given.items():
                     if value:
-                        raise ValueError(f"{name} is for masks of indices, not encoding: colour.")
+                        raise ValueError(f"{name} is for index masks, not for encoding: colour.")
                 if len({one.colour for one in self.classes}) < len(self.classes):
-                    raise ValueError("classes: two classes have one colour.")
+                    raise ValueError("classes: two classes have the same colour.")
                 if isinstance(self.void, int):
                     raise ValueError("void: give a colour [r, g, b] with encoding: colour.")
             elif isinstance(self.void, tuple):
-                raise ValueError("void: a colour is for masks in colour; set encoding: colour too.")
+                raise ValueError("void: a colour is for colour masks; set encoding: colour too.")
             if self.binary and len(self.classes) != 2:
-                raise ValueError(f"binary needs two classes; {len(self.classes)} are given.")
+                raise ValueError(f"binary needs two classes, not {len(self.classes)}.")
             if sum(map(bool, (self.label_map, self.reduce_zero_label, self.binary))) > 1:
-                raise ValueError("Give one of label_map, reduce_zero_label and binary.")
+                raise ValueError("Give only one of label_map, reduce_zero_label and binary.")
             if isinstance(self.void, int) and self.void in self.taken:
-                raise ValueError(f"void: label {self.void} is one of the classes' already.")
+                raise ValueError(f"void: label {self.void} already stands for a class.")
             for label, index in (self.label_map or {}).items():
                 if index != "void" and not 0 <= index < len(self.classes):
                     raise ValueError(
-                        f"label_map: {label} goes to {index}, outside the classes "
-                        f"0..{len(self.classes) - 1}."
+                        f"label_map: {label} is mapped to {index}, which is not a class "
+                        f"(0..{len(self.classes) - 1})."
                     )
             for field, known in (("images", {"split"}), ("masks", {"split", "stem", "folder"})):
                 wanted = {name for _, name, _, _ in string.Formatter().parse(getattr(self, field))}
                 if wanted - {None, *known}:
-                    raise ValueError(f"{field}: {{{'}, {'.join(sorted(known))}}} can stand in it.")
+                    raise ValueError(
+                        f"{field}: it may contain only {{{'}, {'.join(sorted(known))}}}."
+                    )
             return self
 
     unhashed_options = ("title", "licence", "citation")
@@ -150,12 +155,13 @@ class Folder(FileDataset):
     licence = ""
     citation = ""
     layout = (
-        "Its options images and masks are patterns below the root, by default images/{split}/* and "
-        "masks/{split}/{stem}.png; or list: '{split}.txt' names lists of image and mask."
+        "The options images and masks are patterns relative to the root, by default "
+        "images/{split}/* and masks/{split}/{stem}.png; or set list: '{split}.txt' to read lists "
+        "of images and masks."
     )
 
     def configure(self) -> None:
-        """Name what the options decide."""
+        """Set the splits, title, licence and citation."""
         options = self.options
         self.splits = options.splits
         self.title = options.title or (self.title if self.root is None else self.root.name)
@@ -163,13 +169,13 @@ class Folder(FileDataset):
 
     @classmethod
     def labels(cls, options: Any) -> Labels:
-        """Return the classes that the suite gives."""
+        """Return the classes given in the suite."""
         return Labels(
             tuple(one.name for one in options.classes), tuple(one.colour for one in options.classes)
         )
 
     def listed(self, split: str) -> Sequence[Sample]:
-        """Read the split's list, or find its images by their pattern and name their masks."""
+        """Read the split's list, or find its images by pattern and derive the paths of masks."""
         if self.options.list is not None:
             return self._by_list(split)
         root = self.require_root()
@@ -196,15 +202,15 @@ class Folder(FileDataset):
                 continue  # a header
             if len(parts) != 2:
                 raise UserError(
-                    f"{file}:{number}: expected an image and a mask, not {line!r}; where names "
-                    "have spaces, separate the two by a comma or a tab."
+                    f"{file}:{number}: expected an image and a mask, not {line!r}; if names "
+                    "contain spaces, separate the two with a comma or a tab."
                 )
             name = Path(parts[0]).with_suffix("").as_posix()
             samples.append(Sample(name, root / parts[0], root / parts[1]))
         return samples
 
     def read_image(self, sample: Sample) -> NDArray[np.uint8]:
-        """Decode the image, turned as `exif` says."""
+        """Decode the image; the option `exif` says what to do with a rotation tag."""
         assert sample.image is not None
         return read_image(sample.image, self.options.exif)
 
@@ -220,11 +226,11 @@ class Folder(FileDataset):
                 return read_colours(sample.mask, colours)
             except FileFault as fault:
                 advice = (
-                    " If it is void, say void: [r, g, b]." if fault.kind == "wrong label" else ""
+                    " If it is void, set void: [r, g, b]." if fault.kind == "wrong label" else ""
                 )
                 raise FileFault(fault.kind, f"{fault}{advice}") from fault
-        said = options.binary or options.void == IGNORE_INDEX or options.label_map is not None
-        advice = "accept" if said else BINARY_ADVICE
+        is_clear = options.binary or options.void == IGNORE_INDEX or options.label_map is not None
+        advice = "accept" if is_clear else BINARY_ADVICE
         palette = self.labels(options).palette
         try:
             return map_labels(read_mask(sample.mask), self.label_map, sample.mask, palette, advice)
@@ -233,7 +239,7 @@ class Folder(FileDataset):
 
     @property
     def label_map(self) -> dict[int, int]:
-        """Class index or 255 of each label that masks may have."""
+        """Class index, or 255, of each label that masks may have."""
         options, num_classes = self.options, len(self.options.classes)
         if options.binary:
             to = {0: 0, 1: 1, 255: 1}
@@ -250,7 +256,7 @@ class Folder(FileDataset):
         return to
 
     def unlisted(self) -> Sequence[Path]:
-        """Return masks without image, and with lists the images that are in none."""
+        """Return masks without an image and, with lists, images that are in no list."""
         samples = self.listed_anywhere()
         masks = beside([s.mask for s in samples if s.mask is not None])
         images = beside([s.image for s in samples if s.image is not None])
@@ -259,9 +265,9 @@ class Folder(FileDataset):
 
 
 def spread_colours(num_colours: int) -> list[Colour]:
-    """Return colours that differ in hue, and in brightness where there are many; black first."""
+    """Return black, then colours that differ in hue and, if there are many, in brightness."""
     colours: list[Colour] = [(0, 0, 0)]
-    golden = 0.618034  # of the circle of hues: neighbours in the list are far apart in it
+    golden = 0.618034  # of the hue circle: keeps neighbours in the list far apart
     for i in range(num_colours - 1):
         value = (1.0, 0.72, 0.5)[i // 12 % 3]
         r, g, b = colorsys.hsv_to_rgb(i * golden % 1, 0.85, value)

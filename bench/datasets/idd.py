@@ -1,4 +1,4 @@
-"""IDD, the India Driving Dataset: segmentation parts I and II, labels of four levels."""
+"""IDD, the India Driving Dataset: segmentation parts I and II, with labels of four levels."""
 
 import csv
 import re
@@ -75,7 +75,7 @@ TABLE = (
     Label("out of roi", "void", (0, 0, 0), 255, (255, 255, 255, 255)),
     Label("license plate", "vehicle", (0, 0, 142), 255, (255, 255, 255, 255)),
 )
-# What each label is drawn as, by label set.
+# The value that each label is drawn with, by label set.
 VALUES: dict[str, dict[str, int]] = {
     **{f"level{n}": {row.name: row.levels[n - 1] for row in TABLE} for n in (3, 1, 2, 4)},
     "csTrainId": {row.name: row.cs_train_id for row in TABLE},
@@ -83,12 +83,12 @@ VALUES: dict[str, dict[str, int]] = {
 
 
 def _merged(label_set: str) -> Labels:
-    """Name each class by all of its labels; it has the colour of the first."""
+    """Return the classes of a label set, named after all their labels, in the first's colour."""
     values = VALUES[label_set]
     names, palette = [], []
     for index in sorted(set(values.values()) - {IGNORE_INDEX}):
         rows = [row for row in TABLE if values[row.name] == index]
-        # The classes of level 1 are whole categories, of up to ten labels.
+        # The classes of level 1 are whole categories of up to ten labels.
         parts = [row.category if label_set == "level1" else row.name for row in rows]
         names.append("/".join(dict.fromkeys(parts)))
         palette.append(rows[0].colour)
@@ -99,55 +99,58 @@ LABELS = {name: TRAINED if name == "csTrainId" else _merged(name) for name in VA
 
 
 def mask_ending(label_set: str) -> str:
-    """Return how the file of a frame's labels ends, such as _gtFine_labellevel3Ids.png."""
+    """Return the ending of label files, such as _gtFine_labellevel3Ids.png."""
     ending = label_set if label_set == "csTrainId" else f"{label_set}Id"
     return f"_gtFine_label{ending}s.png"
 
 
 class IDD(FileDataset):
-    """Parts I and II, of which those are read that are there, or what lists of one's own name.
+    """Parts I and II, whichever exist, or the images in your own lists.
 
-    The label files are made from polygons by `bench data prepare idd`.
+    `bench data prepare idd` draws the label files from polygons.
     """
 
     class Options(OfficialOptions):
         """What a suite may set."""
 
         parts: Literal["I", "II", "both"] = Field(
-            "both", description="which parts to read; both: those that are there"
+            "both", description="which parts to read; both: all that exist"
         )
         label_set: Literal["level3", "level1", "level2", "level4", "csTrainId"] = Field(
             "level3",
-            description="26 classes, or 7, 16 or 30 of the other levels, or Cityscapes' 19",
+            description="level3 has 26 classes, level1 7, level2 16, level4 30, csTrainId "
+            "Cityscapes' 19",
         )
         void_as_class: bool = Field(
-            False, description="count void pixels as one class more, the last, named unlabeled"
+            False, description="count void pixels as one more class, the last, named unlabeled"
         )
         lists: str | None = Field(
             None,
-            description="folder with train.csv, val.csv or test.csv of one's own splits: an image "
-            "and a mask a line, separated by a comma, relative to the root",
+            description="folder with train.csv, val.csv or test.csv for your own splits: one image "
+            "and its mask per line, separated by a comma, relative to the root",
         )
 
         @model_validator(mode="after")
         def _lists_say_which_part(self) -> Self:
             if self.lists is not None and self.parts != "both":
-                raise ValueError("The lists name the images of either part; leave out parts.")
+                raise ValueError(
+                    "Leave out parts if you give lists: the lists name the images of either part."
+                )
             return self
 
     unhashed_options = ("partial", "lists")
     title = "IDD segmentation (parts I and II, level3, 26 classes)"
     splits: tuple[str, ...] = ("train", "val")
     withheld = {
-        "test": "the labels of the test split are not public; use val, or lists of your own.",
+        "test": "the labels of the test split are not public; use val, or your own lists.",
     }
     licence = "IDD licence, after registration at https://idd.insaan.iiit.ac.in"
     layout = (
-        "Expected IDD_Segmentation (part I) or idd20kII (part II), or the folder that holds them: "
-        "in each leftImg8bit/{train,val}/<sequence>/<frame>_leftImg8bit.png or .jpg and "
+        "Expected IDD_Segmentation (part I) or idd20kII (part II), or the folder that holds them. "
+        "Each has leftImg8bit/{train,val}/<sequence>/<frame>_leftImg8bit.png or .jpg and "
         "gtFine/{train,val}/<sequence>/<frame>_gtFine_labellevel3Ids.png (or the label_set's). "
-        "They come from https://idd.insaan.iiit.ac.in with polygons (*_gtFine_polygons.json) "
-        "instead of labels: make these with `bench data prepare idd --root PATH`."
+        "The download from https://idd.insaan.iiit.ac.in has polygons (*_gtFine_polygons.json) "
+        "instead of label files: draw these with `bench data prepare idd --root PATH`."
     )
     citation = """@inproceedings{varma2019idd,
   author = {Varma, Girish and Subramanian, Anbumani and Namboodiri, Anoop and
@@ -159,14 +162,14 @@ class IDD(FileDataset):
 }"""
 
     def configure(self) -> None:
-        """Name what the options decide."""
+        """Find the parts, and set the splits and the title."""
         options = self.options
         self._found = {part: folder for part in FOLDERS if (folder := self._folder(part))}
         if options.lists is not None:
             which = "own lists"
-            there = tuple(split for split in LISTS if self._list(split).is_file())
-            self.splits = there or LISTS
-            self.withheld = {}  # one's own test split has labels
+            given = tuple(split for split in LISTS if self._list(split).is_file())
+            self.splits = given or LISTS
+            self.withheld = {}  # the user's own test split has labels
         else:
             asked = tuple(FOLDERS) if options.parts == "both" else (options.parts,)
             which = " and ".join(tuple(self._found) or asked)
@@ -178,7 +181,7 @@ class IDD(FileDataset):
         )
 
     def _folder(self, part: str) -> Path | None:
-        """Return the folder of a part that was asked for; None where it is not there."""
+        """Return the folder of a part; None if it was not asked for or does not exist."""
         root, asked, name = self.root, self.options.parts, FOLDERS[part]
         if root is None or asked not in (part, "both"):
             return None
@@ -191,7 +194,7 @@ class IDD(FileDataset):
 
     @classmethod
     def labels(cls, options: Any) -> Labels:
-        """Return the classes of the label set, and unlabeled where void is a class."""
+        """Return the classes of the label set, and unlabeled if void is a class."""
         labels = LABELS[options.label_set]
         if not options.void_as_class:
             return labels
@@ -213,13 +216,13 @@ class IDD(FileDataset):
             return self._found
         if self.options.parts != "both":
             name = FOLDERS[self.options.parts]
-            raise UserError(f"Part {self.options.parts} is not there: no {name} in {root}.")
+            raise UserError(f"Part {self.options.parts} not found: no {name} in {root}.")
         if (root / "leftImg8bit").is_dir():
             raise UserError(
-                f"{root} is named neither {' nor '.join(FOLDERS.values())}. Say which of them it "
-                "is with parts: I or parts: II."
+                f"{root} is not named {' or '.join(FOLDERS.values())}. Set parts: I or parts: II "
+                "to say which part it is."
             )
-        raise UserError(f"No {' and no '.join(FOLDERS.values())} in {root}. {self.layout}")
+        raise UserError(f"No {' or '.join(FOLDERS.values())} in {root}. {self.layout}")
 
     def _by_folder(self, name: str, folder: Path, split: str) -> Sequence[Sample]:
         images = {
@@ -260,7 +263,7 @@ class IDD(FileDataset):
         return list(samples.values())
 
     def _check_label_set(self, mask: str, place: str) -> None:
-        """Refuse a mask that by its name holds the labels of another set."""
+        """Refuse a mask whose name is that of another label set."""
         ending = mask_ending(self.options.label_set)
         if re.search(r"_gtFine_label\w+s\.png$", mask) and not mask.endswith(ending):
             raise UserError(
@@ -274,12 +277,12 @@ class IDD(FileDataset):
         num_classes = LABELS[self.options.label_set].num_classes
         to = {label: label for label in range(num_classes)}
         to[IGNORE_INDEX] = num_classes if self.options.void_as_class else IGNORE_INDEX
-        # A frame of road and void alone is no binary mask.
+        # A frame of only road and void is not a binary mask.
         return map_labels(read_mask(sample.mask), to, sample.mask, binary_advice="accept")
 
     @property
     def void(self) -> str:
-        """Say what void pixels count as."""
+        """How a protocol describes void pixels, such as "excluded"."""
         return "as a class" if self.options.void_as_class else "excluded"
 
     def expected(self, split: str) -> int | None:
@@ -288,7 +291,7 @@ class IDD(FileDataset):
         return NUM_IMAGES_I.get(split) if only_part_i else None
 
     def unlisted(self) -> Sequence[Path]:
-        """Return images and label files of no sample; gtFine holds other files for each frame."""
+        """Return images and label files in no split; other files in gtFine are ignored."""
         ending = mask_ending(self.options.label_set)
         return [
             file
@@ -298,7 +301,7 @@ class IDD(FileDataset):
 
 
 def _listed_id(image: Path, root: Path) -> str:
-    """Return <part's folder>/<split>/<sequence>/<frame>, or the path below the root."""
+    """Return <part's folder>/<split>/<sequence>/<frame>, or the path relative to the root."""
     parts = image.with_name(image.stem.removesuffix("_leftImg8bit")).absolute().parts
     if "leftImg8bit" in parts[1:]:
         start = len(parts) - 1 - parts[::-1].index("leftImg8bit")

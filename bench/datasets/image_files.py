@@ -1,4 +1,4 @@
-"""Images and masks from files, refused by name where they could be misread."""
+"""Read images from files; files that could be misread are refused by name."""
 
 from collections.abc import Sequence
 from contextlib import suppress
@@ -13,11 +13,11 @@ from bench.datasets.base import Dataset, FileFault, Sample
 from bench.errors import UserError
 
 LOSSY = ("JPEG", "MPO", "WEBP")
-FORMATS = (*LOSSY, "PNG", "TIFF", "BMP", "GIF")  # whose bits a pixel are known when they are read
+FORMATS = (*LOSSY, "PNG", "TIFF", "BMP", "GIF")  # formats whose bit depth can be checked
 
 
 class FileDataset(Dataset):
-    """A dataset whose samples are an image file and a mask file each."""
+    """A dataset in which each sample is an image file and a mask file."""
 
     def read_image(self, sample: Sample) -> NDArray[np.uint8]:
         """Decode the image."""
@@ -25,32 +25,32 @@ class FileDataset(Dataset):
         return read_image(sample.image)
 
     def hold(self, sample: Sample, image: Any, target: Any) -> None:
-        """Hold a pair to what `read` promises; sizes are told with the files."""
+        """Check a pair; if the sizes differ, the error names both files."""
         if image.shape[:2] != target.shape:
             (h, w), (mask_h, mask_w) = image.shape[:2], target.shape
             raise FileFault(
                 "size mismatch",
-                f"{sample.mask} is {mask_w}x{mask_h} but its image {sample.image} {w}x{h}.",
+                f"{sample.mask} is {mask_w}x{mask_h} but its image {sample.image} is {w}x{h}.",
             )
         super().hold(sample, image, target)
 
     def unlisted(self) -> Sequence[Path]:
-        """Return files that lie beside listed images and masks but are in no split."""
+        """Return files next to listed images and masks that are in no split."""
         return beside([file for sample in self.listed_anywhere() for file in sample.files])
 
     def listed_anywhere(self) -> list[Sample]:
-        """Return the samples of every split that is there."""
+        """Return the samples of every split that can be listed."""
         found: list[Sample] = []
         for split in self.splits:
-            with suppress(UserError):  # a split that is not there is a finding of its own
+            with suppress(UserError):  # `check` reports a missing split
                 found += self.listed(split)
         return found
 
 
 def beside(listed: Sequence[Path]) -> list[Path]:
-    """Return what lies in the folders of files, has the suffix of one there, and is none of them.
+    """Return other files in the folders of `listed`, with the suffix of a listed file there.
 
-    Hidden files do not count.
+    Hidden files are left out.
     """
     known = set(listed)
     suffixes: dict[Path, set[str]] = {}
@@ -69,10 +69,10 @@ def beside(listed: Sequence[Path]) -> list[Path]:
 
 
 def read_list(file: Path, layout: str) -> list[str]:
-    """Return the lines of a list that are not empty.
+    """Return the lines of a list file that are not empty.
 
     Raises:
-        UserError: where there is no such file, with the layout that was expected.
+        UserError: if the file cannot be read; if it does not exist, with the expected layout.
     """
     try:
         text = file.read_text(encoding="utf-8-sig")
@@ -87,11 +87,11 @@ def read_image(file: Path, exif: str | None = None) -> NDArray[np.uint8]:
     """Read an 8-bit image as (H, W, 3) uint8 RGB; grey and palette images become RGB.
 
     Args:
-        exif: what an orientation tag means: "upright" turns the image as viewers do, "stored"
-            leaves the pixels as they are; without it such an image is refused.
+        exif: what to do with a rotation tag: "upright" rotates the image as viewers do, "stored"
+            keeps the pixels as they are, None refuses the image.
 
     Raises:
-        FileFault: where it cannot be decoded, has 16 bits, CMYK or transparent pixels.
+        FileFault: if it cannot be decoded, or has 16-bit, CMYK or transparent pixels.
     """
     image = open_image(file)
     check_colours(image, file, exif)
@@ -100,9 +100,9 @@ def read_image(file: Path, exif: str | None = None) -> NDArray[np.uint8]:
 
 
 def check_colours(image: Image.Image, file: Path, exif: str | None) -> None:
-    """Refuse pixels that would not become 8-bit RGB as they are."""
+    """Refuse pixels that do not convert to 8-bit RGB unchanged."""
     if _bits(image) > 8:
-        raise not_read(file, "16-bit pixels", "scale them to 8 bits")
+        raise not_read(file, "16-bit pixels", "convert the file to 8 bits")
     if image.mode == "CMYK":
         raise not_read(file, "CMYK pixels", "convert the file to RGB")
     check_upright(image, file, exif)
@@ -114,24 +114,24 @@ def check_colours(image: Image.Image, file: Path, exif: str | None) -> None:
 
 
 def check_upright(image: Image.Image, file: Path, exif: str | None) -> None:
-    """Refuse a rotation tag that nobody has said the meaning of."""
+    """Refuse a rotation tag if `exif` does not say what to do with it."""
     orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
     if orientation not in (0, 1) and exif is None:
         raise FileFault(
             "pixel format",
-            f"{file}: an EXIF tag (orientation {orientation}) turns it in viewers, but not what "
-            "belongs to it. Save it upright without the tag; for images a dataset `folder` can "
-            "say exif: upright or exif: stored.",
+            f"{file}: an EXIF tag (orientation {orientation}) rotates it in viewers, so image and "
+            "mask may not match. Save it upright without the tag; for images, the dataset "
+            "`folder` also takes exif: upright or exif: stored.",
         )
 
 
 def not_read(file: Path, what: str, advice: str) -> FileFault:
-    """Word the refusal of pixels that could be misread."""
-    return FileFault("pixel format", f"{file}: {what} are not read; {advice}.")
+    """Return the error for pixels that could be misread."""
+    return FileFault("pixel format", f"{file}: {what} are not supported; {advice}.")
 
 
 def raw_mode(image: Image.Image) -> str:
-    """Return Pillow's name of the pixels as stored, such as L;4, before they were converted."""
+    """Return Pillow's name of the stored pixel format, such as L;4."""
     return str(image.info.get("raw_mode", ""))
 
 
@@ -140,7 +140,7 @@ def _bits(image: Image.Image) -> int:
 
 
 def open_image(file: Path) -> Image.Image:
-    """Open and decode an image, remembering how its pixels are stored."""
+    """Open and decode an image; `raw_mode` tells how its pixels were stored."""
     try:
         with file.open("rb") as stream:
             image = Image.open(stream)
@@ -149,7 +149,7 @@ def open_image(file: Path) -> Image.Image:
     except FileNotFoundError:
         raise FileFault("missing file", f"No file {file}.") from None
     except UnidentifiedImageError:
-        raise FileFault("unreadable file", f"Cannot decode {file}: it is no image.") from None
+        raise FileFault("unreadable file", f"Cannot decode {file}: it is not an image.") from None
     except (OSError, SyntaxError, ValueError, EOFError) as error:
         raise FileFault("unreadable file", f"Cannot decode {file}: {error}.") from error
     if image.format not in FORMATS:

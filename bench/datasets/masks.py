@@ -1,4 +1,4 @@
-"""Masks from files: labels by index or by colour, refused where they could be misread."""
+"""Read masks by index or by colour; files that could be misread are refused by name."""
 
 from collections.abc import Mapping, Sequence
 from functools import cache
@@ -12,16 +12,17 @@ from bench.datasets.base import IGNORE_INDEX, Colour, FileFault
 from bench.datasets.image_files import LOSSY, check_colours, check_upright, open_image, raw_mode
 from bench.text import listed
 
-SCALED = {"L;2": 85, "L;4": 17}  # what Pillow multiplies grey values of few bits by
-NOT_MAPPED = 254  # a colour that is of no class
+SCALED = {"L;2": 85, "L;4": 17}  # Pillow multiplies grey values of 2 and 4 bits by these
+NOT_MAPPED = 254  # marks a colour of no class
 
 
 def read_mask(file: Path, palette: Mapping[int, Colour] | None = None) -> NDArray[np.uint8]:
     """Read a mask of class indices as (H, W) uint8: palette images by index, grey ones as stored.
 
     Args:
-        palette: colours that the labels have in a palette image; other ones show that a program
-            has numbered them anew. A grey palette is let pass, a grey mask of 0 and 255 is not.
+        palette: expected colour of each label in a palette image; other colours show that a
+            program has renumbered the palette. A grey palette is accepted, a grey mask of only 0
+            and 255 is not.
 
     Raises:
         FileFault: for colour, lossy or transparent masks, labels above 255 and wrong palettes.
@@ -34,19 +35,19 @@ def read_mask(file: Path, palette: Mapping[int, Colour] | None = None) -> NDArra
         values = np.asarray(image)
         wrong = values[(values < 0) | (values > 255)]
         if wrong.size:
-            raise FileFault("wrong label", f"{file}: label {wrong[0]}; labels are 8-bit indices.")
+            raise FileFault("wrong label", f"{file}: label {wrong[0]} is outside 0..255.")
         return values.astype(np.uint8)
     if image.mode not in ("P", "L", "1"):
         raise FileFault(
             "pixel format",
-            f"{file}: a mask holds one class index a pixel (palette or grey), not pixels of "
+            f"{file}: a mask needs one class index per pixel (palette or grey), not pixels of "
             f"mode {image.mode!r}.",
         )
     mask = np.asarray(image).astype(np.uint8)
     if palette and image.mode == "P":
         _check_palette(image, mask, palette, file)
     elif palette and set(np.unique(mask)) == {0, 255}:
-        raise FileFault("0/255 mask", f"{file} has the grey values 0 and 255 alone.")
+        raise FileFault("0/255 mask", f"{file} has only the grey values 0 and 255.")
     return mask // SCALED.get(raw_mode(image), 1)
 
 
@@ -60,7 +61,7 @@ def _check_palette(
             raise FileFault(
                 "wrong palette",
                 f"{file}: index {label} has the colour {found}, not {palette[label]}: a program "
-                "has numbered the colours anew. Restore the original file.",
+                "has renumbered the palette. Restore the original file.",
             )
 
 
@@ -74,19 +75,19 @@ def map_labels(
     """Turn the labels of a mask file into class indices and 255.
 
     Args:
-        to: class index or 255 of each label that may occur.
+        to: class index, or 255, of each allowed label.
         palette: the classes' colours, to recognise masks that were converted to grey.
-        binary_advice: what to do about a mask of 0 and 255 alone, which is refused; "accept" lets
-            it pass.
+        binary_advice: what to do about a mask of only 0 and 255, which is refused; "accept"
+            accepts it.
 
     Raises:
-        FileFault: for labels that may not occur, with their numbers of pixels.
+        FileFault: for labels that are not allowed, with their numbers of pixels.
     """
     counts = np.bincount(mask.ravel(), minlength=256)
     present = {int(label) for label in counts.nonzero()[0]}
     if present == {0, 255} and binary_advice != "accept":
-        advice = binary_advice or "Labels are class indices."
-        raise FileFault("0/255 mask", f"{file} has the values 0 and 255 alone. {advice}")
+        advice = binary_advice or "Labels must be class indices."
+        raise FileFault("0/255 mask", f"{file} has only the values 0 and 255. {advice}")
     wrong = sorted(present - to.keys())
     if wrong:
         labels = listed(f"{label} ({counts[label]} pixels)" for label in wrong)
@@ -98,7 +99,7 @@ def map_labels(
             )
         raise FileFault(
             "wrong label",
-            f"{file}: label {labels} outside the labels {_ranges(to)}.",
+            f"{file}: label {labels} is not allowed; allowed are {_ranges(to)}.",
         )
     mapped: NDArray[np.uint8] = _table(tuple(sorted(to.items())))[mask]
     return mapped
@@ -115,7 +116,7 @@ def _table(to: tuple[tuple[int, int], ...]) -> NDArray[np.uint8]:
 
 @cache
 def _greys(palette: tuple[Colour, ...]) -> set[int]:
-    """Return the grey tones that Pillow and OpenCV turn colours into, and void's border."""
+    """Return the grey values that Pillow and OpenCV give to these colours and to void borders."""
     colours = np.array([[*palette, (0, 0, 0), (224, 224, 192), (255, 255, 255)]], np.uint8)
     return {int(tone) for tone in np.asarray(Image.fromarray(colours).convert("L")).ravel()}
 
@@ -132,13 +133,13 @@ def _ranges(labels: Mapping[int, int]) -> str:
 
 
 def read_colours(file: Path, to: Mapping[Colour, int]) -> NDArray[np.uint8]:
-    """Read a mask whose classes are colours as indices (H, W) uint8.
+    """Read a colour mask as class indices, (H, W) uint8.
 
     Args:
-        to: class index or 255 of each colour that may occur.
+        to: class index, or 255, of each allowed colour.
 
     Raises:
-        FileFault: for lossy masks and colours of no class, with their numbers of pixels.
+        FileFault: for lossy masks, and for colours of no class, with their numbers of pixels.
     """
     image = open_image(file)
     if image.format in LOSSY:
@@ -154,7 +155,7 @@ def read_colours(file: Path, to: Mapping[Colour, int]) -> NDArray[np.uint8]:
             f"{(int(c) >> 16, int(c) >> 8 & 255, int(c) & 255)} ({n} pixels)"
             for c, n in zip(wrong[order], counts[order], strict=True)
         )
-        raise FileFault("wrong label", f"{file}: colour {colours} of no class.")
+        raise FileFault("wrong label", f"{file}: no class has the colour {colours}.")
     return indices
 
 
@@ -167,5 +168,5 @@ def _colour_table(to: tuple[tuple[Colour, int], ...]) -> NDArray[np.uint8]:
 
 
 def _lossy(file: Path, image: Image.Image) -> FileFault:
-    text = f"{file}: a mask as {image.format} is not read, for its compression changes labels; "
-    return FileFault("pixel format", f"{text}make it PNG from the original.")
+    text = f"{file}: a mask cannot be {image.format}, because its compression changes labels; "
+    return FileFault("pixel format", f"{text}save it as PNG from the original.")

@@ -1,4 +1,4 @@
-"""The table of datasets, and opening one of them."""
+"""The table of datasets, and how to open one."""
 
 import os
 from collections.abc import Mapping
@@ -30,7 +30,7 @@ DATASETS: dict[str, type[Dataset]] = {
 
 
 def find(name: str) -> type[Dataset]:
-    """Return the class of a dataset, or a user's own from `package.module:attribute`."""
+    """Return a dataset's class, by name or from a user's `package.module:attribute`."""
     if ":" not in name:
         return pick("dataset", name, DATASETS)
     found = resolve(name)
@@ -38,17 +38,17 @@ def find(name: str) -> type[Dataset]:
         raise UserError(f"{name} is not a subclass of bench.datasets.Dataset.")
     missing = [a for a in ("title", "splits", "citation", "licence") if not hasattr(found, a)]
     if missing:
-        raise UserError(f"{name} lacks the class attribute {' and '.join(missing)}.")
+        raise UserError(f"{name} needs the class attributes {' and '.join(missing)}.")
     return found
 
 
 def open_dataset(
     key: str, name: str, root: str | None, options: Mapping[str, Any], roots: Mapping[str, Path]
 ) -> Dataset:
-    """Open a dataset where it lies: `roots`, then the suite's root, then $BENCH_DATA/<name>.
+    """Open a dataset; its folder is in `roots`, else the suite's root, else $BENCH_DATA/<name>.
 
     Args:
-        key: its name in the suite; `roots` may give either name.
+        key: its key in the suite; `roots` may use the key or the name.
     """
     dataset = find(name)
     folder = roots.get(key, roots.get(name, Path(os.path.expanduser(root)) if root else None))

@@ -19,7 +19,7 @@ SPLIT_STREAMS = {"train": 0, "val": 1, "test": 2}
 
 
 class Shapes(Dataset):
-    """Textured shapes of five classes at many scales, overlapping, with void borders as VOC has."""
+    """Textured shapes of five classes at many scales, overlapping, with void borders as in VOC."""
 
     class Options(NoOptions):
         """What a suite may set."""
@@ -28,7 +28,7 @@ class Shapes(Dataset):
         num_train: PositiveInt = 160
         num_val: PositiveInt = 40
         num_test: PositiveInt = 40
-        seed: int = Field(0, ge=0, description="another seed is another dataset")
+        seed: int = Field(0, ge=0, description="another seed gives another dataset")
 
     title = "Shapes (generated)"
     splits = ("train", "val", "test")
@@ -86,7 +86,7 @@ def draw(rng: np.random.Generator, size: tuple[int, int]) -> Pair:
 
 
 def _distance(kind: int, u: Plane, v: Plane) -> Plane:
-    """Return a distance to the outline of a shape of radius 1, negative inside."""
+    """Return the distance to the outline of a shape of radius 1, negative inside."""
     r: Plane = np.hypot(u, v)
     match LABELS.names[kind]:
         case "disc":
@@ -104,12 +104,12 @@ def _distance(kind: int, u: Plane, v: Plane) -> Plane:
 
 
 def _colour(rng: np.random.Generator, tone: Plane, freedom: float) -> Plane:
-    """Return a random colour, drawn towards a tone: a hint of the class, never all of it."""
+    """Return a random colour mixed with a tone, so that colour only hints at the class."""
     return np.asarray((1 - freedom) * tone + freedom * rng.uniform(0, 255, 3), np.float32)
 
 
 def _texture(rng: np.random.Generator, y: Plane, x: Plane, colour: Plane) -> Plane:
-    """Return stripes of a random direction, period and strength over a colour, (H, W, 3)."""
+    """Return a colour with stripes of random direction, period and strength, (H, W, 3)."""
     angle, phase = rng.uniform(0, np.pi), rng.uniform(0, 2 * np.pi)
     period, strength = rng.uniform(4, 24), rng.uniform(5, 35)
     wave = np.sin((np.cos(angle) * y + np.sin(angle) * x) * (2 * np.pi / period) + phase)

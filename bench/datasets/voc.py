@@ -1,4 +1,4 @@
-"""What PASCAL VOC's years have in common: VOCdevkit's layout, 21 classes, void borders."""
+"""PASCAL VOC 2007 and 2012: VOCdevkit's layout, 21 classes, void borders."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -52,7 +52,7 @@ PALETTE = {label: voc_colour(label) for label in (*range(len(NAMES)), IGNORE_IND
 
 
 class VOC(FileDataset):
-    """VOCdevkit's layout; palette masks are read by index, the 255 border is void."""
+    """One year of VOC; palette masks are read by index, and the 255 border is void."""
 
     class Options(OfficialOptions):
         """What a suite may set."""
@@ -62,9 +62,8 @@ class VOC(FileDataset):
             description="what the 255 border around objects counts as",
         )
 
-    unhashed_options: ClassVar[tuple[str, ...]] = (
-        "partial",
-    )  # a fingerprint has the images that are there
+    # A fingerprint covers the images that exist.
+    unhashed_options: ClassVar[tuple[str, ...]] = ("partial",)
     later_options = ("void",)
     year: ClassVar[str]
     num_images: ClassVar[Mapping[str, int]]
@@ -78,7 +77,7 @@ class VOC(FileDataset):
 
     @property
     def devkit(self) -> Path:
-        """The folder VOC<year>: the root, or below it, or below its VOCdevkit."""
+        """The folder VOC<year>: in the root, in its VOCdevkit, or the root itself."""
         root = self.require_root()
         inside = (root / f"VOC{self.year}", root / "VOCdevkit" / f"VOC{self.year}")
         return next((folder for folder in inside if folder.is_dir()), root)
@@ -102,12 +101,12 @@ class VOC(FileDataset):
         """Turn VOC's labels into class indices and 255."""
         void = IGNORE_INDEX if self.options.void == "ignore" else BACKGROUND
         to = {label: label for label in range(len(NAMES))} | {IGNORE_INDEX: void}
-        # An object's void alone, on background, is no binary mask; grey ones are refused above.
+        # A mask of only background and void is not binary; read_mask refuses grey 0/255 masks.
         return map_labels(mask, to, file, LABELS.palette, binary_advice="accept")
 
     @property
     def void(self) -> str:
-        """Say what the border counts as."""
+        """How a protocol describes the border, such as "excluded"."""
         return "excluded" if self.options.void == "ignore" else "as background"
 
     def expected(self, split: str) -> int | None:
@@ -115,12 +114,12 @@ class VOC(FileDataset):
         return self.num_images.get(split)
 
     def unlisted(self) -> Sequence[Path]:
-        """Return masks of no split; most of VOC's images have none, and are of other tasks."""
+        """Return masks in no split; most images belong to other tasks and have none."""
         return beside([s.mask for s in self.listed_anywhere() if s.mask is not None])
 
 
 class VOC2007(VOC):
-    """The set of the 2007 challenge; its test labels are public."""
+    """The dataset of the 2007 challenge, whose test labels are public."""
 
     title = "PASCAL VOC 2007 segmentation"
     year = "2007"
@@ -128,7 +127,7 @@ class VOC2007(VOC):
     num_images = {"train": 209, "val": 213, "trainval": 422, "test": 210}
     layout = (
         "Expected the VOCdevkit folder (or its VOC2007) with JPEGImages, SegmentationClass and "
-        "ImageSets/Segmentation/{train,val,trainval,test}.txt; test is an archive of its own."
+        "ImageSets/Segmentation/{train,val,trainval,test}.txt; test is a separate archive."
     )
     citation = """@misc{pascal-voc-2007,
   author = {Everingham, M. and Van~Gool, L. and Williams, C. K. I. and Winn, J. and Zisserman, A.},
@@ -145,14 +144,14 @@ CITATION = """@misc{pascal-voc-2012,
 
 
 class VOC2012(VOC):
-    """The set of the 2012 challenge, whose test labels are not public."""
+    """The dataset of the 2012 challenge, whose test labels are not public."""
 
     title = "PASCAL VOC 2012 segmentation"
     year = "2012"
     splits = ("train", "val", "trainval")
     num_images = {"train": 1464, "val": 1449, "trainval": 2913}
     withheld = {
-        "test": "the labels of the test split are kept by the challenge's server; use val.",
+        "test": "the labels of the test split are not public; use val.",
     }
     layout = (
         "Expected the VOCdevkit folder (or its VOC2012) with JPEGImages, SegmentationClass and "

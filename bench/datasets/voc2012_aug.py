@@ -18,11 +18,11 @@ SPLITS = ("train", "val", "trainval")
 
 
 class VOC2012Aug(VOC):
-    """VOC 2012, its training images extended by those that SBD annotates; val is VOC's.
+    """VOC 2012 with more training images, which SBD annotates; val is VOC's own.
 
-    SBD's masks are the PNGs of VOC2012/SegmentationClassAug where that folder exists, else the
-    .mat files of SBD's own benchmark_RELEASE. Images of VOC's train keep VOC's own masks with the
-    latter. No image of VOC's val is ever in train.
+    SBD's masks are the PNGs in VOC2012/SegmentationClassAug if that folder exists, else the .mat
+    files of SBD's benchmark_RELEASE. With the .mat files, images of VOC's train keep VOC's own
+    masks. Images of VOC's val are never in train.
     """
 
     class Options(VOC.Options):
@@ -30,7 +30,7 @@ class VOC2012Aug(VOC):
 
         sbd: str | None = Field(
             None,
-            description="folder of benchmark_RELEASE; by default looked for beside VOC2012",
+            description="folder benchmark_RELEASE; by default searched for next to VOC2012",
         )
 
     unhashed_options = ("partial", "sbd")
@@ -40,7 +40,7 @@ class VOC2012Aug(VOC):
     num_images = {"train": 10582, "val": 1449, "trainval": 12031}
     layout = (
         "Expected the VOCdevkit folder with VOC2012 and either VOC2012/SegmentationClassAug/*.png "
-        "or benchmark_RELEASE/dataset/{cls,img,train.txt,val.txt} of SBD beside it (option sbd)."
+        "or benchmark_RELEASE/dataset/{cls,img,train.txt,val.txt} of SBD next to it (option sbd)."
     )
     citation = f"""{CITATION}
 @inproceedings{{hariharan2011semantic,
@@ -52,7 +52,7 @@ class VOC2012Aug(VOC):
 }}"""
 
     def listed(self, split: str) -> Sequence[Sample]:
-        """Return VOC's val, or VOC's train with what SBD adds, by id."""
+        """Return VOC's val, or VOC's train with the images that SBD adds, sorted by id."""
         val, train = self._voc("val"), self._voc("train")
         if split == "val":
             return [super(VOC2012Aug, self).sample(name) for name in val]
@@ -63,7 +63,7 @@ class VOC2012Aug(VOC):
         return samples
 
     def sample(self, name: str) -> Sample:
-        """Return a training image: SBD's mask, or VOC's own where that is the better one."""
+        """Return a training sample with its PNG mask, else VOC's own mask, else SBD's .mat file."""
         voc = super().sample(name)
         if self._pngs is not None:
             return Sample(name, voc.image, self._pngs / f"{name}.png")
@@ -81,7 +81,7 @@ class VOC2012Aug(VOC):
         return self.mapped(read_mat(sample.mask), sample.mask)
 
     def unlisted(self) -> Sequence[Path]:
-        """Return masks of ids that are in no split; an id may have several masks."""
+        """Return masks whose id is in no split; one id may have several masks."""
         known = {sample.id for sample in self.listed_anywhere()}
         return [file for file in super().unlisted() if file.stem not in known]
 
@@ -96,7 +96,7 @@ class VOC2012Aug(VOC):
 
     @cached_property
     def _added(self) -> list[str]:
-        """The ids that SBD annotates, some of which are in VOC's val."""
+        """The ids that SBD annotates; some of them are in VOC's val."""
         if self._pngs is None:
             lists = [read_list(self._sbd / f"{part}.txt", self.layout) for part in ("train", "val")]
             return sorted({*lists[0], *lists[1]})
@@ -108,7 +108,7 @@ class VOC2012Aug(VOC):
         if leaked:
             raise UserError(
                 f"{given} lists {len(leaked)} images of VOC's val for training, such as "
-                f"{leaked[0]}. Remove them, or the file: then the list is made here."
+                f"{leaked[0]}. Remove them, or delete the file to use all masks."
             )
         return names
 
@@ -125,14 +125,14 @@ class VOC2012Aug(VOC):
                 if (folder / "cls").is_dir():
                     return folder
         looked = " or ".join(str(place) for place in places)
-        raise UserError(f"No masks of SBD at {looked}. {self.layout}")
+        raise UserError(f"No SBD masks at {looked}. {self.layout}")
 
 
 def read_mat(file: Path) -> NDArray[np.uint8]:
     """Read the class segmentation of SBD's .mat file as (H, W) uint8.
 
     Raises:
-        FileFault: where the file cannot be read or holds something else.
+        FileFault: if the file cannot be read or holds something else.
     """
     from scipy.io import loadmat
     from scipy.io.matlab import MatReadError

@@ -1,14 +1,15 @@
-"""Whether two models can be told apart: a paired bootstrap over images, and the spread of seeds.
+"""Whether two models differ significantly: a paired bootstrap over images, and the spread of seeds.
 
-Images are drawn with replacement, the same for both models (Efron and Tibshirani 1993); the spread
-of the difference over the draws is what another choice of images explains. The seeds' own spread,
-pooled over the two models, is what another training explains. Both add up to the variance of the
-difference, whose interval is Student's, with degrees of freedom after Welch and Satterthwaite: a
-few seeds tell little of their spread, and so do a few images. How many images a difference rests
-on is found by leaving out each in turn: the IoU of a class that two images hold rests on two.
-What images do to one seed and not to another is in both parts, which errs towards not telling
-apart. Where every model has one seed, the interval is of these trained models, not of their
-architectures, unless a spread of seeds is assumed.
+Images are drawn with replacement, the same for both models (Efron and Tibshirani 1993). The
+variance of the difference over the draws is due to the choice of images. The variance over seeds,
+pooled over the two models, is due to training. Their sum is the variance of the difference. Its
+interval is Student's, with degrees of freedom after Welch and Satterthwaite, since a few seeds or
+a few images give a poor estimate of their spread. How many images a difference rests on is found
+by leaving out each in turn: the IoU of a class that occurs in two images rests on two.
+
+An effect of images that only some seeds show is counted in both parts, so the test errs towards
+not significant. If every model has one seed, the interval is about these trained models,
+not about their architectures, unless a spread of seeds is assumed.
 """
 
 from collections.abc import Mapping, Sequence
@@ -23,8 +24,8 @@ from bench.evaluation.scores import class_iou_of_totals, scores_of_totals
 
 NUM_DRAWS = 1000
 CONFIDENCE = 0.95
-MOST_SEEDS = 100  # that anybody would train
-PRIOR_FREEDOM = 4  # degrees of freedom that an assumed spread of seeds stands for
+MOST_SEEDS = 100  # more than anybody would train
+PRIOR_FREEDOM = 4  # degrees of freedom of an assumed spread of seeds
 Part = tuple[float, float]  # a variance and its degrees of freedom
 
 
@@ -32,7 +33,7 @@ Part = tuple[float, float]  # a variance and its degrees of freedom
 class Sampled:
     """One score of one model.
 
-    seeds: on all images, (S,), a value for each seed.
+    seeds: on all images, (S,), one value per seed.
     draws: on drawn images, (B,), the mean over seeds.
     without: on all images but one, (N,), the mean over seeds.
     """
@@ -57,12 +58,12 @@ class Difference:
 
     @property
     def is_told_apart(self) -> bool:
-        """Whether images and seeds do not explain it."""
+        """Whether the difference is significant: its interval does not contain 0."""
         return not self.low <= 0 <= self.high
 
 
 def draw_images(num_images: int, num_draws: int = NUM_DRAWS) -> NDArray[np.float64]:
-    """Return how often each image is in each draw, (B, N); always the same numbers."""
+    """Return how often each image occurs in each draw, (B, N); always the same numbers."""
     even = np.full(num_images, 1 / num_images)
     drawn = np.random.default_rng(0).multinomial(num_images, even, size=num_draws)
     return drawn.astype(np.float64)
@@ -74,12 +75,12 @@ def sample(
     """Score a model on all images and on drawn ones.
 
     Args:
-        counts: of each seed, (N, 4, K), with the images in one order for every model.
-        names: of the K classes.
-        draws: of `draw_images`, the same for every model.
+        counts: (N, 4, K) per seed, with the images in the same order for every model.
+        names: names of the K classes.
+        draws: from `draw_images`, the same for every model.
 
     Returns:
-        By score, and by "iou/NAME".
+        Each score by its name, and the IoU of each class as "iou/NAME".
     """
     per_image = np.stack(counts)[:, :, :3].astype(np.float64)  # (S, N, 3, K)
     num_seeds, num_images, _, num_classes = per_image.shape
@@ -97,7 +98,7 @@ def sample(
 
 
 def of_seeds(values: Sequence[float]) -> Sampled:
-    """Return a score whose images were not counted: what they explain is left out."""
+    """Return a score without counts per image: its interval is due to seeds only."""
     seeds = np.asarray(values, np.float64)
     whole = np.full(2, seeds.mean())
     return Sampled(seeds, whole, whole)
@@ -112,8 +113,8 @@ def difference(
     """Return one score minus another, with its interval.
 
     Args:
-        assumed_spread: a standard deviation over seeds that is put together with the measured
-            one, as if it came of `PRIOR_FREEDOM` degrees of freedom; 0: the measured one alone.
+        assumed_spread: a standard deviation over seeds that is pooled with the measured one, as
+            if it had `PRIOR_FREEDOM` degrees of freedom; 0: only the measured one.
     """
     value = one.value - other.value
     spread, freedom = _spread(one.seeds, other.seeds, assumed_spread)
@@ -125,9 +126,10 @@ def difference(
 def num_seeds_to_tell(
     one: Sampled, other: Sampled, confidence: float = CONFIDENCE, assumed_spread: float = 0.0
 ) -> int | None:
-    """Return how many seeds on each side would tell this difference apart.
+    """Return how many seeds per model would make this difference significant.
 
-    None where no number would, for the images do not; `MOST_SEEDS` + 1 stands for any more.
+    None if no number would, because there are too few images. `MOST_SEEDS` + 1 means more than
+    `MOST_SEEDS`.
     """
     value = one.value - other.value
     by_images = _by_images(one, other, value)
@@ -143,7 +145,7 @@ def num_seeds_to_tell(
 
 
 def _half(parts: Sequence[Part], confidence: float) -> float:
-    """Return half the width of Student's interval of a sum of variances."""
+    """Return half the width of Student's interval for a sum of variances."""
     variance = sum(part for part, _ in parts)
     if variance == 0 or not np.isfinite(variance):
         return float(variance)
@@ -155,9 +157,8 @@ def _half(parts: Sequence[Part], confidence: float) -> float:
 def _by_images(one: Sampled, other: Sampled, value: float) -> Part:
     """Return the variance of a difference over images, and its degrees of freedom.
 
-    Both go by the number of images that the difference rests on: N where all weigh the same, 1
-    where all but one could be left out. With one, or where the score is none without some image,
-    the variance is infinite.
+    Both depend on how many images the difference rests on: N if all weigh the same, 1 if only one
+    matters. With 1, or if the score is undefined without some image, the variance is infinite.
     """
     moved = one.without - other.without - value
     squares, fourths = (moved**2).sum(), (moved**4).sum()

@@ -1,11 +1,11 @@
-"""Predictions to pixel counts, on the device."""
+"""Count the pixels of predictions, on the device."""
 
 import torch
 from torch import Tensor
 
 
 def count_pixels(pred: Tensor, target: Tensor, num_classes: int) -> Tensor:
-    """Count pixels by (true class, predicted class) for each image.
+    """Count pixels by (true class, predicted class), per image.
 
     Args:
         pred: class indices (N, H, W), any integer dtype.
@@ -15,7 +15,7 @@ def count_pixels(pred: Tensor, target: Tensor, num_classes: int) -> Tensor:
         (N, K+1, K) int64 on the device of `pred`; the last row is void.
     """
     num_images = len(target)
-    row = target.long().clamp(max=num_classes)  # void goes to an extra row: no gathering
+    row = target.long().clamp(max=num_classes)  # void goes to an extra row: no boolean index
     image = torch.arange(num_images, device=target.device).view(-1, 1, 1)
     cell = (image * (num_classes + 1) + row) * num_classes + pred.long()
     counts = torch.zeros(

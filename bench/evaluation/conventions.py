@@ -1,7 +1,7 @@
-"""One set of predictions under several conventions of mIoU and pixel accuracy; numpy only.
+"""Score predictions under several conventions of mIoU and pixel accuracy; numpy only.
 
-The official ones are those of `bench.scores`: one count over the whole split, void excluded, the
-mean over classes that occur. Papers differ in all three, and so do their figures.
+The official ones are those of `bench.evaluation.scores`: one count over the whole split, void
+excluded, the mean over classes that occur. Papers differ in all three, and so do their numbers.
 """
 
 from collections.abc import Sequence
@@ -18,12 +18,12 @@ def by_conventions(counts: NDArray[Any], names: Sequence[str], batch_size: int) 
     """Score the same predictions under every convention.
 
     Args:
-        counts: (N, 4, K) as `bench.scores` has them, in the order in which images were scored.
-        names: of the K classes.
-        batch_size: of the batches that some conventions average over; the last may be smaller.
+        counts: (N, 4, K) as for `bench.evaluation.scores`, in the order of scoring.
+        names: names of the K classes.
+        batch_size: for conventions that average over batches; the last batch may be smaller.
 
     Returns:
-        Values in 0..1; NaN where the classes have no background, or none of that name.
+        Values in 0..1; NaN if the convention needs a class, such as background, that is missing.
     """
     per_image = np.asarray(counts, np.int64)
     return {
@@ -55,13 +55,13 @@ def _value(
 
 
 def _mean_of_numbers(above: NDArray[Any], below: NDArray[Any]) -> float:
-    """Average the ratios that there are."""
-    there = below > 0
-    return float((above[there] / below[there]).mean()) if there.any() else float("nan")
+    """Average the ratios that are defined."""
+    defined = below > 0
+    return float((above[defined] / below[defined]).mean()) if defined.any() else float("nan")
 
 
 def _void_as(label: int, counts: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Return the counts that there were if void pixels had been of a class."""
+    """Return the counts as if void pixels were of one class."""
     on_void = counts[:, ON_VOID]
     changed = counts.copy()
     changed[:, TRUTH, label] += on_void.sum(1)

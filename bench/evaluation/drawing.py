@@ -1,4 +1,4 @@
-"""A contact sheet: images with their masks laid over them, and a legend of the classes."""
+"""Contact sheets: images with their masks drawn over them, and a legend of the classes."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ TILE = 300  # longest side of an image in a sheet, in pixels
 GAP = 10
 TEXT = 15  # height of a line
 SWATCH = 14
-STRENGTH, FAINT = 0.55, 0.2  # of the mask's colours over the image; of black, often background
+STRENGTH, FAINT = 0.55, 0.2  # opacity of the mask; of black, often background
 INK, PAPER = (20, 20, 20), (255, 255, 255)
 
 
@@ -33,7 +33,7 @@ class Tile:
 
 
 def overlay(tile: Tile, labels: Labels) -> NDArray[np.uint8]:
-    """Lay a mask over its image: classes tinted, outlines drawn, void hatched."""
+    """Draw a mask over its image: classes tinted, outlines drawn, void hatched."""
     painted = colour(tile.target, labels).astype(np.float32)
     strength = np.where(painted.any(2, keepdims=True), STRENGTH, FAINT)
     mixed = (1 - strength) * tile.image + strength * painted
@@ -95,7 +95,7 @@ def _shrunk(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
 def _legend(
     rows: Sequence[Sequence[Tile]], labels: Labels
 ) -> list[tuple[str, tuple[int, int, int]]]:
-    """List the classes that occur with the share of pixels that they have, and void."""
+    """List the classes that occur with their share of the pixels, and void."""
     counts = np.zeros(256, np.int64)
     for tile in (tile for row in rows for tile in row):
         counts += np.bincount(tile.target.ravel(), minlength=256)
@@ -111,7 +111,7 @@ def _legend(
 
 
 def _fitted(text: str, width: int, draw: ImageDraw.ImageDraw, font: Font) -> str:
-    """Shorten a text from its front until it fits."""
+    """Cut characters from the start of a text until it fits."""
     shown = text
     while len(shown) > 1 and draw.textlength(shown, font) > width:
         text = text[1:]
@@ -125,7 +125,7 @@ GAP = 4
 
 
 def colour(labels: NDArray[Any], palette: Labels) -> NDArray[np.uint8]:
-    """Paint class indices (H, W) in the palette; void is pale, (H, W, 3) uint8."""
+    """Paint class indices (H, W) in the palette, as (H, W, 3) uint8; void is pale."""
     table = np.full((256, 3), VOID_COLOUR, np.uint8)
     table[: palette.num_classes] = palette.palette
     painted: NDArray[np.uint8] = table[labels]
@@ -135,10 +135,10 @@ def colour(labels: NDArray[Any], palette: Labels) -> NDArray[np.uint8]:
 def strip(
     image: NDArray[np.uint8], target: NDArray[np.uint8], pred: NDArray[Any], palette: Labels
 ) -> NDArray[np.uint8]:
-    """Lay image, truth, prediction and error map in a row.
+    """Put image, truth, prediction and error map side by side.
 
     Args:
-        image: (H, W, 3); resized to the target's size where it has another.
+        image: (H, W, 3); resized to the target's size if it differs.
         target, pred: (h, w).
     """
     errors = np.full((*target.shape, 3), WRONG, np.uint8)

@@ -1,4 +1,4 @@
-"""Counting a model's predictions on the splits of a dataset."""
+"""Count a model's predictions on the splits of a dataset."""
 
 from dataclasses import dataclass, field
 
@@ -22,9 +22,9 @@ from bench.text import first_line
 class Evaluator:
     """What all evaluations of a case share.
 
-    limit: images of each split that are used: a number or a fraction; None for all.
+    limit: how many images of each split are used: a number or a fraction; None for all.
     cache: where decoded images are kept.
-    prepared: the images of each evaluation that was asked for before.
+    prepared: the images of the evaluations that were used before.
     """
 
     dataset: Dataset
@@ -42,10 +42,10 @@ class Evaluator:
         itself, so this changes no score.
 
         Args:
-            times_read: how often this evaluation is counted in all.
+            times_read: how often this evaluation runs in total.
 
         Raises:
-            UserError: if not even one image fits into memory.
+            UserError: if one image alone does not fit into memory.
         """
         images = self.images(evaluation, times_read)
         batch_size = self.setup.numerics.micro_batch

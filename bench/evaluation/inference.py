@@ -1,4 +1,4 @@
-"""Inference to pixel counts: one pass, counted on the device."""
+"""Run a model on a split and count pixels: one pass, counted on the device."""
 
 import time
 from dataclasses import dataclass
@@ -40,7 +40,7 @@ def evaluate(model: nn.Module, batches: Any, evaluation: Evaluation, setup: Setu
 
     Args:
         batches: images (N, 3, H, W) uint8, targets (N, h, w) uint8 and ids, or lists of images
-            and targets where sizes differ; logits are resized bilinearly to (h, w).
+            and targets if sizes differ; logits are resized bilinearly to (h, w).
     """
     start = time.perf_counter()
     device, num_classes, loss_fn = setup.device, setup.num_classes, setup.loss_fn
@@ -81,8 +81,8 @@ def predict(
 ) -> Tensor:
     """Return float logits (N, K, h, w) of images (N, 3, H, W) uint8, resized bilinearly to `size`.
 
-    Several views of an image, mirrored or of other scales, are averaged as probabilities; what is
-    returned then is the logarithm of their mean.
+    If there are several views of an image (mirrored, or at other scales), their probabilities are
+    averaged, and the result is the logarithm of the mean.
     """
     network_size = (image.shape[-2], image.shape[-1])
     mean: Tensor | None = None
@@ -106,7 +106,7 @@ def predict(
 
 
 def _resized(x: Tensor, size: Size) -> Tensor:
-    """Resize (N, C, H, W) bilinearly, as float; what has the size already stays as it is."""
+    """Resize (N, C, H, W) bilinearly, as float; return it unchanged if it has that size."""
     if (x.shape[-2], x.shape[-1]) == tuple(size):
         return x
     return F.interpolate(x.float(), size, mode="bilinear", align_corners=False)
@@ -134,7 +134,7 @@ def _logits(model: nn.Module, image: Tensor, evaluation: Evaluation, setup: Setu
 
 
 def window_starts(length: int, window: int, step: int) -> list[int]:
-    """Return where windows begin so that they cover a side; the last one ends with it."""
+    """Return where windows start to cover a side; the last one ends at its end."""
     last = max(0, length - window)
     return [*range(0, last, step), last]
 
@@ -146,7 +146,7 @@ def _forward(model: nn.Module, image: Tensor, setup: Setup) -> Tensor:
 
 
 def _groups(images: Stack, targets: Stack) -> list[tuple[Tensor, Tensor]]:
-    """Take a batch of one size whole; images of several sizes pass one by one."""
+    """Return a batch whole if its images have one size, else image by image."""
     if isinstance(images, Tensor) and isinstance(targets, Tensor):
         return [(images, targets)]
     return [(i[None], t[None]) for i, t in zip(images, targets, strict=True)]

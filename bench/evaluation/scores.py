@@ -1,7 +1,7 @@
-"""Counts of pixels to scores; numpy only.
+"""Scores from pixel counts; numpy only.
 
 The official mIoU: one count over the whole split, void excluded, the mean over classes that
-occur in truth or prediction. The other means are over the same classes, but for
+occur in truth or prediction. The other means are over the same classes, except
 `mean_pixel_accuracy`, which is over classes that occur in the truth.
 """
 
@@ -19,11 +19,11 @@ def scores(counts: NDArray[Any]) -> dict[str, float]:
     """Score a split.
 
     Args:
-        counts: (N, 4, K) or (4, K): truth, prediction and intersection in valid pixels of each
-            class, and predictions on void.
+        counts: (N, 4, K) or (4, K): per class, the valid pixels of truth, prediction and
+            intersection, and the predictions on void.
 
     Returns:
-        Scores in 0..1; NaN where no pixel is valid.
+        Scores in 0..1; NaN if no pixel is valid.
     """
     return {name: float(value) for name, value in scores_of_totals(totals(counts)).items()}
 
@@ -62,7 +62,7 @@ def class_iou_of_totals(counted: NDArray[Any]) -> NDArray[np.float64]:
 
 
 def num_averaged(counts: NDArray[Any]) -> int:
-    """Return how many classes the mean IoU is over."""
+    """Return how many classes the mean IoU averages over."""
     counted = totals(counts)
     return int(((counted[TRUTH] + counted[PREDICTION]) > 0).sum())
 
@@ -70,26 +70,26 @@ def num_averaged(counts: NDArray[Any]) -> int:
 def constant_prediction(counts: NDArray[Any]) -> tuple[int, NDArray[Any]]:
     """Return the most frequent class of the truth, and the counts of always predicting it.
 
-    Both counts are (N, 4, K).
+    This is the majority class. The counts, given and returned, are (N, 4, K).
     """
     per_image = np.asarray(counts, np.int64)
     truth = per_image[:, TRUTH]
     best = int(truth.sum(0).argmax())
-    floor = np.zeros_like(per_image)
-    floor[:, TRUTH] = truth
-    floor[:, PREDICTION, best] = truth.sum(1)
-    floor[:, INTERSECTION, best] = truth[:, best]
-    floor[:, ON_VOID, best] = per_image[:, ON_VOID].sum(1)
-    return best, floor
+    constant = np.zeros_like(per_image)
+    constant[:, TRUTH] = truth
+    constant[:, PREDICTION, best] = truth.sum(1)
+    constant[:, INTERSECTION, best] = truth[:, best]
+    constant[:, ON_VOID, best] = per_image[:, ON_VOID].sum(1)
+    return best, constant
 
 
 def finite(values: Mapping[str, float]) -> dict[str, float | None]:
-    """Return values for JSON, which has no NaN: None in its place."""
+    """Replace NaN, which JSON does not have, by None."""
     return {key: float(v) if np.isfinite(v) else None for key, v in values.items()}
 
 
 def totals(counts: NDArray[Any]) -> NDArray[np.int64]:
-    """Return the counts of all images together, (4, K)."""
+    """Add up the counts of all images, (4, K)."""
     counts = np.asarray(counts).astype(np.int64)
     return counts.sum(0) if counts.ndim == 3 else counts
 
@@ -102,5 +102,5 @@ def _ratio(above: Any, below: Any, empty: float = np.nan) -> NDArray[np.float64]
 
 
 def _mean(values: NDArray[Any], counted: NDArray[Any]) -> NDArray[np.float64]:
-    """Average over the last axis what is counted; NaN where nothing is."""
+    """Average what is counted over the last axis; NaN if nothing is."""
     return _ratio(np.where(counted, values, 0.0).sum(-1), counted.sum(-1))

@@ -1,4 +1,4 @@
-"""How a model runs here: what training and evaluation share."""
+"""How a model runs: what training and evaluation share."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from bench.machine.numerics import Numerics
 
 
 class Loss(Protocol):
-    """A loss whose sums and weights are kept apart, so that means of parts can be joined."""
+    """A loss that returns sums and weights apart, so that batches can be averaged exactly."""
 
     def totals(self, logits: Tensor | Mapping[str, Tensor], target: Tensor) -> Tensor:
         """Add up each term of logits (N, K, H, W) against target (N, H, W) int64: (terms,)."""
@@ -22,9 +22,9 @@ class Loss(Protocol):
 
 @dataclass(frozen=True)
 class Setup:
-    """How a model runs here.
+    """How a model runs.
 
-    beat: called after each batch; what it raises stops the work.
+    beat: called after each batch; it stops the work by raising.
     """
 
     device: torch.device

@@ -1,4 +1,4 @@
-"""How many workers read images: found out by a short measurement, and remembered."""
+"""Choose how many workers read images by a short measurement, and remember the choice."""
 
 import hashlib
 import json
@@ -17,17 +17,17 @@ from bench.machine.cache_folder import cache_folder
 from bench.machine.environment import num_cores
 from bench.machine.files import read_json, write_json
 
-MEASURE_S = 0.6  # for each setting, after its first batch
-ENOUGH = 1.1  # more workers must bring this much more
+MEASURE_S = 0.6  # per setting, after its first batch
+ENOUGH = 1.1  # more workers must be this many times as fast
 MOST_WORKERS = 16
 
 
 def choose_loading(images: TrainImages, batch_size: int, device: torch.device) -> Loading:
-    """Measure how fast training images come, and choose the fewest workers that do not slow it.
+    """Measure how fast training images are read, and choose as few workers as are fast enough.
 
-    On the CPU the process that trains reads them too: workers bring it nothing, for they take the
-    cores that it trains on. The choice is remembered by machine, images and
-    augmentation, so that cases to be compared are fed alike.
+    On the CPU the training process reads them itself: workers would take the cores that it trains
+    on. The choice is remembered per machine, images and augmentation, so that cases that are
+    compared load images in the same way.
     """
     place = [platform.node(), torch.version.cuda, str(device), num_cores(), batch_size]
     augment = images.augment.items if images.augment else ()
@@ -42,7 +42,7 @@ def choose_loading(images: TrainImages, batch_size: int, device: torch.device) -
         loading = _for_gpu(images, batch_size, device)
     else:
         loading = Loading(images_per_s=_rate(images, batch_size, Loading()))
-    with suppress(UserError):  # where the cache cannot be written, nothing is remembered
+    with suppress(UserError):  # a cache that cannot be written remembers nothing
         write_json(file, loading.as_dict(), sync=False)
     return loading
 
@@ -65,7 +65,7 @@ def _for_gpu(images: TrainImages, batch_size: int, device: torch.device) -> Load
     num_workers = 1
     while num_workers <= min(num_cores(), MOST_WORKERS):
         more = measured(num_workers, 2, False)
-        if more.rate < ENOUGH * best.rate and num_workers > 1:  # one alone may only break even
+        if more.rate < ENOUGH * best.rate and num_workers > 1:  # one worker may only break even
             break
         best = max(best, more, key=lambda loading: loading.rate)
         num_workers *= 2
@@ -79,7 +79,7 @@ def _rate(
     loading: Loading,
     use: Callable[[Batch], None] = lambda batch: None,
 ) -> float:
-    """Return images per second, the start of the workers left out."""
+    """Return images per second, not counting the start of the workers."""
     size = min(batch_size, len(images))
 
     def batches() -> Iterator[list[Key]]:

@@ -1,4 +1,4 @@
-"""Decoded images and targets kept between epochs and cases: nothing is decoded twice."""
+"""Keep decoded images and targets between epochs and cases: nothing is decoded twice."""
 
 import logging
 import os
@@ -23,20 +23,20 @@ from bench.machine.files import read_json, write_json
 from bench.suite.schema import Cache
 
 UNFINISHED = ".tmp"
-LOCK_WAIT_S = 1.0  # between two signs of life
-NUM_TRIED = 8  # pairs whose sizes stand for all when space is estimated
+LOCK_WAIT_S = 1.0  # between two calls of `beat`
+NUM_TRIED = 8  # pairs that are decoded to estimate the space of all
 log = logging.getLogger("bench.case")
 
 
 class CacheError(UserError):
-    """The place where decoded images are kept cannot be used."""
+    """Decoded images cannot be kept in the cache folder."""
 
 
 @dataclass(frozen=True)
 class OnDisk:
-    """Pairs in one file that every process maps into its memory.
+    """Pairs in one file that every process maps into memory.
 
-    index: (N, 5) int64: where a pair begins, H and W of its image, h and w of its target.
+    index: (N, 5) int64: the byte where a pair starts, H and W of its image, h and w of its target.
     """
 
     folder: Path
@@ -61,7 +61,7 @@ class OnDisk:
 
 @dataclass(frozen=True)
 class InRam:
-    """Pairs in the memory of this process and the workers that it forks."""
+    """Pairs in the memory of this process and of the workers that it forks."""
 
     pairs: Sequence[Pair]
     where: str = "ram"
@@ -84,22 +84,23 @@ def keep(
     times_read: int,
     beat: Callable[[], None] = lambda: None,
 ) -> Kept | None:
-    """Return pairs decoded once: those kept before, or newly decoded ones.
+    """Return decoded pairs: from the cache if it has them, else decoded now and kept.
 
     Args:
-        cache: `auto` takes the disk, or memory where the disk is too full, where pairs are read
-            more than once; and neither where neither has room.
-        key: names the content: another key is other pairs.
-        about: what `bench data cache` shows of it.
-        decode: makes one pair, to estimate the space.
-        decode_all: makes all pairs in order.
-        beat: called while another process decodes the same.
+        cache: `auto` keeps pairs that are read more than once: on disk, or in memory if the disk
+            is too full, or not at all if neither has room.
+        key: identifies the content; different pairs have different keys.
+        about: the description that `bench data cache` shows.
+        decode: decodes one pair, to estimate the space.
+        decode_all: decodes all pairs in order.
+        times_read: how often each pair will be read.
+        beat: called while another process decodes the same pairs.
 
     Returns:
-        The pairs; None where they are decoded anew each time.
+        The pairs; None if they must be decoded each time.
 
     Raises:
-        UserError: where the place that was asked for has no room or cannot be written.
+        UserError: if the cache that was asked for has no room or cannot be written.
     """
     if cache == "none" or num_pairs == 0:
         return None
@@ -121,22 +122,22 @@ def keep(
             log.warning("%s", error)
     if cache == "disk":
         raise UserError(
-            f"Decoded, {about} takes {needed / 1e9:.1f} GB, more than the cache may have in "
-            f"{folder.parent} ({bound / 1e9:.1f} GB). Set BENCH_CACHE to another "
-            "folder, BENCH_CACHE_GB to another bound, or cache: none."
+            f"{about} takes {needed / 1e9:.1f} GB decoded, more than the cache limit of "
+            f"{bound / 1e9:.1f} GB in {folder.parent}. Set BENCH_CACHE to another folder, raise "
+            "BENCH_CACHE_GB, or use cache: none."
         )
     if needed <= psutil.virtual_memory().available // 2:
         return InRam(list(decode_all()))
     if cache == "ram":
         raise UserError(
-            f"Decoded, {about} takes {needed / 1e9:.1f} GB, more than half of the free memory. "
-            "Use cache: disk or none."
+            f"{about} takes {needed / 1e9:.1f} GB decoded, more than half of the free memory. "
+            "Use cache: disk or cache: none."
         )
     return None
 
 
 def open_kept(folder: Path, num_pairs: int) -> OnDisk | None:
-    """Open pairs kept before; None where there are none, or they are not whole."""
+    """Open pairs that were kept before; None if there are none or they are incomplete."""
     about = read_json(folder / "about.json")
     if not isinstance(about, dict):
         return None
@@ -145,8 +146,8 @@ def open_kept(folder: Path, num_pairs: int) -> OnDisk | None:
         whole = kept.index.shape == (num_pairs, 5) and len(kept.data) == about.get("bytes")
     except (OSError, ValueError, EOFError):
         return None
-    with suppress(OSError):  # of another user, perhaps
-        os.utime(folder / "about.json")  # what was used last is removed last
+    with suppress(OSError):  # it may belong to another user
+        os.utime(folder / "about.json")  # marks it as recently used
     return kept if whole else None
 
 
@@ -158,7 +159,7 @@ def _on_disk(
     decode_all: Callable[[], Iterator[Pair]],
     beat: Callable[[], None],
 ) -> OnDisk:
-    """Decode into a file that appears whole; where another process does so, wait for it."""
+    """Decode into a folder that appears whole; if another process does so, wait for it."""
     beside = folder.with_suffix(UNFINISHED)
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
@@ -166,7 +167,7 @@ def _on_disk(
             found = open_kept(folder, num_pairs)
             if found is not None:
                 return found
-            shutil.rmtree(folder, ignore_errors=True)  # truncated, or of another layout
+            shutil.rmtree(folder, ignore_errors=True)  # truncated, or in an old layout
             make_room(folder.parent, needed)
             shutil.rmtree(beside, ignore_errors=True)  # left by a process that was killed
             beside.mkdir()
@@ -187,7 +188,7 @@ def _on_disk(
 
 @contextmanager
 def _lock(file: Path, beat: Callable[[], None]) -> Iterator[None]:
-    """Take a lock, giving signs of life while another process has it."""
+    """Take a lock, calling `beat` while another process holds it."""
     lock = FileLock(file, timeout=LOCK_WAIT_S)
     while not lock.is_locked:
         try:
@@ -201,7 +202,7 @@ def _lock(file: Path, beat: Callable[[], None]) -> Iterator[None]:
 
 
 def _write(folder: Path, pairs: Iterator[Pair]) -> int:
-    """Write pairs one after the other and the index of where they are; return the bytes."""
+    """Write pairs one after another, and an index of where each starts; return the bytes."""
     rows, start = [], 0
     with (folder / "data.bin").open("wb") as stream:
         for image, target in pairs:
@@ -215,7 +216,7 @@ def _write(folder: Path, pairs: Iterator[Pair]) -> int:
 
 
 def _estimate(num_pairs: int, decode: Callable[[int], Pair]) -> int:
-    """Return the bytes of all pairs, judged by a few of them."""
+    """Return the bytes of all pairs, estimated from a few."""
     tried = sorted({i * num_pairs // NUM_TRIED for i in range(NUM_TRIED)} & set(range(num_pairs)))
     sizes = [sum(array.nbytes for array in decode(i)) for i in tried]
     return round(num_pairs * sum(sizes) / len(sizes))
@@ -223,7 +224,7 @@ def _estimate(num_pairs: int, decode: Callable[[int], Pair]) -> int:
 
 @dataclass(frozen=True)
 class Entry:
-    """Something in the cache."""
+    """One entry of the cache: the images of one split at one size."""
 
     path: Path
     about: str
@@ -232,7 +233,7 @@ class Entry:
 
 
 def entries(folder: Path | None = None) -> list[Entry]:
-    """List what is kept decoded, least recently used first."""
+    """List the entries of decoded images, least recently used first."""
     folder = folder or cache_folder() / "decoded"
     found = []
     for path in folder.glob("*"):
@@ -241,12 +242,12 @@ def entries(folder: Path | None = None) -> list[Entry]:
             stats = {f.name: status for f in path.glob("*") if (status := _status(f)) is not None}
             num_bytes = sum(status.st_size for status in stats.values())
             used = stats["about.json"].st_mtime if "about.json" in stats else 0.0
-            found.append(Entry(path, about.get("about", "not whole"), num_bytes, used))
+            found.append(Entry(path, about.get("about", "incomplete"), num_bytes, used))
     return sorted(found, key=lambda entry: entry.used)
 
 
 def _status(file: Path) -> os.stat_result | None:
-    """Return a file's status; None where another process has just removed it."""
+    """Return a file's status; None if another process has just removed it."""
     try:
         return file.stat()
     except OSError:
@@ -254,9 +255,9 @@ def _status(file: Path) -> os.stat_result | None:
 
 
 def make_room(folder: Path, needed: int) -> None:
-    """Remove what was used longest ago, until so many bytes more are within the bound.
+    """Remove the least recently used entries until `needed` more bytes fit within the limit.
 
-    What a process has open stays readable for it after its removal.
+    A process that has a removed file open can still read it.
     """
     kept = entries(folder)
     room = _bound(folder) - sum(entry.num_bytes for entry in kept)
@@ -269,7 +270,7 @@ def make_room(folder: Path, needed: int) -> None:
 
 
 def _is_held(unfinished: Path) -> bool:
-    """Tell whether the process that writes an entry is still at it."""
+    """Return whether a process is still writing an entry."""
     try:
         with FileLock(unfinished.with_suffix(".lock"), timeout=0):
             return False
@@ -278,20 +279,20 @@ def _is_held(unfinished: Path) -> bool:
 
 
 def _bound(folder: Path) -> int:
-    """Return how many bytes all entries may have: $BENCH_CACHE_GB, else half of what is free."""
+    """Return how many bytes all entries may take: $BENCH_CACHE_GB, or half of the free disk."""
     given = os.environ.get("BENCH_CACHE_GB")
     if given is not None:
         try:
             return round(float(given) * 1e9)
         except ValueError as error:
-            raise UserError(f"BENCH_CACHE_GB is a number of GB, not {given!r}.") from error
+            raise UserError(f"BENCH_CACHE_GB must be a number of GB, not {given!r}.") from error
     existing = next(parent for parent in (folder, *folder.parents) if parent.exists())
     ours = sum(entry.num_bytes for entry in entries(folder))
     return (shutil.disk_usage(existing).free + ours) // 2
 
 
 def clear_cache() -> tuple[int, int]:
-    """Remove all that the cache folder holds; return how many entries and bytes went."""
+    """Remove everything in the cache folder; return how many entries and bytes it held."""
     folder = cache_folder()
     files = [file for file in folder.rglob("*") if file.is_file()]
     num_bytes, num_entries = sum(file.stat().st_size for file in files), len(entries())

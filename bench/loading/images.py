@@ -1,4 +1,4 @@
-"""Training and scored images: read, resized, augmented; the same in any process."""
+"""Images for training and scoring: read, resized, augmented; the same in any process."""
 
 import os
 from collections.abc import Sequence
@@ -18,12 +18,12 @@ from bench.suite.evaluation import Evaluation
 from bench.suite.recipe import Recipe
 from bench.suite.schema import Side, Size, sized
 
-Key = tuple[int, int]  # (epoch, index): what a random stream is named by
+Key = tuple[int, int]  # (epoch, index), which pick the random stream
 Item = tuple[Tensor, Tensor, str]
 
 
 def limited(samples: Sequence[Sample], limit: int | float | None) -> list[Sample]:
-    """Return a number or fraction of the samples, spread evenly over them."""
+    """Return a number or fraction of the samples, evenly spaced."""
     if limit is None:
         return list(samples)
     num = limit if isinstance(limit, int) else max(1, round(limit * len(samples)))
@@ -33,7 +33,10 @@ def limited(samples: Sequence[Sample], limit: int | float | None) -> list[Sample
 
 
 class Images(TorchDataset[Item | UserError]):
-    """Reads, resizes and augments; a fault is returned, for workers garble what they raise."""
+    """Images that are read, resized and augmented.
+
+    A UserError is returned, not raised: workers garble the exceptions that they raise.
+    """
 
     def __init__(
         self,
@@ -46,7 +49,7 @@ class Images(TorchDataset[Item | UserError]):
         self.samples = samples
         self.size, self.resized_target = size, resized_target
         self.kept: Kept | None = None
-        self.reading: Any = None  # what each worker is at, to name the file that ended it
+        self.reading: Any = None  # the image each worker is reading, to name the one it died on
 
     def __len__(self) -> int:
         return len(self.samples)
@@ -67,7 +70,7 @@ class Images(TorchDataset[Item | UserError]):
         return torch.from_numpy(image), torch.from_numpy(target), self.samples[index].id
 
     def decode(self, index: int) -> Pair:
-        """Read and resize a pair: the same in every epoch.
+        """Read and resize a pair, which is the same in every epoch.
 
         Raises:
             UserError: naming what cannot be read.
@@ -78,7 +81,7 @@ class Images(TorchDataset[Item | UserError]):
         return resize_image(image, size), resized
 
     def finish(self, pair: Pair, epoch: int, index: int) -> Pair:
-        """Do what differs between epochs, or is soon done."""
+        """Do what differs between epochs or takes little time."""
         return pair
 
 
@@ -99,7 +102,7 @@ class TrainImages(Images):
         self.augment = Augment(recipe.augment) if recipe.augment else None
 
     def finish(self, pair: Pair, epoch: int, index: int) -> Pair:
-        """Augment by the random stream of (seed, epoch, index)."""
+        """Augment with the random stream of (seed, epoch, index)."""
         return self.augment(pair, (self.seed, epoch, index)) if self.augment else pair
 
 
@@ -115,7 +118,7 @@ class EvalImages(Images):
         self.crop = evaluation.crop if evaluation.method == "centre_crop" else None
 
     def finish(self, pair: Pair, epoch: int, index: int) -> Pair:
-        """Cut out the centre where that is the method; a smaller image stays whole."""
+        """Crop to the centre if that is the method; smaller images stay whole."""
         if self.crop is None:
             return pair
         image, target = pair
@@ -126,7 +129,7 @@ class EvalImages(Images):
 
 
 def eval_size(evaluation: Evaluation, recipe: Recipe) -> Size | Side | None:
-    """Return the size that images get; None for as stored."""
+    """Return the size that images are resized to; None to keep the stored size."""
     if evaluation.size == "recipe":
         return recipe.size
     return None if evaluation.size == "stored" else evaluation.size

@@ -1,4 +1,7 @@
-"""Images to batches: order, random streams, workers; the same with any number of them."""
+"""Load batches of images: their order, random streams and workers.
+
+Any number of workers loads the same batches.
+"""
 
 import re
 import signal
@@ -16,8 +19,9 @@ from torch.utils.data import DataLoader, Sampler
 
 from bench.errors import UserError
 from bench.loading.images import EvalImages, Images, Item, Key, TrainImages
+from bench.text import plural
 
-Stack = Tensor | list[Tensor]  # one tensor where all have one size
+Stack = Tensor | list[Tensor]  # one tensor if all have the same size
 Batch = tuple[Stack, Stack, list[str]]
 
 
@@ -25,10 +29,10 @@ Batch = tuple[Stack, Stack, list[str]]
 class Loading:
     """How batches are fetched.
 
-    num_workers: processes that read; 0 reads in the process that trains.
-    prefetch: batches that each of them prepares ahead.
+    num_workers: processes that read; with 0 the training process reads.
+    prefetch: batches that each worker prepares ahead.
     pin_memory: copy batches into memory that a GPU reads directly.
-    images_per_s: how fast images came when this was chosen; None where nothing was measured.
+    images_per_s: how fast images were read when this was chosen; None if not measured.
     """
 
     num_workers: int = 0
@@ -38,16 +42,16 @@ class Loading:
 
     @property
     def rate(self) -> float:
-        """Images per second; 0 where nothing was measured."""
+        """Images per second; 0 if not measured."""
         return self.images_per_s or 0.0
 
     @property
     def description(self) -> str:
-        """Say it in words."""
+        """These settings in words."""
         if self.num_workers == 0:
-            text = "read by the process that trains"
+            text = "read by the training process"
         else:
-            text = f"read by {self.num_workers} workers, {self.prefetch} batches ahead"
+            text = f"read by {plural(self.num_workers, 'worker')}, {self.prefetch} batches ahead"
         pinned = ", pinned" if self.pin_memory else ""
         return f"{text}{pinned}"
 
@@ -57,15 +61,15 @@ class Loading:
 
 
 def read_loading(stored: Mapping[str, Any]) -> Loading:
-    """Read how batches were fetched from a record; keys of other versions are ignored."""
+    """Read a record's loading settings; unknown keys from other versions are ignored."""
     known = {field.name for field in fields(Loading)}
     return Loading(**{key: value for key, value in stored.items() if key in known})
 
 
 class EpochSampler(Sampler[list[Key]]):
-    """Whole batches of an epoch in an order that is a function of (seed, epoch).
+    """The full batches of an epoch, in an order that depends only on (seed, epoch).
 
-    Set `epoch` and `start` (the batch to begin with) before each pass.
+    Set `epoch` and `start` (the first batch) before each pass.
     """
 
     def __init__(self, num_images: int, batch_size: int, seed: int) -> None:
@@ -90,10 +94,10 @@ class EpochSampler(Sampler[list[Key]]):
 def train_loader(
     images: TrainImages, batch_size: int, seed: int, loading: Loading
 ) -> tuple["Loader", EpochSampler]:
-    """Return a loader of whole training batches and the sampler that steers it.
+    """Return a loader of full training batches and the sampler that sets their order.
 
     Raises:
-        UserError: where there are fewer images than a batch.
+        UserError: if there are fewer images than a batch.
     """
     if len(images) < batch_size:
         raise UserError(
@@ -105,19 +109,19 @@ def train_loader(
 
 
 def eval_loader(images: EvalImages, batch_size: int, loading: Loading) -> "Loader":
-    """Return a loader that gives every image once, in order."""
+    """Return a loader that yields every image once, in order."""
     keys = [(0, index) for index in range(len(images))]
     batches = [keys[i : i + batch_size] for i in range(0, len(keys), batch_size)]
     return Loader(images, batches, loading)
 
 
 class Loader:
-    """Batches of images, fetched here or by workers; the same either way."""
+    """Batches of images, read by this process or by workers; the same either way."""
 
     def __init__(self, images: Images, batches: Any, loading: Loading) -> None:
         num_workers = loading.num_workers
         self.images = images
-        self.reading = RawArray("q", 2 * num_workers)  # process and image, of each worker
+        self.reading = RawArray("q", 2 * num_workers)  # process id and image of each worker
         self.loader = DataLoader(
             images,
             batch_sampler=batches,
@@ -127,11 +131,11 @@ class Loader:
             pin_memory=loading.pin_memory,
             persistent_workers=num_workers > 0,
             worker_init_fn=partial(_prepare_worker, self.reading),
-            generator=torch.Generator(),  # else each pass draws from the stream that dropout uses
+            generator=torch.Generator(),  # else passes draw from the generator of dropout
         )
 
     def __iter__(self) -> Iterator[Batch]:
-        """Give batches of images, targets and ids.
+        """Yield batches of images, targets and ids.
 
         Raises:
             UserError: naming a file that cannot be read.
@@ -143,7 +147,7 @@ class Loader:
 
     @contextmanager
     def guarded(self) -> Iterator["Loader"]:
-        """Name the file that ended a worker; torch tells of its end wherever the body is then.
+        """Name the file that a worker died on; torch reports the death anywhere in the body.
 
         Raises:
             UserError: naming what the worker was reading.
@@ -156,29 +160,28 @@ class Loader:
             raise UserError(self._why(str(error))) from error
 
     def _why(self, message: str) -> str:
-        """Name what the workers were reading when one of them ended."""
+        """Return a message with what the workers were reading when one of them died."""
         notes = dict(zip(self.reading[::2], self.reading[1::2], strict=True))
-        ended = [int(pid) for pid in re.findall(r"\d+", message) if int(pid) in notes]
+        dead = [int(pid) for pid in re.findall(r"\d+", message) if int(pid) in notes]
         files = []
-        for pid in ended or list(notes):
+        for pid in dead or list(notes):
             if notes[pid]:
                 sample = self.images.samples[notes[pid] - 1]
                 files.append(", ".join(map(str, sample.files)) or sample.id)
         at = f" while reading {' or '.join(files)}" if files else ""
         return (
-            f"A process that reads images ended{at}: {message.splitlines()[0].rstrip('. ')}. "
-            "Look at the file, "
-            "or, where memory ran out, use fewer --loader-workers."
+            f"A loader worker died{at}: {message.splitlines()[0].rstrip('. ')}. "
+            "Check the file; if memory ran out, use fewer --loader-workers."
         )
 
 
 def _prepare_worker(reading: Any, worker: int) -> None:
-    """Leave signals to the main process, and the cores to each other; note what is read."""
+    """Ignore signals, use one thread, and note what is read."""
     images = torch.utils.data.get_worker_info().dataset  # type: ignore[union-attr]
     assert isinstance(images, Images)
     images.reading = reading
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # which clusters send to every process
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # clusters send it to every process
     torch.set_num_threads(1)
 
 
@@ -201,13 +204,13 @@ def require_one_size(images: Stack, ids: list[str]) -> Tensor:
     """Return the images or targets of a batch as one tensor.
 
     Raises:
-        UserError: where sizes differ, with what to do.
+        UserError: if sizes differ.
     """
     if isinstance(images, Tensor):
         return images
     shapes = {(image.shape[-2], image.shape[-1]) for image in images}
     sizes = " and ".join(f"{h}x{w}" for h, w in sorted(shapes)[:3])
     raise UserError(
-        f"A batch has images of {sizes} ({', '.join(ids[:3])}, …): give recipe.size, or crop "
-        "to one size in recipe.augment."
+        f"The images of a batch have different sizes: {sizes} ({', '.join(ids[:3])}, …). "
+        "Set recipe.size, or crop to one size in recipe.augment."
     )

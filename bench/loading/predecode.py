@@ -13,7 +13,7 @@ from bench.loading.loader import Loader, Loading
 from bench.machine.environment import num_cores
 from bench.suite.schema import Cache, size_text
 
-MADE_BY = ("1", PIL.__version__, cv2.__version__)  # of this file's layout, and what decodes
+MADE_BY = ("1", PIL.__version__, cv2.__version__)  # version of the layout, then the decoders
 FEW_IMAGES = 64  # decoded faster than workers start
 MOST_DECODERS = 16
 
@@ -25,14 +25,14 @@ def keep_decoded(
     times_read: int,
     beat: Callable[[], None] = lambda: None,
 ) -> None:
-    """Decode everything once where the cache has room, or find it there.
+    """Decode everything once if the cache has room, or open what it already holds.
 
     Args:
-        times_read: how often each image will be read; `auto` keeps none that is read once.
-        beat: called after each image and while another process decodes the same.
+        times_read: how often each image will be read; `auto` keeps nothing that is read once.
+        beat: called after each image and while another process decodes the same images.
 
     Raises:
-        UserError: naming what cannot be read, or why the cache asked for cannot be.
+        UserError: naming a file that cannot be read, or saying why the cache cannot be used.
     """
     size, scored = size_text(images.size), "resized" if images.resized_target else "as stored"
     kind = f"{type(images.dataset).__module__}.{type(images.dataset).__qualname__}"
@@ -48,7 +48,7 @@ def keep_decoded(
         with Loader(plain, keys, Loading(workers)).guarded() as loader:
             for image, target, _ in loader:
                 beat()
-                # Copies: what workers send is shared memory with an open file for each tensor.
+                # Copies: workers send shared memory, with one open file per tensor.
                 yield image[0].permute(1, 2, 0).numpy().copy(), target[0].numpy().copy()
 
     images.kept = keep(cache, key, about, len(images), images.decode, decode_all, times_read, beat)

@@ -1,4 +1,4 @@
-"""Images and targets resized, with pixel centres aligned."""
+"""Resize images and targets, with pixel centres aligned."""
 
 import cv2
 import numpy as np
@@ -9,7 +9,7 @@ from bench.suite.schema import Size
 
 
 def resize(pair: Pair, size: Size) -> Pair:
-    """Resize to (H, W): the image by area where it shrinks, else bilinear; the target nearest."""
+    """Resize to (H, W): the image by area if it shrinks, else bilinear; the target nearest."""
     image, target = pair
     return resize_image(image, size), resize_target(target, size)
 
@@ -22,7 +22,7 @@ def resize_target(target: NDArray[np.uint8], size: Size) -> NDArray[np.uint8]:
 
 
 def resize_image(image: NDArray[np.uint8], size: Size) -> NDArray[np.uint8]:
-    """Resize an image to (H, W): by area where it shrinks, else bilinear."""
+    """Resize an image to (H, W): by area if it shrinks, else bilinear."""
     if image.shape[:2] == tuple(size):
         return image
     shrinks = size[0] * size[1] < image.shape[0] * image.shape[1]

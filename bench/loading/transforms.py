@@ -1,4 +1,4 @@
-"""Augmentation by albumentations' names and arguments; the only file that imports it."""
+"""Augmentation with albumentations' names and arguments; only this file imports it."""
 
 import inspect
 import os
@@ -28,17 +28,17 @@ TRANSFORMS: dict[str, type[Any]] = {
     and not item.__module__.endswith("transforms_interface")
     and item is not A.BaseCompose
 }
-# Pads masks with class 0 and cannot be told otherwise.
+# These pad masks with class 0, and no argument changes that.
 REFUSED = {"GridElasticDeform": "use ElasticTransform or GridDistortion"}
 CALL_ERRORS = (ValueError, TypeError, RuntimeError, LookupError, cv2.error, CropSizeError)
 cv2.setNumThreads(0)
 
 
 def build_transform(item: Mapping[str, Mapping[str, Any]]) -> Any:
-    """Make one transform of `{Name: {argument: value}}`, padding masks with void.
+    """Build one transform from `{Name: {argument: value}}`, padding masks with void.
 
     Raises:
-        UserError: for an unknown name or argument, or a value that albumentations refuses.
+        UserError: for an unknown name or argument, or a value that albumentations rejects.
     """
     [(name, given)] = item.items()
     if name not in TRANSFORMS:
@@ -52,7 +52,7 @@ def build_transform(item: Mapping[str, Mapping[str, Any]]) -> Any:
         args["transforms"] = [build_transform(_named(inner)) for inner in args["transforms"]]
     schema = getattr(TRANSFORMS[name], "InitSchema", None)
     fields = schema.model_fields if schema is not None else {}
-    # Dropouts leave the mask alone by default (None); what pads must not pad it with class 0.
+    # Dropouts do not change the mask by default (None); the rest must not pad it with class 0.
     taken = inspect.signature(TRANSFORMS[name]).parameters
     if "fill_mask" in taken and taken["fill_mask"].default is not None:
         args.setdefault("fill_mask", IGNORE_INDEX)
@@ -68,7 +68,7 @@ def build_transform(item: Mapping[str, Mapping[str, Any]]) -> Any:
                     raise UserError(unknown(f"argument of {name}", argument, fields)) from error
             lines = [line for line in str(error).splitlines() if "errors.pydantic.dev" not in line]
             first = "; ".join(lines[:4])
-            raise UserError(f"albumentations refuses {name}: {first}") from error
+            raise UserError(f"albumentations rejects {name}: {first}") from error
 
 
 def _named(item: Any) -> Mapping[str, Mapping[str, Any]]:
@@ -79,7 +79,7 @@ def _named(item: Any) -> Mapping[str, Mapping[str, Any]]:
 
 
 class Augment:
-    """A chain of transforms whose randomness is a function of a seed."""
+    """A chain of transforms whose randomness depends only on a seed."""
 
     def __init__(self, items: Sequence[Mapping[str, Mapping[str, Any]]]) -> None:
         self.items = tuple(items)
@@ -90,10 +90,10 @@ class Augment:
         """Transform image and target together.
 
         Args:
-            stream: names the random stream, such as (seed, epoch, index).
+            stream: seeds the random generators, such as (seed, epoch, index).
         """
         # Not compose.set_random_seed: it gives every transform the same seed, so that two
-        # flips with p=0.5 always fall together. One generator is shared instead.
+        # flips with p=0.5 always happen together. All share one generator instead.
         seeds = np.random.SeedSequence(stream)
         state = np.random.default_rng(seeds), random.Random(int(seeds.generate_state(1)[0]))
         _share(self.compose, *state)

@@ -17,8 +17,8 @@ NAMES: tuple[Name, ...] = ("start", "training", "validation", "data_wait")
 class Clock:
     """Four stopwatches, in seconds.
 
-    start: from the beginning of a case to its first step: data, network, weights.
-    training: steps and the waiting for their data, synchronised at both ends.
+    start: until the first step of a case: reading data, building the network, loading weights.
+    training: steps and waiting for their data; the device is synchronised at both ends.
     validation: scoring between epochs.
     data_wait: the part of training that waited for data.
     """
@@ -29,19 +29,19 @@ class Clock:
 
     @contextmanager
     def timing(self, name: Name) -> Iterator[None]:
-        """Add the time that the body takes, however it ends."""
-        begun = self.now()
+        """Add the time that the body takes, even if it raises."""
+        start = self.now()
         try:
             yield
         finally:
-            self.seconds[name] += self.now() - begun
+            self.seconds[name] += self.now() - start
 
     def reset(self, *names: Name) -> None:
-        """Begin again at 0."""
+        """Set stopwatches back to 0."""
         self.seconds |= dict.fromkeys(names, 0.0)
 
     def waiting(self, batches: Iterable[T]) -> Generator[T, None, None]:
-        """Pass batches on, adding the time until each comes."""
+        """Yield batches, adding the time spent waiting for each to data_wait."""
         with self.timing("data_wait"):
             source = iter(batches)
         while True:
@@ -59,9 +59,9 @@ SHAPE_CPU = (1, 64, 64, 64)
 
 @torch.inference_mode()
 def reference_s(device: torch.device) -> float:
-    """Time a 3x3 convolution of 64 channels on a device: the median of a few runs, in seconds.
+    """Return the median time of a 3x3 convolution of 64 channels on a device, in seconds.
 
-    Milliseconds. Draws no random number.
+    The measurement takes milliseconds and draws no random numbers.
     """
     image = torch.ones(SHAPES.get(device.type, SHAPE_CPU), device=device)
     kernel = torch.ones(image.shape[1], image.shape[1], 3, 3, device=device)
@@ -73,12 +73,12 @@ def reference_s(device: torch.device) -> float:
         synchronize(device)
         return time.perf_counter() - start
 
-    seconds()  # warms up
+    seconds()  # warm-up
     return statistics.median(seconds() for _ in range(NUM_RUNS))
 
 
 def synchronize(device: torch.device) -> None:
-    """Wait for what was sent to the device."""
+    """Wait until the device has finished its queued work."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     elif device.type == "mps":
@@ -88,10 +88,10 @@ def synchronize(device: torch.device) -> None:
 def idle_between(
     batches: Iterable[T], device: torch.device, clock: Clock
 ) -> Generator[T, None, None]:
-    """Pass batches on, adding the time that the device waits for them to the clock's data_wait.
+    """Yield batches, adding the time that the device waits for them to the clock's data_wait.
 
-    A GPU works on while the next batch is fetched: it waits from the end of a step's work to the
-    arrival of the next batch. Close it when the device is synchronised.
+    A GPU keeps working while the next batch is fetched, so it waits only from the end of a step's
+    work until the next batch arrives. Close the generator when the device is synchronised.
     """
     if device.type != "cuda":
         yield from clock.waiting(batches)
@@ -110,7 +110,7 @@ def idle_between(
 
 
 def _mark() -> torch.cuda.Event:
-    """Note when the GPU will have done all that it was given so far."""
+    """Record an event that marks when the GPU has finished the work queued so far."""
     event = torch.cuda.Event(enable_timing=True)
     event.record()
     return event

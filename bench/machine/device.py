@@ -1,4 +1,4 @@
-"""Where and how a case runs: device, precision, threads, random states."""
+"""What a case runs on and how: device, precision, deterministic algorithms."""
 
 import os
 from collections.abc import Iterator
@@ -15,10 +15,10 @@ DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 def pick_device(name: str) -> torch.device:
-    """Return the device of a name: auto, cpu, cuda, cuda:1, mps.
+    """Return the device called `name`: auto, cpu, cuda, cuda:1, mps.
 
     Raises:
-        UserError: where it is not there, or where `auto` sees an NVIDIA GPU that torch cannot use.
+        UserError: if there is no such device, or `auto` sees an NVIDIA GPU that torch cannot use.
     """
     if name == "auto":
         if torch.cuda.is_available():
@@ -26,7 +26,7 @@ def pick_device(name: str) -> torch.device:
         if _has_nvidia_gpu():
             raise UserError(
                 f"An NVIDIA GPU is visible, but torch {torch.__version__} cannot use it. Install "
-                "a torch build for its driver, or give --device cpu."
+                "a torch build that matches its driver, or use --device cpu."
             )
         return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
     try:
@@ -35,10 +35,10 @@ def pick_device(name: str) -> torch.device:
         device = torch.device("meta")
     known = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.mps.is_available()}
     if not known.get(device.type):
-        there = ", ".join(kind for kind, is_there in known.items() if is_there)
-        raise UserError(f"No device {name!r}; this machine has {there} (or give auto).")
+        available = ", ".join(kind for kind, is_available in known.items() if is_available)
+        raise UserError(f"No device {name!r}; this machine has {available} (auto picks one).")
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise UserError(f"No device {name!r}; there are {torch.cuda.device_count()} GPUs.")
+        raise UserError(f"No device {name!r}; GPUs on this machine: {torch.cuda.device_count()}.")
     return device
 
 
@@ -55,12 +55,12 @@ def _has_nvidia_gpu() -> bool:
 
 
 def pick_precision(asked: str, device: torch.device) -> Precision:
-    """Return the precision that runs.
+    """Return the precision to run in.
 
     Raises:
-        UserError: where the device has none of the one asked for.
+        UserError: if the device does not support it.
     """
-    # Older GPUs only emulate bf16, which is_bf16_supported counts as having it.
+    # Older GPUs only emulate bf16; is_bf16_supported is true for them too.
     ampere = device.type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 0)
     match asked:
         case "auto":
@@ -73,17 +73,17 @@ def pick_precision(asked: str, device: torch.device) -> Precision:
             return "tf32"
         case "fp16" if device.type == "cuda":
             return "fp16"
-    raise UserError(f"{device} has no training in precision {asked!r}; give auto or fp32.")
+    raise UserError(f"Precision {asked!r} is not supported on {device}; use auto or fp32.")
 
 
 def set_precision(precision: Precision) -> None:
-    """Let matrix products and convolutions use TF32, or not."""
+    """Turn TF32 on or off for matrix products and convolutions."""
     torch.backends.cuda.matmul.allow_tf32 = precision == "tf32"
     torch.backends.cudnn.allow_tf32 = precision == "tf32"
 
 
 def autocast(device: torch.device, precision: Precision) -> AbstractContextManager[Any]:
-    """Return the context that forward passes run in."""
+    """Return the autocast context for forward passes."""
     return torch.autocast(
         device.type, DTYPES.get(precision, torch.float32), enabled=precision in DTYPES
     )
@@ -91,10 +91,10 @@ def autocast(device: torch.device, precision: Precision) -> AbstractContextManag
 
 @contextmanager
 def algorithms(deterministic: bool) -> Iterator[None]:
-    """Hold torch to deterministic algorithms while the body runs, where that is asked for.
+    """Use only deterministic algorithms while the body runs, if asked to.
 
     Raises:
-        UserError: naming an operation that has none.
+        UserError: naming an operation that has no deterministic implementation.
     """
     if not deterministic:
         yield
@@ -108,15 +108,15 @@ def algorithms(deterministic: bool) -> Iterator[None]:
         if not known:
             raise
         raise UserError(
-            f"deterministic: {operation.rpartition(' ')[2]} has no deterministic form in torch; "
-            "leave `deterministic` out, or choose another network or loss."
+            f"deterministic: {operation.rpartition(' ')[2]} has no deterministic implementation "
+            "in torch; leave `deterministic` out, or choose another network or loss."
         ) from error
     finally:
         torch.use_deterministic_algorithms(False)
 
 
 def describe_device(device: torch.device) -> dict[str, Any]:
-    """Name the GPU and its software for a record; nothing for the CPU."""
+    """Return the GPU and its software for a record; empty if the device is not CUDA."""
     if device.type != "cuda":
         return {}
     properties = torch.cuda.get_device_properties(device)

@@ -1,4 +1,4 @@
-"""The machine and the software, as records keep them."""
+"""The machine and the software, as records store them."""
 
 import os
 import platform
@@ -23,7 +23,7 @@ PACKAGES = (
 
 @cache
 def environment() -> Mapping[str, Any]:
-    """Describe the machine and the software."""
+    """Return a description of the machine and the software."""
     import psutil
 
     return {
@@ -59,7 +59,7 @@ def _cpu_name() -> str:
 
 
 def _git() -> dict[str, Any] | None:
-    """Return the commit of this code and whether it was changed since; None outside git."""
+    """Return the commit of this code and whether it has uncommitted changes; None outside git."""
 
     def git(*args: str) -> str:
         folder = Path(__file__).parent

@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all."""
+"""Write files atomically; read and write JSON."""
 
 import json
 import os
@@ -11,14 +11,18 @@ from bench.errors import UserError
 
 
 class CannotWrite(UserError):
-    """A file could not be written: the disk is full, or its folder is gone."""
+    """A file could not be written, for example because the disk is full."""
 
 
 def write_atomically(file: Path, write: Callable[[Path], None], sync: bool = True) -> None:
-    """Let a file appear whole or not at all.
+    """Write a file so that it appears whole or not at all.
+
+    Args:
+        write: writes the temporary file that it is given.
+        sync: make sure that the file is on the disk before it gets its name.
 
     Raises:
-        CannotWrite: with the reason; what was there before is still there.
+        CannotWrite: with the reason; a file that existed before is unchanged.
     """
     beside = file.with_name(f".{file.name}.{os.getpid()}.tmp")
     try:
@@ -50,7 +54,7 @@ def write_json(file: Path, value: Any, sync: bool = True) -> None:
 
 
 def read_json(file: Path) -> Any:
-    """Read JSON; None where there is no file or it is not whole."""
+    """Read JSON; None if the file does not exist or is not valid JSON."""
     try:
         return json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError):

@@ -1,4 +1,4 @@
-"""Memory: peaks, running out of it, giving it back."""
+"""Memory: peak use, running out, releasing it."""
 
 import gc
 import os
@@ -11,7 +11,7 @@ CLEAR_REFS = Path("/proc/self/clear_refs")
 
 
 def reset_peak_memory(device: torch.device) -> None:
-    """Begin a new measurement of peak memory."""
+    """Start a new measurement of peak memory."""
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
     with suppress(OSError):
@@ -19,9 +19,9 @@ def reset_peak_memory(device: torch.device) -> None:
 
 
 def peak_memory_mib(device: torch.device) -> float | None:
-    """Return the peak since the reset, in MiB: of the GPU's allocator, else of this process.
+    """Return the peak since the last reset, in MiB: of the GPU's allocator, else of this process.
 
-    None on the CPU of systems that cannot reset it.
+    None if the device is not CUDA and the system cannot reset the peak of a process.
     """
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 2**20
@@ -29,7 +29,7 @@ def peak_memory_mib(device: torch.device) -> float | None:
 
 
 def process_memory_mib(pid: int | str = "self") -> float | None:
-    """Return the most memory that a process has had since its reset, in MiB; None off Linux."""
+    """Return a process's peak memory since its last reset, in MiB; None if not on Linux."""
     try:
         lines = Path(f"/proc/{pid}/status").read_text().splitlines()
     except OSError:
@@ -39,7 +39,7 @@ def process_memory_mib(pid: int | str = "self") -> float | None:
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Say whether the device, or the machine, had no more memory to give."""
+    """Return whether an error means that the device or the machine ran out of memory."""
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return True
     signs = ("DefaultCPUAllocator", "ALLOC_FAILED", "out of memory")
@@ -47,7 +47,7 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 def release_memory(device: torch.device) -> None:
-    """Give back what a failed attempt left behind."""
+    """Free the memory that a failed attempt left behind."""
     gc.collect()
     if device.type == "cuda":
         torch.cuda.empty_cache()

@@ -1,4 +1,4 @@
-"""What actually ran: device type, precision, micro-batch, threads; imports no torch."""
+"""What actually ran: device type, precision, micro-batch, threads. Does not import torch."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
@@ -11,9 +11,9 @@ Precision = Literal["fp32", "tf32", "bf16", "fp16"]
 class Numerics:
     """What actually ran; seeds are pooled only if these are equal.
 
-    device: "cpu", "cuda" or "mps"; None if it is not known.
-    micro_batch: images that pass through the network at once.
-    threads: of torch on the CPU.
+    device: "cpu", "cuda" or "mps"; None if unknown.
+    micro_batch: images per forward and backward pass.
+    threads: CPU threads of torch.
     world_size: processes that train together.
     """
 
@@ -34,8 +34,8 @@ class Numerics:
 def read_numerics(stored: Mapping[str, Any]) -> Numerics:
     """Read the numerics of a record or checkpoint.
 
-    Missing keys, which an older version did not write, have their default. Unknown keys, which a
-    newer version wrote, are ignored.
+    Keys that an older version did not write take their defaults. Unknown keys, written by a newer
+    version, are ignored.
     """
     known = {field.name for field in fields(Numerics)}
     return Numerics(**{key: value for key, value in stored.items() if key in known})

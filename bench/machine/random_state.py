@@ -1,4 +1,4 @@
-"""Random generators: seeding them, saving and restoring their state."""
+"""Random generators: seed them, save and restore their state."""
 
 import random
 from typing import Any
@@ -8,14 +8,14 @@ import torch
 
 
 def seed_everything(seed: int) -> None:
-    """Seed torch, numpy and Python, for networks that draw from any of them."""
+    """Seed torch, numpy and Python; a network may draw from any of them."""
     torch.manual_seed(seed)
     np.random.seed(seed)
     random.seed(seed)
 
 
 def random_states(device: torch.device) -> dict[str, Any]:
-    """Return every random state of a case in types that torch.load takes with weights_only."""
+    """Return every random state of a case, in types that torch.load accepts with weights_only."""
     name, keys, position, has_gauss, cached = np.random.get_state(legacy=True)
     return {
         "torch": torch.get_rng_state(),
@@ -32,7 +32,7 @@ def _device_state(device: torch.device) -> torch.Tensor | None:
 
 
 def set_random_states(states: dict[str, Any], device: torch.device) -> None:
-    """Go on from `random_states`."""
+    """Restore what `random_states` returned."""
     torch.set_rng_state(states["torch"])
     if device.type == "cuda":
         torch.cuda.set_rng_state(states["device"], device)

@@ -1,4 +1,4 @@
-"""A hash of a network's source code: what it does, not how it is laid out."""
+"""A hash of a network's source code that ignores comments and formatting."""
 
 import ast
 import hashlib
@@ -11,9 +11,10 @@ from bench.errors import UserError
 
 
 def source_hash(arch: str) -> str | None:
-    """Hash the code of `custom/…` and users' own networks; None for those of libraries.
+    """Hash the code of `custom/…` and users' own networks; None for networks of libraries.
 
-    Comments, docstrings and positions do not count; imports inside the package do.
+    Comments, docstrings and line numbers do not count. Modules imported from the same package
+    do.
     """
     if arch.startswith("custom/"):
         module = f"custom_models.{arch.removeprefix('custom/')}"
@@ -30,12 +31,15 @@ def source_hash(arch: str) -> str | None:
 def _parse(file: Path) -> ast.Module:
     try:
         return ast.parse(file.read_text(encoding="utf-8"))
-    except (SyntaxError, ValueError) as error:
-        raise UserError(f"{file} is no Python: {error}.") from error
+    except SyntaxError as error:
+        line = f", line {error.lineno}" if error.lineno else ""
+        raise UserError(f"Syntax error in {file}{line}: {error.msg}.") from error
+    except ValueError as error:
+        raise UserError(f"Cannot read {file} as Python: {error}.") from error
 
 
 def _modules(name: str) -> dict[str, Path]:
-    """Find a module and what it imports from its own package, without running any of it."""
+    """Return a module and all that it imports from its own package, without running them."""
     package = name.partition(".")[0]
     found: dict[str, Path] = {}
     waiting = [name]
@@ -75,7 +79,7 @@ def _file(module: str) -> Path | None:
 
 
 def _shape(node: object) -> str:
-    """Write a syntax tree the same way on every Python: no positions, nothing that is empty."""
+    """Write a syntax tree the same way on every Python: no positions, no empty fields."""
     if isinstance(node, list):
         return f"[{','.join(_shape(item) for item in node)}]"
     if not isinstance(node, ast.AST):

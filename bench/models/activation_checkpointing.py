@@ -1,4 +1,4 @@
-"""Activations that are computed again in the backward pass instead of being kept."""
+"""Activation checkpointing: recompute activations in backward instead of keeping them."""
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -18,39 +18,39 @@ CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
 
 
 def recompute_activations(net: nn.Module) -> int:
-    """Make the blocks of a network keep only their inputs in training, and run again in backward.
+    """Make the blocks of a network keep only their inputs in training and recompute the rest.
 
-    Loss, gradients and running statistics stay what they are (Chen et al. 2016, arXiv
-    1604.06174). A block is the innermost module that is made of layers; containers do not count.
-    It gives way to a module around it of whose layers it, and others in it, have at most half:
-    a squeeze-and-excitation alone would keep all that is large. A network without blocks has its
-    outermost nn.Sequentials as such.
+    Loss, gradients and running statistics do not change (Chen et al. 2016, arXiv 1604.06174). A
+    block is the innermost module that is made of layers; containers do not count. If the blocks
+    inside a module have at most half of its layers, the module itself is the block: checkpointing
+    only a squeeze-and-excitation would still keep all large activations. If a network has no
+    blocks, its outermost nn.Sequentials are used.
 
     Returns:
         The number of blocks.
 
     Raises:
-        UserError: for a network that has none; in a forward pass, by a block that could not be run
-            again alike.
+        UserError: if the network has no blocks; or later, in a forward pass, if a block changes
+            its input or buffers, so that running it again would give another result.
     """
     blocks = _unique(block for child in net.children() for block in _blocks(child))
     if not blocks:
         blocks = _unique(block for child in net.children() for block in _sequentials(child))
     if not blocks:
         raise UserError(
-            "memory: checkpoint finds no block in this network that could be run again; leave "
-            "`memory` out of the recipe."
+            "memory: checkpoint finds no block to recompute in this network; leave `memory` out "
+            "of the recipe."
         )
     kinds = {type(block): _recomputed(type(block)) for block in blocks}
     for block in blocks:
-        # Not a forward on the instance: that would be a cycle, which keeps a finished case's
-        # network in memory, and a deep copy would go on to run the original.
+        # Not a forward on the instance: that would be a reference cycle, which keeps a finished
+        # case's network in memory, and a deep copy would still run the original.
         block.__class__ = kinds[type(block)]
     return len(blocks)
 
 
 def _blocks(module: nn.Module) -> list[nn.Module]:
-    """List the blocks of a module, itself perhaps."""
+    """List the blocks of a module, which may be the module itself."""
     inner = _unique(block for child in module.children() for block in _blocks(child))
     if isinstance(module, CONTAINERS) or not _num_layers(module.children()):
         return inner
@@ -58,7 +58,7 @@ def _blocks(module: nn.Module) -> list[nn.Module]:
 
 
 def _sequentials(module: nn.Module) -> list[nn.Module]:
-    """List the outermost nn.Sequentials of a module, itself perhaps."""
+    """List the outermost nn.Sequentials of a module, which may be the module itself."""
     if isinstance(module, nn.Sequential):
         return [module] if _num_layers([module]) else []
     return [found for child in module.children() for found in _sequentials(child)]
@@ -69,13 +69,13 @@ def _unique(modules: Iterable[nn.Module]) -> list[nn.Module]:
 
 
 def _num_layers(modules: Iterable[nn.Module]) -> int:
-    """Count the modules, these and below, that have parameters of their own."""
+    """Count the modules, at any depth, that hold parameters directly."""
     layers = {layer for module in modules for layer in module.modules()}
     return sum(any(True for _ in layer.parameters(recurse=False)) for layer in layers)
 
 
 def _recomputed(kind: type[nn.Module]) -> type[nn.Module]:
-    """Derive the class, of the same name, whose forward is run again in the backward pass."""
+    """Return a subclass, of the same name, whose forward is recomputed in the backward pass."""
 
     @wraps(kind.forward)
     def forward(self: nn.Module, *args: Any, **kwargs: Any) -> Any:
@@ -87,7 +87,7 @@ def _recomputed(kind: type[nn.Module]) -> type[nn.Module]:
         first = [(args, kwargs)]
 
         def run(*leaves: Any) -> Any:
-            if first:  # with the caller's own lists and dicts, which a block may add to
+            if first:  # with the caller's own lists and dicts, to which it may add
                 args, kwargs = first.pop()
                 return kind.forward(self, *args, **kwargs)
             args, kwargs = tree_unflatten(leaves, spec)
@@ -96,17 +96,17 @@ def _recomputed(kind: type[nn.Module]) -> type[nn.Module]:
 
         state = _state(self)
         versions = _versions(inputs), _versions(state)
-        # Flat, as checkpoint looks for devices, whose random state it keeps, and for later
-        # changes in place among its positional arguments alone.
+        # Flattened: checkpoint looks only at positional arguments, for devices whose random state
+        # it must keep and for later changes in place.
         out = checkpoint(run, *leaves, use_reentrant=False)
         for what, tensors, before in zip(
             ("input", "buffers"), (inputs, state), versions, strict=True
         ):
             if _versions(tensors) != before:
                 raise UserError(
-                    f"{kind.__name__} changes its {what} in place, so that a second run would "
-                    "differ: memory: checkpoint cannot be used with it. Change the module, or "
-                    "leave `memory` out of the recipe."
+                    f"{kind.__name__} changes its {what} in place, so that running it again gives "
+                    "another result; memory: checkpoint cannot be used with it. Change the module, "
+                    "or leave `memory` out of the recipe."
                 )
         return out
 
@@ -114,7 +114,7 @@ def _recomputed(kind: type[nn.Module]) -> type[nn.Module]:
 
 
 def _state(block: nn.Module) -> list[Tensor]:
-    """List the buffers that `_statistics_left_alone` does not care for."""
+    """List the buffers that `_statistics_left_alone` does not protect."""
     modules = (module for module in block.modules() if not isinstance(module, _NormBase))
     return [buffer for module in modules for buffer in module.buffers(recurse=False)]
 
@@ -127,7 +127,7 @@ def _versions(tensors: Iterable[Tensor]) -> list[int]:
 def _statistics_left_alone(block: nn.Module) -> Iterator[None]:
     """Let normalisation layers update copies of their running statistics.
 
-    Without any (track_running_stats=False) BatchNorm would save two tensors less than in its
+    With track_running_stats=False instead, BatchNorm would save two tensors fewer than in its
     first run, which torch's checkpoint takes for a different computation.
     """
     norms = [m for m in block.modules() if isinstance(m, _NormBase)]

@@ -1,7 +1,7 @@
-"""What a network costs: parameters, sizes, multiply-accumulates, memory."""
+"""What a network costs: parameters, bytes, multiply-accumulates."""
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,22 +12,22 @@ from torch.utils.flop_counter import FlopCounterMode
 from bench.errors import UserError
 from bench.models.geometry import Geometry
 from bench.models.networks import RUN_ERRORS, find_encoder, needs_values
-from bench.models.segmenter import check_heads, check_logits, without_values
+from bench.models.segmenter import WrongOutput, check_heads, check_logits, without_values
 from bench.suite.model import ModelSpec
 from bench.suite.schema import Size
-from bench.text import first_line
+from bench.text import first_line, plural
 
-MORE_IMAGES = " (More than one may do: raise batch_size or lower accumulate.)"
+MORE_IMAGES = " (More than one may work: raise batch_size or lower accumulate.)"
 
 
 @dataclass(frozen=True)
 class Complexity:
-    """Counts that hold on any machine.
+    """Counts that do not depend on the machine.
 
     num_unreached: trainable parameters that get no gradient from the logits of any head.
     gmacs: multiply-accumulates / 10^9 of one image in eval mode at `size` (H, W), padded as the
         network needs.
-    shapes: the beginning of the SHA-256 of the names and shapes of the state dict's tensors.
+    shapes: the start of a SHA-256 over the names and shapes of the tensors in the state dict.
     """
 
     num_params: int
@@ -47,11 +47,11 @@ def complexity(
     micro_batch: int,
     freeze_encoder: bool = False,
 ) -> Complexity:
-    """Count a network without training it, and try one training step's shapes.
+    """Count a network's parameters and operations, and check that one training step runs.
 
     Raises:
-        UserError: where the network cannot train on micro-batches of this size (BatchNorm over
-            a 1x1 map of one image, say), does not run at all, or has no encoder to freeze.
+        UserError: if the network cannot train on micro-batches of this size (such as BatchNorm
+            over a 1x1 map of one image), does not run at all, or has no encoder to freeze.
     """
     padded = geometry.padded(size[0]), geometry.padded(size[1])
     given = geometry.given(padded[0]), geometry.given(padded[1])
@@ -63,7 +63,9 @@ def complexity(
         trainable = [p for p in params if p.requires_grad]
         try:
             gmacs, logits = forward_gmacs(net.eval(), padded, device)
-            check_logits(logits, (1, num_classes, *given))
+            check_logits(logits, (1, num_classes, *given), spec.arch)
+        except WrongOutput:
+            raise
         except (UserError, *RUN_ERRORS) as error:
             if needs_values(error):
                 raise
@@ -72,14 +74,22 @@ def complexity(
             ) from error
         net.train()
         try:
-            output = backward(net, (micro_batch, 3, *padded), device)
-            check_heads(output, (micro_batch, num_classes, *given))
+            expected = (micro_batch, num_classes, *given)
+            backward(
+                net,
+                (micro_batch, 3, *padded),
+                device,
+                lambda output: check_heads(output, expected, spec.arch),
+            )
+        except WrongOutput:
+            raise
         except (UserError, *RUN_ERRORS) as error:
             if needs_values(error):
                 raise
+            advice = MORE_IMAGES if micro_batch == 1 else ""
             raise UserError(
-                f"{spec.arch} cannot train on {micro_batch} image(s) of {padded[0]}x{padded[1]} "
-                f"at once: {first_line(error)}{MORE_IMAGES if micro_batch == 1 else ''}"
+                f"{spec.arch} cannot train on {plural(micro_batch, 'image')} of "
+                f"{padded[0]}x{padded[1]} at once: {first_line(error)}{advice}"
             ) from error
         return Complexity(
             num_params=sum(p.numel() for p in params),
@@ -101,22 +111,27 @@ def _shapes(net: nn.Module) -> str:
 
 @torch.no_grad()
 def forward_gmacs(net: nn.Module, size: Size, device: torch.device) -> tuple[float, object]:
-    """Count the multiply-accumulates / 10^9 of one image; return what the network gives, too."""
+    """Count the multiply-accumulates / 10^9 of one image; return the network's output, too."""
     with FlopCounterMode(display=False) as flops:
         output = net(torch.zeros(1, 3, *size, device=device))
     return flops.get_total_flops() / 2e9, output
 
 
-def backward(net: nn.Module, shape: tuple[int, ...], device: torch.device) -> object:
-    """Give every parameter that the logits of any head depend on a gradient.
+def backward(
+    net: nn.Module,
+    shape: tuple[int, ...],
+    device: torch.device,
+    check: Callable[[object], None] = lambda output: None,
+) -> None:
+    """Give a gradient to every parameter that the logits of any head depend on.
 
-    Returns:
-        What the network gives.
+    Args:
+        check: called with the output of the network before the backward pass.
     """
     output = net(torch.zeros(shape, device=device))
+    check(output)
     heads = output.values() if isinstance(output, Mapping) else [output]
     torch.stack([head.sum() for head in heads]).sum().backward()
-    return output
 
 
 def state_bytes(state: Mapping[Any, Any]) -> int:

@@ -1,4 +1,4 @@
-"""Which sizes of images a network takes, and which part of an image its logits are of."""
+"""Which image sizes a network takes, and which part of an image its logits cover."""
 
 from dataclasses import dataclass
 
@@ -14,8 +14,8 @@ class Geometry:
     """Heights and widths of a network's input and of its logits, in pixels.
 
     Inputs are `remainder` more than a multiple of `multiple`, and at least `minimum`. The logits
-    lack `margin` pixels at each side; where they lack any, images are mirrored at their edges.
-    They are coarser than the input by `stride`.
+    lack `margin` pixels on each side; if they lack any, images are mirrored at their edges. The
+    logits are `stride` times coarser than the input.
     """
 
     multiple: int
@@ -25,16 +25,16 @@ class Geometry:
     stride: int = 1
 
     def padded(self, size: int) -> int:
-        """Return the smallest height or width that is taken and has logits for `size` pixels."""
+        """Return the smallest allowed height or width whose logits cover `size` pixels."""
         needed = max(self.minimum, size + 2 * self.margin)
         return needed + (self.remainder - needed) % self.multiple
 
     def given(self, padded: int) -> int:
-        """Return the height or width of the logits of an input that is taken."""
+        """Return the height or width of the logits for an input of an allowed size."""
         return (padded - 2 * self.margin) // self.stride
 
     def fit(self, image: Tensor) -> Tensor:
-        """Pad images (N, C, H, W) to what the network takes: by zeros, or mirrored for margins."""
+        """Pad images (N, C, H, W) to an allowed size: with zeros, or mirrored for margins."""
         height, width = image.shape[-2:]
         if self.margin:
             rows = _mirrored(height, self.margin, self.padded(height), image.device)
@@ -44,11 +44,11 @@ class Geometry:
         return F.pad(image, (0, right, 0, below)) if below or right else image
 
     def cut(self, logits: Tensor, height: int, width: int, coarse: bool = False) -> Tensor:
-        """Cut logits (N, K, ...) to those of an image of height x width.
+        """Crop logits (N, K, ...) to an image of height x width.
 
         Args:
-            coarse: leave those of a stride as coarse as they are, as `reduced` leaves targets;
-                otherwise they are upsampled bilinearly to a logit a pixel.
+            coarse: keep coarse logits coarse, to match targets from `reduced`; otherwise they are
+                upsampled bilinearly to one per pixel.
         """
         if self.stride > 1 and not coarse:
             logits = F.interpolate(
@@ -58,7 +58,7 @@ class Geometry:
         return logits[..., : -(-height // cell), : -(-width // cell)]
 
     def reduced(self, target: Tensor) -> Tensor:
-        """Take of targets (N, H, W) the pixel in the middle of each cell of coarser logits."""
+        """Reduce targets (N, H, W) to the middle pixel of each cell of coarser logits."""
         if self.stride == 1:
             return target
         below, right = (-target.shape[-2] % self.stride, -target.shape[-1] % self.stride)
@@ -68,7 +68,7 @@ class Geometry:
 
 
 def declared(net: nn.Module) -> Geometry | None:
-    """Return what a network's attributes say (see `custom_models`); None where they say nothing."""
+    """Return what a network's attributes declare (see `custom_models`); None if nothing."""
     multiple = getattr(net, "input_multiple", None)
     if not isinstance(multiple, int):
         return None
@@ -82,9 +82,9 @@ def declared(net: nn.Module) -> Geometry | None:
 
 
 def _mirrored(size: int, before: int, length: int, device: torch.device) -> Tensor:
-    """Return indices of `length` pixels, `before` of them ahead of the first of `size`.
+    """Return indices of `length` pixels that start `before` pixels ahead of the first of `size`.
 
-    The edges themselves are not repeated; small images are mirrored again and again.
+    The edge pixels are not repeated; small images are mirrored several times.
     """
     period = max(1, 2 * (size - 1))
     index = (torch.arange(length, device=device) - before) % period

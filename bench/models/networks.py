@@ -1,4 +1,4 @@
-"""Bare networks by name: smp/…, timm/…, torchvision/…, custom/…, package.module:attribute."""
+"""Build bare networks by name: smp/…, timm/…, torchvision/…, custom/…, package.module:attribute."""
 
 import importlib
 import inspect
@@ -22,7 +22,7 @@ from custom_models.encoder import timm_encoder
 
 BUILD_ERRORS = (
     *(TypeError, ValueError, LookupError, AssertionError, AttributeError, RuntimeError),
-    *(NameError, OSError, SystemExit),  # of users' code
+    *(NameError, OSError, SystemExit),  # raised by users' code
 )
 RUN_ERRORS = (*BUILD_ERRORS, NotImplementedError)
 SMP_RESERVED = {
@@ -37,10 +37,10 @@ Builder = Callable[..., nn.Module]
 
 
 def build_network(spec: ModelSpec, num_classes: int, download: bool = False) -> nn.Module:
-    """Build the bare network, at random unless `download` allows weights by name.
+    """Build the bare network, with random weights unless `download` allows weights by name.
 
     Raises:
-        UserError: for options that do not fit, or weights that cannot be had.
+        UserError: for options that do not fit, or weights that cannot be downloaded.
     """
     kind, _, name = spec.arch.partition("/")
     if ":" in spec.arch:
@@ -68,27 +68,27 @@ def build_network(spec: ModelSpec, num_classes: int, download: bool = False) -> 
             raise
         raise UserError(f"{spec.arch} does not build: {first_line(error)}") from error
     if not isinstance(net, nn.Module):
-        raise UserError(f"{spec.arch} gave {type(net).__name__}, not an nn.Module.")
+        raise UserError(f"{spec.arch} returned {type(net).__name__}; expected an nn.Module.")
     return net
 
 
 def _check_named_weights(arch: str, name: str) -> None:
-    """Refuse names of weights that are known not to be, before anything is downloaded."""
+    """Reject unknown names of weights before anything is downloaded."""
     kind, _, network = arch.partition("/")
     if kind == "torchvision":
         known: tuple[str, ...] | None = ("imagenet",)
     elif kind == "custom":
         known = _named_weights(_module(network).build)
     else:
-        return  # the libraries know, and a user's own network
+        return  # the library, or the user's own network, checks the name
     if known == ():
-        raise UserError(f"{arch} has no weights by name, such as {name!r}; give a file or null.")
+        raise UserError(f"{arch} has no weights to download, so not {name!r}; give a file or null.")
     if known is not None and name not in known:
         raise UserError(f"{arch}: {unknown('weights', name, known)}")
 
 
 def _named_weights(build: Builder) -> tuple[str, ...] | None:
-    """Read from a builder's annotations which names `pretrained` takes; None for any."""
+    """Read which names `pretrained` takes from a builder's annotations; None for any."""
     choices = get_args(get_type_hints(build).get("pretrained"))
     if str in choices:
         return None
@@ -117,7 +117,7 @@ def _smp(name: str) -> Builder:
 
 
 def _check_smp_options(name: str, encoder: str, options: Mapping[str, Any]) -> None:
-    """Refuse what smp would swallow: it hands unknown options on, and its encoders ignore them."""
+    """Reject unknown options: smp passes them on, and its encoders ignore them."""
     known = set(inspect.signature(smp.MODEL_ARCHITECTURES_MAPPING[name]).parameters)
     known -= {"kwargs", *SMP_RESERVED}
     for option in options:
@@ -128,7 +128,7 @@ def _check_smp_options(name: str, encoder: str, options: Mapping[str, Any]) -> N
 
 
 class TimmFCN(nn.Module):
-    """The last features of a timm network under torchvision's FCN head, upsampled bilinearly."""
+    """torchvision's FCN head on the last features of a timm network, upsampled bilinearly."""
 
     def __init__(
         self, name: str, num_classes: int, pretrained: str | None, options: Mapping[str, Any]
@@ -154,9 +154,9 @@ def _timm(name: str) -> Builder:
 
 
 class TorchvisionNet(nn.Module):
-    """A segmentation network of torchvision, its auxiliary head only in training.
+    """A segmentation network of torchvision; its auxiliary head runs only in training.
 
-    The keys are torchvision's own, so that its weight files fit.
+    The state dict has torchvision's own keys, so that its weight files fit.
     """
 
     def __init__(self, net: nn.Module) -> None:
@@ -164,15 +164,15 @@ class TorchvisionNet(nn.Module):
         self.backbone: Any = net.backbone
         self.classifier: Any = net.classifier
         self.aux_classifier = getattr(net, "aux_classifier", None)
-        self.takes_all = isinstance(net, segmentation.LRASPP)  # of the backbone's features
+        self.takes_all = isinstance(net, segmentation.LRASPP)  # the head takes all features
 
     @property
     def encoder(self) -> nn.Module:
-        """What ImageNet weights fill."""
+        """The part that ImageNet weights fill."""
         return cast("nn.Module", self.backbone)
 
     def forward(self, image: Tensor) -> Tensor | dict[str, Tensor]:
-        """Map (N, 3, H, W) to logits (N, K, H, W), in training with those of an auxiliary head."""
+        """Map (N, 3, H, W) to logits (N, K, H, W), in training also those of an auxiliary head."""
         features = self.encoder(image)
         heads = {"out": self.classifier(features if self.takes_all else features["out"])}
         if self.aux_classifier is not None and self.training:
@@ -199,7 +199,7 @@ def _torchvision(name: str) -> Builder:
                 num_classes=num_classes,
                 **options,
             )
-        except NotImplementedError as error:  # an auxiliary head where there can be none
+        except NotImplementedError as error:  # this network cannot have an auxiliary head
             raise UserError(f"torchvision/{name}: {error}.") from error
         return TorchvisionNet(net)
 
@@ -208,7 +208,7 @@ def _torchvision(name: str) -> Builder:
 
 def _custom(name: str) -> Builder:
     known = ARCHITECTURES[name].options
-    # Strict: YAML's `no` is text, and true as such.
+    # Strict: YAML's `no` arrives as text, which must not pass for a bool.
     strict = validate_call(config={"strict": True})(_module(name).build)
 
     def build(num_classes: int, **options: Any) -> nn.Module:
@@ -242,29 +242,29 @@ def find_encoder(net: nn.Module, asked_by: str) -> nn.Module:
     """Return the encoder of a network.
 
     Raises:
-        UserError: naming the key that asked, where it has none.
+        UserError: if it has none, naming the key that needs one.
     """
     encoder = getattr(net, "encoder", None)
     if not isinstance(encoder, nn.Module):
         raise UserError(
             f"{asked_by}: {type(net).__name__} has no part called encoder; leave the key out, or "
-            "give it under `overrides` to the models that have one."
+            "set it under `overrides` for the models that have one."
         )
     return encoder
 
 
 def tagged(encoder: str, weights: str) -> str:
-    """Name a timm encoder with the tag of its weights; "imagenet" is timm's default."""
+    """Add the tag of its weights to a timm encoder's name; "imagenet" is timm's default."""
     return encoder if weights == "imagenet" else f"{encoder}.{weights}"
 
 
 def _no_download(weights: str, of: str, error: BaseException) -> UserError:
     return UserError(
         f"Cannot download the weights {weights!r} of {of}: {first_line(error)} "
-        "Offline, give a file: weights: {encoder: path/to/file.safetensors}."
+        "If this machine is offline, give a file: weights: {encoder: path/to/file.safetensors}."
     )
 
 
 def needs_values(error: BaseException) -> bool:
-    """Say whether an error means that the meta device, which has no values, was not enough."""
+    """Return whether an error means that the meta device, which has no values, is not enough."""
     return isinstance(error, NotImplementedError) or "meta tensor" in str(error)

@@ -1,4 +1,4 @@
-"""Models: networks with their weights, behind normalisation and padding."""
+"""Models: networks with their weights, input normalisation and padding."""
 
 import copy
 import math
@@ -23,8 +23,8 @@ HALF = Normalize(mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
 DPN = Normalize(
     mean=(124 / 255, 117 / 255, 104 / 255), std=(0.0167**-1 / 255,) * 3
 )  # Chen et al. 2017, arXiv 1707.01629
-# smp's own encoders whose pretrained weights expect something else than ImageNet's mean and std;
-# smp's get_preprocessing_params would ask the hub.
+# smp's own encoders whose pretrained weights expect another mean and std than ImageNet's;
+# smp's get_preprocessing_params would query the hub.
 ENCODER_NORMALIZE = {
     "inceptionresnetv2": HALF,
     "inceptionv4": HALF,
@@ -32,41 +32,45 @@ ENCODER_NORMALIZE = {
     **dict.fromkeys(("dpn68", "dpn68b", "dpn92", "dpn98", "dpn107", "dpn131"), DPN),
 }
 MULTIPLES = (1, 2, 4, 8, 16, 32, 64)
-SMALL_SIZES = (32, 64, 96, 128)  # no smaller image is worth running
+SMALL_SIZES = (32, 64, 96, 128)  # smaller images are of no use
 Heads = Mapping[str, Tensor]  # logits by head: "out", and auxiliary ones in training
 T = TypeVar("T")
 
 
+class WrongOutput(UserError):
+    """A network returned something other than logits of the right shape."""
+
+
 class Segmenter(nn.Module):
-    """A network behind its geometry: normalise, pad to sizes that it takes, cut the logits.
+    """A network that takes any image: normalise, pad to an allowed size, crop the logits.
 
     Args:
-        net: maps normalised (N, 3, H, W) to logits (N, K, H, W) where `geometry` allows H and W,
-            or, in training, to {"out": logits, …} with those of auxiliary heads.
+        net: maps normalised (N, 3, H, W) to logits (N, K, H, W) if `geometry` allows H and W. In
+            training it may return {"out": logits, …} with the logits of auxiliary heads.
     """
 
     def __init__(self, net: nn.Module, normalize: Normalize | None, geometry: Geometry) -> None:
         super().__init__()
         self.net = net
         self.geometry = geometry
-        self.frozen: tuple[nn.Module, ...] = ()  # a tuple: no part of the state dict
+        self.frozen: tuple[nn.Module, ...] = ()  # a tuple, to stay out of the state dict
         mean, std = (normalize.mean, normalize.std) if normalize else ((0.0,) * 3, (1.0,) * 3)
         shape = (1, 3, 1, 1)
         self.register_buffer("mean", 255 * torch.tensor(mean).view(shape), persistent=False)
         self.register_buffer("std", 255 * torch.tensor(std).view(shape), persistent=False)
 
     def freeze_encoder(self) -> None:
-        """Keep the encoder as it is: its weights, and its BatchNorm statistics too.
+        """Freeze the weights and the BatchNorm statistics of the encoder.
 
         Raises:
-            UserError: where the network has none.
+            UserError: if the network has no encoder.
         """
         encoder = find_encoder(self.net, "freeze_encoder")
         encoder.requires_grad_(False)
         self.frozen = (encoder,)
 
     def train(self, mode: bool = True) -> "Segmenter":
-        """Switch to training, or not; what is frozen never trains."""
+        """Switch to training or evaluation; frozen parts stay in evaluation."""
         super().train(mode)
         for part in self.frozen:
             part.eval()
@@ -75,7 +79,7 @@ class Segmenter(nn.Module):
     def forward(self, image: Tensor) -> Tensor | Heads:
         """Map uint8 images (N, 3, H, W) to logits (N, K, H, W).
 
-        In training they come as coarse as the network gives them, and from all its heads.
+        In training, return the logits of all heads, as coarse as the network computes them.
         """
         height, width = image.shape[-2:]
         x = (image - cast("Tensor", self.mean)).div_(cast("Tensor", self.std))
@@ -92,8 +96,8 @@ def build_model(spec: ModelSpec, num_classes: int) -> tuple[Segmenter, dict[str,
     """Build a model with its weights.
 
     Returns:
-        The model, and what was done for the record: source and part of the weights, keys of the
-        file that had no place, normalisation, input multiple.
+        The model, and facts for the record: source and part of the weights, keys of the file that
+        were not used, normalisation, input multiple.
 
     Raises:
         UserError: for options or weights that do not fit.
@@ -113,7 +117,7 @@ def build_model(spec: ModelSpec, num_classes: int) -> tuple[Segmenter, dict[str,
             unused = load_encoder(net, state, weights.source)
     normalize = normalization(spec)
     geometry = find_geometry(net, spec, num_classes)
-    done = {
+    facts = {
         "weights": weights and f"{weights.part}: {Path(weights.source).name}",
         "unused_keys": unused,
         "mean": normalize and normalize.mean,
@@ -121,11 +125,11 @@ def build_model(spec: ModelSpec, num_classes: int) -> tuple[Segmenter, dict[str,
         "input_multiple": geometry.multiple,
         "input_minimum": geometry.minimum,
     }
-    return Segmenter(net, normalize, geometry), done
+    return Segmenter(net, normalize, geometry), facts
 
 
 def _initialise(net: nn.Module, spec: ModelSpec) -> None:
-    """Draw the weights anew in the way that was asked for, but not those that were downloaded."""
+    """Initialise the weights in the way that was asked for, except those that were downloaded."""
     assert spec.init is not None
     initialise = INITS[spec.init]
     if spec.weights is None or not spec.weights.by_name or not hasattr(net, "encoder"):
@@ -137,7 +141,7 @@ def _initialise(net: nn.Module, spec: ModelSpec) -> None:
 
 
 def normalization(spec: ModelSpec) -> Normalize | None:
-    """Return the mean and std that inputs are normalised by, in 0..1."""
+    """Return the mean and std that normalise inputs, in 0..1; None for no normalisation."""
     if isinstance(spec.normalize, Normalize):
         return spec.normalize
     if spec.normalize == "none":
@@ -162,10 +166,10 @@ def _timm_normalization(spec: ModelSpec) -> Normalize | None:
 
 
 def find_geometry(net: nn.Module, spec: ModelSpec, num_classes: int) -> Geometry:
-    """Return the sizes that a network takes: as it declares them, else found by probing.
+    """Return the sizes that a network takes: declared by it, else found by probing.
 
     Raises:
-        UserError: where no multiple up to 64 works.
+        UserError: if no multiple up to 64 works, or the network does not return logits.
     """
     return declared(net) or without_values(
         spec, num_classes, lambda probe, device: _probe(probe.eval(), spec, num_classes, device)
@@ -177,57 +181,73 @@ def _probe(net: nn.Module, spec: ModelSpec, num_classes: int, device: torch.devi
         try:
             with torch.no_grad():
                 logits = net(torch.zeros(1, 3, height, width, device=device))
-            check_logits(logits, (1, num_classes, height, width))
         except (UserError, *RUN_ERRORS) as error:
             if needs_values(error):
                 raise
-            return first_line(error)
+            return f"{spec.arch} fails at {height}x{width}: {first_line(error)}"
+        _check_tensor(logits, spec.arch)  # no other size would change this
+        try:
+            check_logits(logits, (1, num_classes, height, width), spec.arch)
+        except WrongOutput as error:
+            return str(error)
         return ""
 
     for multiple in MULTIPLES:
-        # Odd multiples of at least 128 pixels: no larger power of two divides them.
+        # Odd multiples, at least 128 pixels: no larger power of two divides them.
         height, width = (multiple * (2 * math.ceil(n / multiple / 2) + 1) for n in (128, 160))
         if not problem(height, width):
             minima = [n for n in SMALL_SIZES if n % multiple == 0]
             return Geometry(multiple, next((n for n in minima if not problem(n, n)), height))
     raise UserError(
-        f"{spec.arch} runs at no size that was tried, up to multiples of {MULTIPLES[-1]}: "
-        f"{problem(height, width)} (A network of one fixed size may take it as an option, such as "
-        "timm's img_size.)"
+        f"{problem(height, width)} (No image size works, up to multiples of {MULTIPLES[-1]}. If "
+        "the network takes one fixed size, give it as an option, such as timm's img_size.)"
     )
 
 
-def check_heads(output: object, shape: tuple[int, ...]) -> None:
-    """Refuse what is neither logits of a shape (N, K, H, W) nor heads of such, one of them "out".
+def check_heads(output: object, shape: tuple[int, ...], arch: str) -> None:
+    """Check that a network in training returns logits (N, K, H, W), or heads of such with "out".
 
     Raises:
-        UserError: saying what a network gave instead.
+        WrongOutput: saying what the network returned instead.
     """
-    heads = output if isinstance(output, Mapping) else {"out": output}
-    if "out" not in heads:
-        raise UserError(f'In training it gives {", ".join(map(str, heads))}, but no "out".')
-    for head in heads.values():
-        check_logits(head, shape)
+    if not isinstance(output, Mapping):
+        check_logits(output, shape, f"In training, {arch}")
+        return
+    if "out" not in output:
+        names = ", ".join(map(str, output)) or "no head"
+        raise WrongOutput(f'In training, {arch} returns {names}; one head must be called "out".')
+    for name, head in output.items():
+        check_logits(head, shape, f"In training, head {name!r} of {arch}")
 
 
-def check_logits(logits: object, shape: tuple[int, ...]) -> None:
-    """Refuse what is no tensor of logits of a shape (N, K, H, W).
+def check_logits(logits: object, shape: tuple[int, ...], subject: str) -> None:
+    """Check that logits are a tensor of a shape (N, K, H, W).
+
+    Args:
+        subject: what returned them, for the message.
 
     Raises:
-        UserError: saying what a network gave instead.
+        WrongOutput: saying what was returned instead.
     """
+    size = tuple(_check_tensor(logits, subject).shape)
+    if size != shape:
+        raise WrongOutput(f"{subject} returns logits {size}; expected (N, K, H, W) = {shape}.")
+
+
+def _check_tensor(logits: object, subject: str) -> Tensor:
     if not isinstance(logits, Tensor):
-        raise UserError(f"It gives a {type(logits).__name__}, not a tensor of logits.")
-    if logits.shape != shape:
-        raise UserError(f"It gives logits {tuple(logits.shape)}, not {shape}.")
+        kind = type(logits).__name__
+        article = "an" if kind[0] in "AEIOUaeiou" else "a"
+        raise WrongOutput(f"{subject} returns {article} {kind}; expected logits (N, K, H, W).")
+    return logits
 
 
 def without_values(
     spec: ModelSpec, num_classes: int, run: Callable[[nn.Module, torch.device], T]
 ) -> T:
-    """Run something on the bare network without memory or arithmetic, on the meta device.
+    """Run something on the bare network on the meta device, which needs no memory or arithmetic.
 
-    A network that needs values runs on the CPU.
+    If the network needs values, run it on the CPU.
     """
     try:
         try:

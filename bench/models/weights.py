@@ -1,4 +1,4 @@
-"""Weight files: state dicts only, loaded so that nothing stays at random unnoticed."""
+"""Weight files: state dicts only, loaded so that no weight stays random unnoticed."""
 
 import pickle
 from collections.abc import Mapping
@@ -14,20 +14,20 @@ from torch import Tensor, nn
 from bench.errors import UserError
 from bench.text import listed, plural
 
-UNREADABLE = (  # what loading raises for files that are cut, damaged or something else
+UNREADABLE = (  # raised for files that are truncated, damaged or something else
     *(OSError, RuntimeError, EOFError, ValueError, LookupError, TypeError, AttributeError),
     *(AssertionError, BadZipFile, SafetensorError, pickle.UnpicklingError),
 )
 WRAPPERS = ("state_dict", "model", "model_state_dict")  # keys that checkpoints keep weights under
-KEYS_SHOWN = 3  # they are long
+KEYS_SHOWN = 3  # keys are long
 PREFIXES = ("", "model.", "encoder.", "backbone.")  # of an encoder's keys, in a file or network
 
 
 def read_weights(file: Path) -> dict[str, Tensor]:
-    """Read a state dict from .safetensors, or from torch's format without running its code.
+    """Read a state dict from .safetensors, or from torch's format without running code in it.
 
     Raises:
-        UserError: where the file cannot be read or holds something else.
+        UserError: if the file cannot be read or is not a state dict.
     """
     try:
         if file.suffix == ".safetensors":
@@ -45,7 +45,7 @@ def read_weights(file: Path) -> dict[str, Tensor]:
         if isinstance(loaded, Mapping) and isinstance(loaded.get(key), Mapping):
             loaded = loaded[key]
     if not isinstance(loaded, Mapping) or not all(isinstance(v, Tensor) for v in loaded.values()):
-        raise UserError(f"{file} holds no state dict (names to tensors).")
+        raise UserError(f"{file} is not a state dict (names to tensors).")
     return {str(key).removeprefix("module."): value for key, value in loaded.items()}
 
 
@@ -56,10 +56,10 @@ def write_weights(state: Mapping[str, Tensor], file: Path) -> None:
 
 
 def load_model(net: nn.Module, state: Mapping[str, Tensor], source: str) -> None:
-    """Fill a whole network; every key must fit.
+    """Load weights into a whole network; every key must fit.
 
     Raises:
-        UserError: naming keys that are missing, left over or of another shape.
+        UserError: naming keys that are missing, unexpected or of another shape.
     """
     own = net.state_dict()
     missing = [key for key in own if key not in state and not _is_counter(key)]
@@ -67,24 +67,24 @@ def load_model(net: nn.Module, state: Mapping[str, Tensor], source: str) -> None
     if missing or extra:
         raise UserError(
             f"{source} does not fit the model: {_some('missing', missing)}"
-            f"{_some('left over', extra)}To fill the encoder alone give weights: {{encoder: …}}."
+            f"{_some('unexpected', extra)}To load only the encoder, give weights: {{encoder: …}}."
         )
     _check_shapes(own, state, source)
     net.load_state_dict(dict(state), strict=False)
 
 
 def load_encoder(net: nn.Module, state: Mapping[str, Tensor], source: str) -> tuple[str, ...]:
-    """Fill `net.encoder`; every key of it must be in the file.
+    """Load weights into `net.encoder`; the file must have all its keys.
 
     Returns:
-        The keys of the file that the encoder has no place for, such as a classifier's.
+        The keys of the file that the encoder does not have, such as a classifier's.
 
     Raises:
-        UserError: where the network has no encoder, or a key is missing or of another shape.
+        UserError: if the network has no encoder, or a key is missing or of another shape.
     """
     encoder = getattr(net, "encoder", None)
     if not isinstance(encoder, nn.Module):
-        raise UserError(f"{source}: this model has no part named encoder to fill.")
+        raise UserError(f"{source}: this model has no part named encoder.")
     adapted = getattr(encoder, "adapted", dict)
     state = adapted(state)
     own = encoder.state_dict()
@@ -108,7 +108,7 @@ def load_encoder(net: nn.Module, state: Mapping[str, Tensor], source: str) -> tu
         )
     found = {key: state[name] for key, name in best.items()}
     for key in [key for key in found if _is_own_head(net, key)]:
-        if found[key].shape != own[key].shape:  # of other classes
+        if found[key].shape != own[key].shape:  # for other classes
             del found[key]
     _check_shapes(own, found, source)
     encoder.load_state_dict(found, strict=False)
@@ -119,14 +119,14 @@ def load_encoder(net: nn.Module, state: Mapping[str, Tensor], source: str) -> tu
 def load_part(
     net: nn.Module, state: Mapping[str, Tensor], part: str, source: str
 ) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Take what fits from a parent's weights: below `part`, or from anywhere for "all".
+    """Load what fits from a parent's weights: the keys of `part`, or every key for "all".
 
     Returns:
-        The parent's keys of that part which have no place here, and those here which stay as they
-        began.
+        The parent's keys of that part that were not used, and the network's keys of that part that
+        keep their initial values.
 
     Raises:
-        UserError: where nothing fits, or a named part is not filled altogether.
+        UserError: if nothing fits, or a named part is not filled completely.
     """
     prefix = "" if part == "all" else f"{part}."
     own = {key: value for key, value in net.state_dict().items() if key.startswith(prefix)}
@@ -158,18 +158,18 @@ def _check_shapes(own: Mapping[str, Any], state: Mapping[str, Any], source: str)
 
 
 def _flat(key: str) -> str:
-    """Name a key as timm's feature extractors may: stages.0 becomes stages_0."""
+    """Rename a key as timm's feature extractors may: stages.0 becomes stages_0."""
     return key.replace(".", "_")
 
 
 def _is_own_head(net: nn.Module, key: str) -> bool:
-    """Say whether a key is of a head inside the encoder that only some weights have."""
+    """Return whether a key belongs to a head in the encoder that only some weights have."""
     heads = tuple(getattr(net.encoder, "not_pretrained", ())) if hasattr(net, "encoder") else ()
     return key.removeprefix("encoder.").startswith(heads)
 
 
 def _is_counter(key: str) -> bool:
-    """Say whether a key is BatchNorm's count of batches, which older files lack."""
+    """Return whether a key is BatchNorm's count of batches, which older files lack."""
     return key.endswith("num_batches_tracked")
 
 

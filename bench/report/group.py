@@ -1,4 +1,4 @@
-"""The rows that the tables of one dataset, model or recipe are made of."""
+"""Group the rows of a suite by dataset, model or recipe; tables are made per group."""
 
 import json
 import re
@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 
 from bench.records.seeds import over_seeds
-from bench.report.protocol import data_of
+from bench.report.protocol import changed_term, data_of, mark_changed
 from bench.report.rows import By
 from bench.report.significance import Marks
 from bench.suite.columns import column
@@ -18,12 +18,12 @@ from bench.suite.suite import Suite
 
 @dataclass(frozen=True)
 class Choice:
-    """What a reader asks of the tables.
+    """Which tables to make, and how.
 
-    kinds: of tables; None: all.
-    by: what a set of tables is of.
-    sort: a column, best first; None: the suite's order.
-    reported: whether published figures stand beside ours.
+    kinds: kinds of tables; None: all.
+    by: whether tables are made per dataset, per model or per recipe.
+    sort: the column that rows are sorted by, best first; None: the suite's order.
+    reported: whether to show published values next to ours.
     """
 
     kinds: tuple[str, ...] | None = None
@@ -39,12 +39,13 @@ EVERYTHING = Choice()
 class Group:
     """Rows of one dataset, model or recipe.
 
-    stem: that names of tables begin with.
-    title: of the dataset or model; recipe: its name where the tables are of one.
-    rows: a row for each model and evaluation, seeds merged.
-    failed: cases that came to nothing.
-    evaluations: those there are, those of reported splits first.
-    changes: what --set and --limit changed of the suite.
+    stem: the start of the names of its tables.
+    title: the name of the dataset or model.
+    recipe: the name of the recipe if tables are made per recipe, else empty.
+    rows: one row per model and evaluation, seeds merged.
+    failed: cases without scores.
+    evaluations: those with scores, reported splits first.
+    changes: the settings of --set and --limit.
     """
 
     suite: Suite
@@ -59,37 +60,41 @@ class Group:
     marks: Marks
 
     def caption(self, text: str) -> str:
-        """Add to a caption what was changed of the suite."""
-        return f"{text} (changed: {', '.join(self.changes)})" if self.changes else text
+        """Mark a caption if --set or --limit changed the suite."""
+        return mark_changed(text, self.changes)
+
+    def card(self, terms: list[tuple[str, str]]) -> list[tuple[str, str]]:
+        """Add the changed settings to the protocol card of a table."""
+        return [*terms, *changed_term(self.changes)]
 
     def of(self, evaluation: str) -> pd.DataFrame:
-        """Return the rows of an evaluation, in the order that was asked for."""
+        """Return the rows of an evaluation in the chosen order."""
         return ordered(self.rows[self.rows["evaluation"] == evaluation], self.choice.sort)
 
     @property
     def header(self) -> str:
-        """What the rows of a table are."""
+        """The header of the first column."""
         return "Data, recipe" if self.choice.by == "model" else "Model"
 
     @property
     def reported(self) -> list[str]:
-        """The evaluations of reported splits; the first one there is where none of them is."""
+        """The evaluations of reported splits; if there are none, the first evaluation."""
         wanted = self.suite.splits.report
         found = [key for key in self.evaluations if self.suite.scored[key].split in wanted]
         return found or self.evaluations[:1]
 
     def name(self, kind: str, evaluation: str) -> str:
-        """Name a table, with its evaluation where that is not the first."""
+        """Return the name of a table; any evaluation but the first is part of it."""
         more = "" if evaluation == self.evaluations[0] else f"-{evaluation}"
         return f"{self.stem}-{kind}{more}"
 
     def protocols(self, evaluation: str) -> Iterable[tuple[str, pd.DataFrame]]:
-        """Split an evaluation's rows by protocol, for scores of two are not comparable.
+        """Split an evaluation's rows by protocol, because scores compare only within one.
 
-        Rows of one model are of many protocols and stay together.
+        In tables per model the protocols always differ, so the rows stay together.
 
-        Returns:
-            What to call the data of each, and the rows.
+        Yields:
+            A title for the data, and the rows.
         """
         rows = self.of(evaluation)
         named = "" if evaluation == self.suite.scored[evaluation].split else f" ({evaluation})"
@@ -102,7 +107,7 @@ class Group:
 
 
 def ordered(rows: pd.DataFrame, order: str | None) -> pd.DataFrame:
-    """Sort rows by a column, best first; as they are where none is named."""
+    """Sort rows by a column, best first; keep their order if the column is None or missing."""
     if order is None or order == "suite" or order not in rows:
         return rows
     return rows.sort_values(order, ascending=column(order).better != "higher", kind="stable")
@@ -111,7 +116,7 @@ def ordered(rows: pd.DataFrame, order: str | None) -> pd.DataFrame:
 def groups(
     suite: Suite, frame: pd.DataFrame, changes: tuple[str, ...], choice: Choice, marks: Marks
 ) -> list[Group]:
-    """Split the rows of a suite's records as was asked."""
+    """Split the rows of a suite by dataset, model or recipe."""
     keys = {"dataset": ["dataset"], "model": ["label"], "recipe": ["dataset", "recipe"]}[choice.by]
     found = list(frame.groupby(keys, sort=False)) if len(frame) else []
     stems = slugs(["-".join(map(str, values)) for values, _ in found])
@@ -140,24 +145,24 @@ def groups(
 
 
 def _title(name: str, rows: pd.DataFrame, by: By) -> str:
-    """Return a dataset's own title where its records give it."""
+    """Return the dataset's title from its records, or the name if there are none."""
     if by == "model" or not len(rows):
         return name
     return str(json.loads(rows["protocol"].iloc[0])["dataset"])
 
 
 def _without_scores(rows: pd.DataFrame) -> pd.DataFrame:
-    """Word what became of cases that have no scores."""
+    """Fill in status and reason of cases without scores."""
     finished = rows["status"] == "ok"
-    reason = rows["reason"].fillna("no reason was recorded")
+    reason = rows["reason"].fillna("no reason recorded")
     return rows.assign(
         status=rows["status"].where(~finished, "not scored"),
-        reason=reason.where(~finished, "bench evaluate scores its weights"),
+        reason=reason.where(~finished, "run bench evaluate to score its weights"),
     )
 
 
 def slugs(names: Sequence[str]) -> list[str]:
-    """Return names as those of files and labels, each another."""
+    """Turn names into unique names for files and labels."""
     made: list[str] = []
     for name in names:
         plain = re.sub(r"[^A-Za-z0-9_]+", "-", name).strip("-") or "unnamed"
@@ -169,7 +174,7 @@ def slugs(names: Sequence[str]) -> list[str]:
 
 
 def evaluation_order(suite: Suite) -> Sequence[str]:
-    """List a suite's evaluations, those of reported splits first."""
+    """List a suite's evaluations, reported splits first."""
     scored: dict[str, Any] = suite.scored
     reported = [key for key, e in scored.items() if e.split in suite.splits.report]
     return [*reported, *(key for key in scored if key not in reported)]

@@ -1,4 +1,4 @@
-"""The scores of no model at all: always predicting the most frequent class."""
+"""The majority-class row: the scores of always predicting the most frequent class."""
 
 from collections.abc import Mapping, Sequence
 
@@ -13,15 +13,15 @@ from bench.suite.columns import COLUMNS, IOU
 
 
 def floor_row(row: Row, columns: Sequence[str]) -> list[Cell]:
-    """Return the cells of the floor, the same for every model of a protocol.
+    """Return the cells of the majority-class row, the same for every model of a protocol.
 
     Args:
-        row: of any model; its counts give what its record does not hold.
+        row: the row of any model; scores missing from its record are computed from its counts.
     """
     values = _of_record(row)
     if any(name not in values for name in columns):
         values = {**_of_counts(row), **values}
-    cells: list[Cell] = [Text(f"(always {row['most_frequent']})")]
+    cells: list[Cell] = [Text(f"(majority class: {row['most_frequent']})")]
     for name in columns:
         known = name in values and not np.isnan(values[name])
         shown = COLUMNS.get(name, COLUMNS["miou"])
@@ -39,7 +39,8 @@ def _of_counts(row: Row) -> Mapping[str, float]:
     counts = load_counts(row["folders"][0], row["evaluation"])
     if counts is None:
         return {}
-    _, floor = constant_prediction(counts.per_image)
+    _, constant = constant_prediction(counts.per_image)
     names = [f"{IOU}{name}" for name in row["class_names"]]
-    conventions = by_conventions(floor, row["class_names"], int(row["batch_size"]))
-    return scores(floor) | conventions | dict(zip(names, class_iou(floor).tolist(), strict=True))
+    conventions = by_conventions(constant, row["class_names"], int(row["batch_size"]))
+    iou = dict(zip(names, class_iou(constant).tolist(), strict=True))
+    return scores(constant) | conventions | iou

@@ -1,7 +1,7 @@
-"""What figures rest on: the protocol of rows as a card, and what sets a row apart as a footnote."""
+"""The protocol of a table: what its rows share as a card, and differences as footnotes."""
 
 import json
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
 import pandas as pd
@@ -21,7 +21,7 @@ NEEDED = [
 
 
 def terms(row: Mapping[Hashable, Any]) -> dict[str, str]:
-    """Describe the protocol of a row, by term."""
+    """Describe the protocol of a row: a text per term."""
     protocol = json.loads(row["protocol"])
     stored = protocol["score_at"] == "stored"
     fingerprint = str(protocol["fingerprint"])[:FINGERPRINT_DIGITS]
@@ -31,7 +31,7 @@ def terms(row: Mapping[Hashable, Any]) -> dict[str, str]:
         "trained on": "nothing" if row["epochs"] == 0 else trained,
         "labels": f"{protocol['classes']} classes, void {protocol['void']}",
         "input": f"{protocol['size']}, {protocol['method']}",
-        "scored at": "the masks' own resolution" if stored else "the input's size",
+        "scored at": "mask resolution" if stored else "input size",
         "checkpoint": str(protocol["checkpoint"]),
         "mIoU": f"{protocol['miou']} (scores version {row['scores_version']:.0f})",
         "classes averaged": f"{row['num_averaged']:.0f}",
@@ -39,7 +39,7 @@ def terms(row: Mapping[Hashable, Any]) -> dict[str, str]:
 
 
 def data_of(protocol: dict[str, Any]) -> str:
-    """Name dataset and split, and how much of it was used."""
+    """Name the dataset, the split and the limit on its images."""
     limit = "" if protocol["limit"] is None else f", limited to {protocol['limit']}"
     return f"{protocol['dataset']}, {protocol['split']}{limit}"
 
@@ -47,11 +47,11 @@ def data_of(protocol: dict[str, Any]) -> str:
 def card_of(
     rows: pd.DataFrame, footnotes: Footnotes
 ) -> tuple[list[tuple[str, str]], dict[Any, tuple[int, ...]]]:
-    """Sum up the protocols of rows.
+    """Summarise the protocols of rows.
 
     Returns:
-        What all of them, or most, have in common, by term; and the footnotes of each row, by its
-        index, that say what differs there.
+        The card: terms with the text that most rows share. And the footnotes of each row, by its
+        index, that say how it differs from the card.
     """
     described = {
         index: terms(row)
@@ -77,7 +77,7 @@ def card_of(
 
 
 def together(cards: dict[str, dict[str, str]]) -> list[tuple[str, str]]:
-    """Say once what several evaluations have in common."""
+    """Merge the cards of several evaluations; a term that differs names its evaluation."""
     card = []
     for term in dict.fromkeys(term for one in cards.values() for term in one):
         texts = {key: one[term] for key, one in cards.items() if term in one}
@@ -86,3 +86,18 @@ def together(cards: dict[str, dict[str, str]]) -> list[tuple[str, str]]:
         else:
             card += [(f"{term} ({key})", text) for key, text in texts.items()]
     return card
+
+
+def mark_changed(caption: str, changes: Sequence[str]) -> str:
+    """Mark a caption if --set or --limit changed the suite."""
+    return f"{caption} (with changed settings)" if changes else caption
+
+
+def changed_term(changes: Sequence[str]) -> list[tuple[str, str]]:
+    """Return the changed settings as a term of a card."""
+    return [("changed settings", ", ".join(changes))] if changes else []
+
+
+def changed_note(changes: Sequence[str]) -> list[str]:
+    """Return the changed settings as a note, for tables without a card."""
+    return [f"Changed settings: {', '.join(changes)}."] if changes else []

@@ -1,4 +1,4 @@
-"""Published figures, and ours that they stand beside."""
+"""Pair published values with ours."""
 
 import math
 from dataclasses import dataclass
@@ -15,11 +15,11 @@ from bench.suite.suite import Reported
 
 @dataclass(frozen=True)
 class Beside:
-    """One published figure and ours.
+    """A published value and our row that goes with it.
 
-    row: ours, of merged rows; None where there is none.
-    is_exact: whether ours is of the split that theirs is of.
-    remarks: why the two cannot be compared, or only so far.
+    row: ours, seeds merged; None if there is none.
+    is_exact: whether our value and theirs are of the same split.
+    remarks: why the two are not comparable, or only in part.
     """
 
     item: Reported
@@ -31,20 +31,20 @@ class Beside:
 
     @property
     def ours(self) -> float:
-        """Our value in the record's units; NaN where there is none."""
+        """Our value in the record's units; NaN if there is none."""
         found = None if self.row is None else self.row.get(self.name)
         return math.nan if found is None else float(found)
 
 
 def beside(item: Reported, rows: pd.DataFrame, evaluations: list[str]) -> list[Beside]:
-    """Find our figures for what was published of a case.
+    """Find our values for the published values of a case.
 
-    A score is ours of the same split; where that was not scored, ours of the first evaluation,
-    which a remark says.
+    Scores are compared on the same split. If we have no score on that split, our first evaluation
+    is used, and a remark says so.
 
     Args:
-        rows: a row for each model and evaluation, seeds merged.
-        evaluations: in the order that reports have them.
+        rows: one row per model and evaluation, seeds merged.
+        evaluations: in the order of reports.
     """
     matching = rows.loc[[matches(item.case, folders) for folders in rows["folders"]]]
     found = []
@@ -59,7 +59,7 @@ def beside(item: Reported, rows: pd.DataFrame, evaluations: list[str]) -> list[B
             if not len(ours):
                 ours, exact = matching[matching["evaluation"] == evaluations[0]], False
                 splits = sorted(set(ours["split"]))
-                remarks += [f"theirs is of {item.split}, ours of {split}" for split in splits]
+                remarks += [f"published on {item.split}, ours on {split}" for split in splits]
         ours = _first_of_each(ours, evaluations)
         if not len(ours):
             found.append(Beside(item, name, value, None, exact, tuple(remarks)))
@@ -69,18 +69,18 @@ def beside(item: Reported, rows: pd.DataFrame, evaluations: list[str]) -> list[B
 
 
 def _first_of_each(rows: pd.DataFrame, evaluations: list[str]) -> pd.DataFrame:
-    """Keep one evaluation of each model: the one that reports have first."""
+    """Keep one evaluation per model: the first in the order of reports."""
     order = rows["evaluation"].map({key: i for i, key in enumerate(evaluations)})
     rows = rows.assign(order=order).sort_values("order", kind="stable")
     return rows.drop_duplicates("entry").sort_index()
 
 
 def matches(pattern: str, folders: tuple[str, ...]) -> bool:
-    """Say whether a glob is of a case whose folders these are."""
+    """Return whether a glob matches the name of a case, given its folders."""
     names = (Path(folder).name.rpartition("__")[0] for folder in folders)
     return any(fnmatchcase(name, pattern) for name in names)
 
 
 def remarks_of(one: Beside, footnotes: Footnotes) -> tuple[int, ...]:
-    """Return the footnotes that say why a published figure is not comparable."""
+    """Return the footnotes that say why a published value is not comparable."""
     return tuple(footnotes.add(f"Not comparable: {remark}.") for remark in one.remarks)

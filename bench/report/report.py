@@ -1,4 +1,4 @@
-"""Reports: a suite's records as the tables, curves and words of a paper."""
+"""Make reports: the tables of a suite, from its records."""
 
 import gc
 import warnings
@@ -22,10 +22,10 @@ from bench.suite.columns import COLUMNS, IOU
 
 @dataclass(frozen=True)
 class Report:
-    """What is made of one suite's records, and what to know of it.
+    """The tables made from one suite's records, with notes.
 
-    folder: where its files go unless another is named.
-    rows: of `bench.frame.load`, of the suite's cases.
+    folder: the default folder for its files.
+    rows: of `bench.load`, for the suite's cases.
     """
 
     folder: Path
@@ -36,7 +36,7 @@ class Report:
     rows: pd.DataFrame = field(default_factory=pd.DataFrame)
 
     def __str__(self) -> str:
-        """The report as Markdown."""
+        """Return the report as Markdown."""
         return text(self)
 
 
@@ -47,17 +47,18 @@ def report(
     choice: Choice = EVERYTHING,
     prefer: Prefer | None = None,
 ) -> list[Report]:
-    """Report on suites, or on folders of results; on every suite below `out` where none is named.
+    """Make reports on suites or folders of results, or on every suite in `out` if none is given.
 
-    Folders of one name are merged. What cannot be read is named in the notes and passed over.
+    Folders with the same name are merged. Files that cannot be read are skipped and listed in the
+    notes.
 
     Args:
-        settings: what --set and --limit lay over the suites.
-        prefer: which record of a case counts where several do not agree.
+        settings: of --set and --limit; they override the suites.
+        prefer: which record of a case to use if several disagree.
 
     Raises:
-        UserError: where a target is neither, holds no record, where records of a case do not
-            agree, and for names of tables or columns that are unknown.
+        UserError: if a target is neither a suite nor a folder, if there are no records, if records
+            of a case disagree, or if a table or column is unknown.
     """
     _check(choice)
     with warnings.catch_warnings(record=True) as caught, _without_collecting():
@@ -66,22 +67,24 @@ def report(
         _check_kinds(choice, sources)
         found = [(source, read(source, prefer)) for source in sources]
         made = [_report(source, records, choice) for source, records in found if records]
-    passed_over = list(dict.fromkeys(str(warning.message) for warning in caught))
+    skipped = list(dict.fromkeys(str(warning.message) for warning in caught))
     if not made:
         folders = [folder for source in sources for folder in source.folders]
         where = folders or list(targets) or [out]
         apart = sorted(f.name for w in where for f in w.parent.glob(f"{w.name}@*"))
-        hint = f" There are {', '.join(apart)}: name a folder, or give --set." if apart else ""
+        hint = ""
+        if apart:
+            hint = f" Runs with changed settings: {', '.join(apart)}; name the folder or add --set."
         listed = ", ".join(map(str, where))
-        broken = "".join(f"\n{text}" for text in passed_over)
-        raise UserError(f"No results in {listed}. bench run SUITE makes some.{hint}{broken}")
-    made[0].notes[:0] = passed_over
+        broken = "".join(f"\n{text}" for text in skipped)
+        raise UserError(f"No results in {listed}. Start with bench run SUITE.{hint}{broken}")
+    made[0].notes[:0] = skipped
     return made
 
 
 @contextmanager
 def _without_collecting() -> Iterator[None]:
-    """Put off the garbage collector, which looks at every record again and again."""
+    """Turn off the garbage collector, which would scan all records again and again."""
     was_on = gc.isenabled()
     gc.disable()
     try:
@@ -114,11 +117,11 @@ def _report(source: Source, records: Records, choice: Choice) -> Report:
         tables[place] = replace(tables[place], notes=[*tables[place].notes, *records.notes])
     made = {table.kind for table in tables}
     missing = [kind for kind in choice.kinds or () if kind not in made]
-    notes = [*records.notes, *(f"Nothing is there for a table {kind}." for kind in missing)]
+    notes = [*records.notes, *(f"No data for table {kind}." for kind in missing)]
     return Report(source.folders[0], source.title, tables, notes, source.resolved.cases, frame)
 
 
 def text(one: Report, tables: Sequence[Table] | None = None) -> str:
-    """Write a report, or some tables of it, as Markdown to be printed."""
+    """Return a report, or some of its tables, as Markdown for printing."""
     parts = [markdown(table) for table in (one.tables if tables is None else tables)]
     return "\n".join([*parts, *one.notes])

@@ -1,4 +1,4 @@
-"""Rows of a table: their names, their figures, the conditions they were made under."""
+"""Rows of a table: their names, their values, and notes on how they were measured."""
 
 import json
 import math
@@ -12,17 +12,17 @@ from bench.report.table import Figure, Footnotes, Rank
 from bench.suite.columns import column
 from bench.text import listed
 
-Row = Mapping[Hashable, Any]  # of a frame
+Row = Mapping[Hashable, Any]  # one row of a frame
 By = Literal["dataset", "model", "recipe"]
 OF_TIME = ("epoch_s", "images_per_s")
-DATA_BOUND = 0.05  # the share of an epoch that may wait for images
+DATA_BOUND = 0.05  # above this share of time waiting for images, a time gets a footnote
 
 
 def names(rows: pd.DataFrame, by: By = "dataset") -> "pd.Series[str]":
-    """Name rows by label, and by recipe, numerics and what else tells two models apart.
+    """Name rows by label; equal labels also get their recipe, numerics or whatever differs.
 
     Args:
-        rows: with `entry`; rows of one entry have one name, those of two never.
+        rows: with `entry`; rows of one entry share a name, rows of different entries never do.
     """
     models = rows.drop_duplicates("entry").set_index("entry")
     if by == "model":
@@ -40,15 +40,15 @@ def names(rows: pd.DataFrame, by: By = "dataset") -> "pd.Series[str]":
         " [" + models["variant"].astype(str) + "]",
     ):
         repeated = named.duplicated(keep=False)
-        told = more.groupby(named).transform("nunique") > 1
-        named = named.where(~(repeated & told), named + more)
+        differs = more.groupby(named).transform("nunique") > 1
+        named = named.where(~(repeated & differs), named + more)
     number = named.groupby(named).cumcount() + 1
     named = named.where(~named.duplicated(keep=False), named + " #" + number.astype(str))
     return rows["entry"].map(named)
 
 
 def _differing(numerics: "pd.Series[str]") -> "pd.Series[str]":
-    """Say of each model's numerics what is not the same for all."""
+    """Describe each model's numerics as far as they differ between models."""
     read = pd.DataFrame([json.loads(text) for text in numerics], index=numerics.index).astype(str)
     differing = [key for key in read if read[key].nunique() > 1]
     texts = read[differing].apply(
@@ -58,12 +58,12 @@ def _differing(numerics: "pd.Series[str]") -> "pd.Series[str]":
 
 
 def each(rows: pd.DataFrame) -> list[tuple[Any, Row]]:
-    """Return the rows of a frame by their index."""
+    """Return each row of a frame with its index."""
     return list(zip(rows.index, rows.to_dict("records"), strict=True))
 
 
 def figure(row: Row, name: str, rank: Rank = "", notes: tuple[int, ...] = ()) -> Figure:
-    """Return a figure of a row in the unit and digits of its column."""
+    """Return one value of a row as a cell, in the unit and digits of its column."""
     shown = column(name)
     value, spread = row.get(name), row.get(f"{name}/std")
     several = row.get("num_seeds", 1) > 1 and (shown.of == "evaluation" or name in OF_A_MACHINE)
@@ -77,7 +77,11 @@ def figure(row: Row, name: str, rank: Rank = "", notes: tuple[int, ...] = ()) ->
 
 
 def on_one_machine(rows: pd.DataFrame, footnotes: Footnotes) -> tuple[pd.DataFrame, dict[Any, int]]:
-    """Leave the times of one machine, that of most rows; those of others have a footnote."""
+    """Blank the times of all machines except the most frequent one.
+
+    Returns:
+        The rows, and the footnote of each row whose times were blanked, by its index.
+    """
     machines = rows["machine"].dropna()
     if machines.nunique() < 2:
         return rows, {}
@@ -86,26 +90,28 @@ def on_one_machine(rows: pd.DataFrame, footnotes: Footnotes) -> tuple[pd.DataFra
     timed = rows.copy()
     timed.loc[elsewhere, [*OF_A_MACHINE]] = float("nan")
     notes = {
-        index: footnotes.add(f"Times and memory are of another machine, {machine}: not shown.")
+        index: footnotes.add(
+            f"Times and memory not shown: measured on another machine ({machine})."
+        )
         for index, machine in rows.loc[elsewhere, "machine"].items()
     }
     return timed, notes
 
 
 def data_bound(row: Row, name: str, footnotes: Footnotes) -> tuple[int, ...]:
-    """Return the footnote of a time that waited for images."""
+    """Return the footnote of a time that includes much waiting for images."""
     share = row.get("data_wait_share", 0.0)
     if name not in OF_TIME or not share > DATA_BOUND:
         return ()
     text = (
-        f"Data-bound: training waited for images {100 * share:.0f} % of the time (more than "
-        f"{100 * DATA_BOUND:.0f} %), which is not the network's."
+        f"Data-bound: {100 * share:.0f} % of the time was spent waiting for images (more than "
+        f"{100 * DATA_BOUND:.0f} %), so this is not the network's own speed."
     )
     return (footnotes.add(text),)
 
 
 def conditions(rows: pd.DataFrame) -> list[str]:
-    """Say how many seeds, on what and in which precision."""
+    """Describe machine, precision, seeds, split batches and models that were not trained."""
     notes = []
     rows = rows.sort_values("num_seeds", ascending=False, kind="stable").drop_duplicates("entry")
     measured = rows[["machine", "trained_in"]].dropna().drop_duplicates()
@@ -117,39 +123,39 @@ def conditions(rows: pd.DataFrame) -> list[str]:
     halved = rows[rows["micro_batch"] < rows["asked_micro_batch"]]
     for label, at_once, batch in halved[["label", "micro_batch", "batch_size"]].to_numpy():
         notes.append(
-            f"{label}: for lack of memory {at_once:.0f} images of a batch of {batch:.0f} were "
-            "computed at once; BatchNorm saw no more."
+            f"{label}: out of memory, so batches of {batch:.0f} were split into micro-batches of "
+            f"{at_once:.0f} images; BatchNorm sees one micro-batch at a time."
         )
     if (rows["epochs"] == 0).any():
         who = listing(rows["label"][rows["epochs"] == 0])
-        notes.append(f"Not trained here, scored with the weights given: {who}.")
+        notes.append(f"Scored with the given weights, without training: {who}.")
     return notes
 
 
 def _over_seeds(rows: pd.DataFrame) -> list[str]:
-    """Say what the spread is over, and for whom where that differs."""
+    """Say how many seeds the spread is over, by model if that differs."""
     seeds = sorted(set(rows["num_seeds"]), reverse=True)
     if seeds == [1]:
         return []
     if len(seeds) == 1:
         return [f"Mean ± standard deviation over {seeds[0]} seeds."]
-    shown = (f"{num} of {listing(rows['label'][rows['num_seeds'] == num])}" for num in seeds)
-    return [f"Mean ± standard deviation over seeds: {'; '.join(shown)}."]
+    shown = (f"{num} for {listing(rows['label'][rows['num_seeds'] == num])}" for num in seeds)
+    return [f"Mean ± standard deviation over seeds ({'; '.join(shown)})."]
 
 
 def missing_times(rows: pd.DataFrame) -> list[str]:
-    """Say which times are missing."""
+    """Say which times are missing, and why."""
     shared, untimed = rows["num_sharing"] > 1, rows["epoch_s"].isna() & (rows["epochs"] > 0)
     notes = []
     if shared.any():
         who = listing(rows["label"][shared])
-        notes.append(f"No times of cases that shared the machine with others: {who}.")
+        notes.append(f"No times for models trained while other cases used the machine: {who}.")
     alone = rows[untimed & ~shared]
     if (alone["epochs"] == 1).any():
-        notes.append("No time per epoch where only one was trained: the first is a warm-up.")
+        notes.append("No time per epoch for models trained for one epoch: the first is a warm-up.")
     return notes
 
 
 def listing(labels: "pd.Series[Any]") -> str:
-    """List names, each once, and how many more there are."""
+    """List names without repeats; a long list ends in "and N more"."""
     return listed(dict.fromkeys(map(str, labels)))

@@ -1,4 +1,4 @@
-"""Which figures of a column are best, and which are no worse as far as can be told."""
+"""Find the best scores of a column, and those not significantly different from the best."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -18,26 +18,26 @@ from bench.records.counts import Counts, load_counts
 from bench.report.table import Rank
 from bench.suite.columns import IOU, SCORES
 
-MOST_COMPARED = 30  # of the best models of a table
+MOST_COMPARED = 30  # models of a table, best mIoU first
 COMPARABLE = ["protocol", "scores_version"]
 OF_COUNTS = SCORES.keys() - {"loss"}
-Ranks = Mapping[tuple[Any, str], Rank]  # by the index of a row, and column
+Ranks = Mapping[tuple[Any, str], Rank]  # by index of the row and column
 
 
 class Marks:
-    """The marks of a report's tables; what was drawn for one table serves the next."""
+    """The ranks in a report's tables; bootstrap draws are shared between tables."""
 
     def __init__(self) -> None:
         self._drawn: dict[tuple[object, ...], dict[Any, Mapping[str, Sampled]] | str] = {}
 
     def of(self, rows: pd.DataFrame, columns: Sequence[str]) -> tuple[Ranks, list[str]]:
-        """Rank the models of each column of scores.
+        """Rank the models in each column of scores.
 
         Args:
-            rows: of one evaluation and one protocol; each is a model.
+            rows: one per model, of one evaluation and one protocol.
 
         Returns:
-            The rank of each figure that has one, and the notes that explain them.
+            The rank of each value that has one, and the notes that explain the ranks.
         """
         asked = [name for name in columns if name.startswith(IOU) or name in OF_COUNTS]
         compared = rows[rows["miou"].notna()].nlargest(MOST_COMPARED, "miou")
@@ -59,16 +59,18 @@ class Marks:
 
 
 def _draw(rows: pd.DataFrame) -> dict[Any, Mapping[str, Sampled]] | str:
-    """Return every row's scores on drawn images, or why there are none."""
+    """Return each row's scores on the drawn images, or the reason why there are none."""
     counts: dict[Any, list[Counts]] = {}
     for index, row in rows.iterrows():  # few
         read = [load_counts(folder, row["evaluation"]) for folder in row["folders"]]
         if any(one is None for one in read):
-            return f"The best are not marked: {row['label']} has no counts of images."
+            return (
+                f"Nothing is bold: {row['label']} has no per-image counts to test differences with."
+            )
         counts[index] = [one for one in read if one is not None]
     ids = {one.ids for several in counts.values() for one in several}
     if len(ids) > 1:
-        return "The best are not marked: the models were not scored on the same images in order."
+        return "Nothing is bold: the models were not scored on the same images in the same order."
     draws = draw_images(len(next(iter(ids))))
     return {
         index: sample([one.per_image for one in several], rows.loc[index, "class_names"], draws)
@@ -81,7 +83,7 @@ def _ranked(drawn: Mapping[Any, Mapping[str, Sampled]], name: str) -> list[Rank]
     sampled = [one[name] for one in drawn.values()]
     values = np.array([one.value for one in sampled])
     ranks: list[Rank] = ["" for _ in sampled]
-    if not (values > 0).any():  # nobody is best at what nobody does
+    if not (values > 0).any():  # if every score is 0, no model is best
         return ranks
     best = sampled[int(np.nanargmax(values))]
     for place, one in enumerate(sampled):
@@ -94,14 +96,12 @@ def _ranked(drawn: Mapping[Any, Mapping[str, Sampled]], name: str) -> list[Rank]
 
 
 def _explain(compared: pd.DataFrame, num_rows: int) -> str:
-    seeds = (
-        "and over seeds"
-        if compared["num_seeds"].max() > 1
-        else "of these trained models, for each has one seed"
-    )
-    among = f" among the {MOST_COMPARED} with the best mIoU" if num_rows > MOST_COMPARED else ""
+    several = compared["num_seeds"].max() > 1
+    seeds = " and variance over seeds" if several else ""
+    once = "" if several else " One seed each, so this says nothing about retraining."
+    among = f" of the {MOST_COMPARED} models with the best mIoU" if num_rows > MOST_COMPARED else ""
     return (
-        f"Bold: the best{among} and those that cannot be told apart from it by a paired bootstrap "
-        f"over images, {seeds} ({NUM_DRAWS} draws, {CONFIDENCE:.0%}). Underlined or italic: the "
-        "next."
+        f"Bold: best{among}, or not significantly different from it (paired bootstrap over "
+        f"images{seeds}, {NUM_DRAWS} draws, {100 * CONFIDENCE:.0f} %).{once} Underlined or italic: "
+        "next best."
     )

@@ -1,4 +1,4 @@
-"""A table before it has a format: text and figures, what they rest on, and footnotes."""
+"""A table before it is formatted: cells, protocol, notes and footnotes."""
 
 import math
 from dataclasses import dataclass, field
@@ -12,10 +12,10 @@ Rank = Literal["", "best", "second"]
 class Figure:
     """A number as a cell.
 
-    value: in the column's unit; NaN where there is none.
-    spread: over seeds; NaN where there is none.
-    rank: best is also what cannot be told apart from the best.
-    notes: places of its footnotes in the table's.
+    value: in the column's unit; NaN if missing.
+    spread: standard deviation over seeds; NaN if missing.
+    rank: "best" includes values not significantly different from the best.
+    notes: indices into the table's footnotes.
     """
 
     value: float
@@ -26,7 +26,7 @@ class Figure:
 
     @property
     def number(self) -> str:
-        """The rounded number alone; a small one is not nothing."""
+        """The rounded number without its spread; a small number is never shown as 0."""
         if math.isnan(self.value):
             return EMPTY
         text = f"{self.value:.{self.digits}f}"
@@ -34,14 +34,14 @@ class Figure:
 
     @property
     def spread_text(self) -> str:
-        """The rounded spread alone, or nothing."""
+        """The rounded spread, or an empty string."""
         there = not (math.isnan(self.spread) or math.isnan(self.value))
         return f"{self.spread:.{self.digits}f}" if there else ""
 
 
 @dataclass(frozen=True)
 class Text:
-    """Text as a cell, with the places of its footnotes in the table's."""
+    """Text as a cell, with indices into the table's footnotes."""
 
     text: str
     notes: tuple[int, ...] = ()
@@ -52,7 +52,7 @@ Cell = Text | Figure
 
 @dataclass(frozen=True)
 class Header:
-    """The top of a column; neighbours of one group stand under it."""
+    """The header of a column; neighbours with the same group share it above their titles."""
 
     title: str
     group: str = ""
@@ -65,11 +65,12 @@ class Header:
 
 @dataclass(frozen=True)
 class Table:
-    """A table before it has a format.
+    """A table before it is formatted.
 
-    card: what its figures rest on, by term: the protocol.
-    footnotes: cells refer to them by place; they are shown as a, b, c.
-    rules: rows that a line is drawn above.
+    card: the protocol, as pairs of term and text.
+    notes: sentences shown below the table.
+    footnotes: cells refer to them by index; they are shown as a, b, c.
+    rules: indices of rows with a line above.
     """
 
     kind: str
@@ -83,25 +84,25 @@ class Table:
     rules: frozenset[int] = frozenset()
 
     def is_numeric(self, column: int) -> bool:
-        """Say whether a column holds figures."""
+        """Return whether a column holds numbers."""
         return any(isinstance(row[column], Figure) for row in self.rows)
 
 
 class Footnotes:
-    """The footnotes of a table being made: each text once."""
+    """The footnotes of a table under construction; each text is kept once."""
 
     def __init__(self) -> None:
         self.texts: list[str] = []
 
     def add(self, text: str) -> int:
-        """Return the place of a footnote."""
+        """Add a footnote if it is new, and return its index."""
         if text not in self.texts:
             self.texts.append(text)
         return self.texts.index(text)
 
 
 def letters(place: int) -> str:
-    """Name a footnote: a, b, … z, aa, ab, …"""
+    """Return the mark of a footnote: a, b, … z, aa, ab, …"""
     text = ""
     place += 1
     while place:
@@ -111,5 +112,5 @@ def letters(place: int) -> str:
 
 
 def marks(cell: Cell) -> str:
-    """Name the footnotes of a cell, separated by commas."""
+    """Return the footnote marks of a cell, separated by commas."""
     return ",".join(map(letters, sorted(cell.notes)))

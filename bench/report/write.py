@@ -1,4 +1,4 @@
-"""A report as files: tables, methods paragraph, curves, page."""
+"""Write a report to files: tables, methods paragraph, curves, web page."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,18 +20,18 @@ ALL_FORMATS = (*FORMATS, PAGE, *PICTURES)
 
 
 class Written(NamedTuple):
-    """The files of reports, and what could not be read for them."""
+    """The files written, and notes on what could not be read."""
 
     files: list[Path]
     notes: list[str]
 
 
 def write(reports: Sequence[Report], formats: Sequence[str], out: Path | None) -> Written:
-    """Write every report in every format, below `out` or in each suite's own folder.
+    """Write every report in every format, to a folder below `out` or to the suite's own folder.
 
-    Each table is one file in each of md, latex, csv and json; html is one page; png and pdf are
-    curves. With md and latex comes the methods paragraph, and with latex references.bib; below
-    `out` there is also one references.bib of all suites.
+    md, latex, csv and json make one file per table; html makes one page; png and pdf make curves.
+    md and latex also write the methods paragraph, and latex a references.bib. With several suites
+    and latex, `out` also gets one references.bib for all of them.
 
     Raises:
         UserError: for an unknown format, or if a file cannot be written.
@@ -43,7 +43,7 @@ def write(reports: Sequence[Report], formats: Sequence[str], out: Path | None) -
     notes: list[str] = []
     seen: list[str] = []
     for one in reports:
-        again = seen.count(one.folder.name)  # of another place, and not merged
+        again = seen.count(one.folder.name)  # same name, other place, not merged
         seen.append(one.folder.name)
         name = f"{one.folder.name}-{again + 1}" if again else one.folder.name
         folder = one.folder / "report" if out is None else out / name
@@ -59,7 +59,7 @@ def write(reports: Sequence[Report], formats: Sequence[str], out: Path | None) -
 
 
 def _write_bibliography(reports: Sequence[Report], out: Path) -> Path:
-    """Write what several suites cite into one file: BibTeX refuses an entry that is there twice."""
+    """Write one bibliography for several suites, because BibTeX rejects repeated entries."""
     from bench.report.paper import citations
 
     cases = [case for one in reports for case in _scored_cases(one, _scored(one))]
@@ -102,7 +102,7 @@ def _scored(one: Report) -> pd.DataFrame:
 
 
 def _scored_cases(one: Report, scored: pd.DataFrame) -> list[Case]:
-    """Return a case of each model and recipe that has scores, whatever its seed."""
+    """Return one case per model and recipe with scores, of any seed."""
     done = set(scored["id"]) if len(scored) else set()
     there = [case for case in one.cases if case.id in done]
     names = ((case.dataset_name, case.model_name, case.recipe_name, case.label) for case in there)
@@ -110,7 +110,7 @@ def _scored_cases(one: Report, scored: pd.DataFrame) -> list[Case]:
 
 
 def _write_curves(one: Report, folder: Path, formats: Sequence[str]) -> Written:
-    """Draw the curves of each model, and of all together."""
+    """Draw the curves of each model, and of all models in one figure."""
     wanted = [name for name in PICTURES if name in formats]
     if not wanted or not len(_scored(one)):
         return Written([], [])
@@ -138,7 +138,7 @@ def _write_page(one: Report, folder: Path, drawn: Sequence[Path], unread: Sequen
     parts = methods.methods(_scored_cases(one, scored), scored) if len(scored) else []
     words = "".join(part for part in parts if isinstance(part, str))
     pngs = [file for file in drawn if file.suffix == ".png"]
-    pictures = [("Curves", file) for file in pngs[-1:]]  # of all models, or of the only one
+    pictures = [("Curves", file) for file in pngs[-1:]]  # the one of all models, or the only one
     file, notes = folder / "report.html", [*one.notes, *unread]
     write_text(file, page(one.title, one.tables, words, pictures, notes), sync=False)
     return file

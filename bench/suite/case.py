@@ -1,4 +1,4 @@
-"""A case: one training. Expanding a suite into cases, and the id that a case's content has."""
+"""A case, which is one training, and the id computed from its content."""
 
 import hashlib
 import json
@@ -19,12 +19,12 @@ from bench.suite.schema import Frozen
 from bench.suite.suite import DatasetSpec
 
 SCHEMA_VERSION = 1
-# Raised when the same case would train to other numbers. 2: masks resized by the nearest pixel's
-# centre, images that transforms shrink by area.
+# Increased when the same case would give other numbers. 2: masks are resized to the pixel with the
+# nearest centre; transforms shrink images by area averaging.
 NUMERICS_VERSION = 2
 Names = tuple[str, str, str, int]
-# The first fields of these parts are in every id. A field that came later is left out while it has
-# its default, so that a new one changes no id. Parts that are not listed are hashed whole.
+# The original fields of these parts are in every id. A field added later is left out while it has
+# its default, so that adding one changes no id. Parts that are not listed are hashed whole.
 FIRST_FIELDS: dict[type[BaseModel], str] = {
     ModelSpec: "arch encoder weights normalize init_from label",
     Recipe: "epochs steps batch_size accumulate size augment optimizer schedule warmup loss "
@@ -38,7 +38,7 @@ FIRST_FIELDS: dict[type[BaseModel], str] = {
 
 
 class Parent(Frozen):
-    """The case whose weights start another."""
+    """The case whose trained weights another case starts from."""
 
     id: str
     name: str
@@ -47,7 +47,7 @@ class Parent(Frozen):
 
 
 class Case(Frozen):
-    """One training: everything that its numbers depend on, and the names that it goes by."""
+    """One training: everything that its numbers depend on, and its names."""
 
     dataset_name: str
     model_name: str
@@ -61,8 +61,8 @@ class Case(Frozen):
     seed: int
     limit: int | float | None = None
     parent: Parent | None = None
-    select_split: str | None = None  # where scores on it decide which model is the result
-    numerics_version: int = 1  # as it was when the case was made
+    select_split: str | None = None  # None: scores do not select the model
+    numerics_version: int = 1  # NUMERICS_VERSION when the case was made
 
     @property
     def name(self) -> str:
@@ -71,12 +71,12 @@ class Case(Frozen):
 
     @property
     def folder(self) -> str:
-        """The name of the case's folder; it ends with the beginning of the id."""
+        """The name of the case's folder; it ends with the first 8 digits of the id."""
         return f"{self.name}__{self.id[:8]}"
 
     @cached_property
     def id(self) -> str:
-        """SHA-256 of what was asked; names, labels, locations and machines are not in it."""
+        """SHA-256 of what was asked, without names, labels, locations and machines."""
         weights = self.model.weights
         content = {
             "schema": SCHEMA_VERSION,
@@ -129,12 +129,12 @@ def _canonical_part(part: Any, dumped: Any) -> Any:
 
 
 def written(names: Names) -> str:
-    """Write the name of a case as --filter matches it."""
+    """Return the name of a case, which --filter matches."""
     dataset, model, recipe, seed = names
     return f"{dataset}__{model}__{recipe}__s{seed}"
 
 
 def open_case_dataset(case: Case, roots: Mapping[str, Path]) -> Dataset:
-    """Open the dataset of a case where it lies."""
+    """Open the dataset of a case; `roots` overrides the folders of the suite."""
     spec = case.dataset
     return open_dataset(case.dataset_name, spec.name, spec.root, spec.options, roots)

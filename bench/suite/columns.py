@@ -1,4 +1,4 @@
-"""What a table can show: every column's name in suites and frames, header, unit and format."""
+"""The columns that a table can show: name in suites and frames, header, unit and format."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ class Column:
 
     @property
     def title(self) -> str:
-        """Header and unit, as a table prints them."""
+        """The header with its unit, as tables print it."""
         return f"{self.header} ({self.unit})" if self.unit else self.header
 
 
@@ -42,13 +42,13 @@ SCORES = {
 
 @dataclass(frozen=True)
 class Convention:
-    """How one score is made of the pixel counts of many images; papers differ in it.
+    """How a score is computed from the pixel counts of many images; papers differ in this.
 
-    header: of its column.
-    of: the mean IoU of the classes, or the share of pixels that are right.
-    over: what is counted together; the scores of several images or batches are averaged.
-    absent: what a class in neither truth nor prediction counts as.
-    void: whether void pixels are left out, or are background that may be missed.
+    header: the header of its column.
+    of: the mean IoU over classes, or the share of correctly predicted pixels.
+    over: what is pooled for one score; the scores of images or batches are then averaged.
+    absent: how a class counts that is in neither truth nor prediction.
+    void: whether void pixels are excluded, or count as background that can be predicted wrongly.
     without: a class that is left out of the mean.
     """
 
@@ -102,14 +102,14 @@ COLUMNS = (
     }
 )
 
-IOU = "iou/"  # before the name of a class
+IOU = "iou/"  # prefix of a class name
 
 
 def column(name: str) -> Column:
-    """Return a column by its name, or that of a class's IoU by iou/NAME."""
+    """Return a column by its name; iou/NAME is the IoU of a class."""
     return _score(f"{name.removeprefix(IOU)} IoU") if name.startswith(IOU) else COLUMNS[name]
 
 
 def of_case(name: str) -> bool:
-    """Say whether a column is of a case, whatever it was scored on."""
+    """Return whether a column belongs to a case rather than to one of its evaluations."""
     return column(name).of == "case"

@@ -11,25 +11,27 @@ from bench.suite.schema import Frozen, Side, Size
 class Evaluation(Frozen):
     """One way of scoring a trained case."""
 
-    split: str = Field(description="of the dataset")
+    split: str = Field(description="name of a split of the dataset")
     size: Size | Side | Literal["recipe", "stored"] = Field(
         "recipe",
-        description="[H, W], {longest: px} or {shortest: px} of the network's input; recipe: the "
-        "recipe's own size",
+        description="size of the network's input: [H, W], {longest: px} or {shortest: px}; recipe: "
+        "the recipe's size; stored: the stored size of each image",
     )
     method: Literal["whole", "centre_crop", "sliding"] = Field(
-        "whole", description="what of an image is predicted, and in how many parts"
+        "whole",
+        description="how an image is predicted: as a whole, only its centre crop, or in sliding "
+        "windows",
     )
-    crop: Size | None = Field(None, description="[H, W] of the centre crop or sliding window")
+    crop: Size | None = Field(None, description="[H, W] of the centre crop or of the sliding window")
     stride: Size | None = Field(
-        None, description="[H, W] of the sliding window's steps; null: two thirds of it"
+        None, description="[H, W] by which the sliding window moves; null: two thirds of crop"
     )
-    flip: bool = Field(False, description="average with the mirrored image")
+    flip: bool = Field(False, description="average with the prediction on the mirrored image")
     scales: tuple[PositiveFloat, ...] = Field(
-        (1.0,), min_length=1, description="average over sizes, each times the network's input"
+        (1.0,), min_length=1, description="average predictions over these multiples of size"
     )
     score_at: Literal["stored", "input"] = Field(
-        "stored", description="resolution of the masks that predictions are compared with"
+        "stored", description="resolution of the masks: as stored, or that of the network's input"
     )
 
     @model_validator(mode="after")
@@ -46,11 +48,13 @@ class Evaluation(Frozen):
         if self.stride is not None and self.method != "sliding":
             raise ValueError(f"stride is for method: sliding, not {self.method}.")
         if self.stride and self.crop and any(map(operator.gt, self.stride, self.crop)):
-            raise ValueError("stride: steps longer than the window leave gaps.")
+            raise ValueError(
+                f"stride {self.stride} is larger than crop {self.crop}; that leaves gaps."
+            )
         if self.method == "centre_crop" and self.score_at == "stored" and self.size != "stored":
             raise ValueError(
-                "method centre_crop scores what the network sees: give score_at: input, or "
-                "size: stored."
+                "method centre_crop predicts only a part of the stored mask: give score_at: input, "
+                "or size: stored."
             )
         return self
 
@@ -62,7 +66,7 @@ class Evaluation(Frozen):
 
     @property
     def description(self) -> str:
-        """The method as a protocol names it."""
+        """The method as it is written in the protocol."""
         text = self.method.replace("_", " ")
         if self.crop is not None:
             text += f" {self.crop[0]}x{self.crop[1]}"

@@ -1,4 +1,4 @@
-"""A suite to its cases."""
+"""Expand a suite into its cases, and filter and order them."""
 
 import fnmatch
 import re
@@ -13,15 +13,16 @@ from bench.suite.recipe import change_recipe
 from bench.suite.suite import CaseRow, Suite
 from bench.text import listed
 
-NAMES_SHOWN = 3  # they are long
-IS_GLOB = re.compile(r"__|[*?[]")  # of names of cases, and not somebody's system
+NAMES_SHOWN = 3  # case names are long
+IS_GLOB = re.compile(r"__|[*?[]")  # a glob on case names, not the name of a published system
 
 
 def expand(suite: Suite) -> list[Case]:
-    """List the cases of a suite in its order.
+    """List the cases of a suite in the order of its file.
 
     Raises:
-        Faults: for a case given twice, or an `init_from` that names no case or goes in a circle.
+        Faults: if a case is given twice, a glob matches no case, no case is left, or an
+            `init_from` names no case or forms a cycle.
     """
     drafts: dict[Names, tuple[CaseRow, tuple[str | int, ...]]] = {}
     faults = []
@@ -33,29 +34,29 @@ def expand(suite: Suite) -> list[Case]:
             elif not _excluded(suite, names):
                 drafts[names] = row, path
     if not drafts and not faults:
-        faults.append(Fault(("exclude",), "No case is left."))
+        faults.append(Fault(("exclude",), "No case is left: every case is excluded."))
     cases: dict[Names, Case] = {}
     for names in drafts:
         try:
             _build(suite, names, drafts, cases, ())
         except Faults as error:
             faults += error.faults
-    faults += _idle_globs(suite, [written(names) for names in drafts])
+    faults += _unmatched_globs(suite, [written(names) for names in drafts])
     if faults:
         raise Faults(list(dict.fromkeys(faults)))
     return [cases[names] for names in drafts]
 
 
-def _idle_globs(suite: Suite, names: list[str]) -> Iterator[Fault]:
-    """Find what is said of cases, and of none: a floor that holds nothing back, a lost figure."""
-    ours = {i: one.case for i, one in enumerate(suite.reported) if IS_GLOB.search(one.case)}
-    said: dict[tuple[str | int, ...], str] = {
-        **{("reported", i, "case"): pattern for i, pattern in ours.items()},
+def _unmatched_globs(suite: Suite, names: list[str]) -> Iterator[Fault]:
+    """Find the globs that match no case: such a gate or table would silently do nothing."""
+    reported = {i: one.case for i, one in enumerate(suite.reported) if IS_GLOB.search(one.case)}
+    globs: dict[tuple[str | int, ...], str] = {
+        **{("reported", i, "case"): pattern for i, pattern in reported.items()},
         **{("tables", key, "cases"): one.cases for key, one in suite.tables.items()},
         **{("gate", "floors", i, "case"): one.case for i, one in enumerate(suite.gate.floors)},
         **{("gate", "exact", i): pattern for i, pattern in enumerate(suite.gate.exact)},
     }
-    for path, pattern in said.items():
+    for path, pattern in globs.items():
         if names and not fnmatch.filter(names, pattern):
             yield Fault(path, f"{pattern!r} matches no case. Cases: {listed(names, NAMES_SHOWN)}.")
 
@@ -91,7 +92,7 @@ def _build(
     cases: dict[Names, Case],
     children: tuple[Names, ...],
 ) -> Case:
-    """Make the case of `names` and, first, the one it starts from."""
+    """Build the case of `names`, after the case it starts from."""
     if names in cases:
         return cases[names]
     row, path = drafts[names]
@@ -102,14 +103,19 @@ def _build(
             try:
                 recipe = change_recipe(recipe, override.recipe)
             except Faults as error:
-                where: tuple[str | int, ...] = ("overrides", i)
-                found = [Fault(where, f"With others: {fault.message}") for fault in error.faults]
-                raise Faults(found) from error
+                place: tuple[str | int, ...] = ("overrides", i)
+                raise Faults(
+                    [
+                        Fault(place, f"Combined with other overrides: {fault.message}")
+                        for fault in error.faults
+                    ]
+                ) from error
     init_from = row.init_from or spec.init_from
     parent = None
     if init_from is not None:
         if suite.keep == "none":
-            raise Faults([Fault(("keep",), "init_from needs the weights that keep: none drops.")])
+            message = "init_from needs the trained weights, which keep: none deletes."
+            raise Faults([Fault(("keep",), f"{message} Use keep: weights.")])
         parent_names = _parent_names(names, init_from)
         if parent_names not in drafts:
             for kind, name, known in (
@@ -124,7 +130,7 @@ def _build(
             message = unknown("case", written(parent_names), cases_known)
             raise Faults([Fault((*path, "init_from"), f"init_from: {message}")])
         if parent_names in (names, *children):
-            raise Faults([Fault((*path, "init_from"), "init_from goes in a circle.")])
+            raise Faults([Fault((*path, "init_from"), "init_from forms a cycle.")])
         start = _build(suite, parent_names, drafts, cases, (*children, names))
         parent = Parent(id=start.id, name=start.name, folder=start.folder, part=init_from.part)
     cases[names] = Case(
@@ -157,7 +163,7 @@ def _parent_names(names: Names, init_from: InitFrom) -> Names:
 
 
 def matching(cases: Iterable[Case], pattern: str | None) -> list[Case]:
-    """Return the cases whose name matches a glob, and the parents that they start from."""
+    """Return the cases whose name matches a glob, and the cases that those start from."""
     cases = list(cases)
     if pattern is None:
         return cases
@@ -169,7 +175,7 @@ def matching(cases: Iterable[Case], pattern: str | None) -> list[Case]:
 
 
 def in_order(cases: Iterable[Case]) -> list[Case]:
-    """Return the cases so that each comes after the one it starts from."""
+    """Return the cases ordered so that each comes after the one it starts from."""
     ordered: list[Case] = []
     waiting = list(cases)
     while waiting:

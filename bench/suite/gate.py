@@ -1,4 +1,4 @@
-"""What a suite says of its own comparison: which figures are too low, which must be equal."""
+"""A suite's rules for `bench compare`: minimum scores, and cases that must match exactly."""
 
 from typing import Annotated
 
@@ -19,26 +19,28 @@ def _known_score(name: str) -> str:
 
 
 class Floor(Frozen):
-    """Scores that a model must reach, the mean over its seeds."""
+    """Minimum scores of a model, as the mean over its seeds."""
 
     case: str = Field(description="glob on case names, <dataset>__<model>__<recipe>__s<seed>")
-    evaluation: str | None = Field(None, description="defaults to the first reported one")
+    evaluation: str | None = Field(
+        None, description="key of an evaluation; null: the first of splits.report"
+    )
     values: dict[Annotated[str, AfterValidator(_known_score)], Share] = Field(
-        min_length=1, description=f"in 0..1, by score: {', '.join(SHARES)}"
+        min_length=1, description=f"minimum in 0..1 of each score: {', '.join(SHARES)}"
     )
 
 
 class Gate(Frozen):
-    """When bench compare calls a score worse."""
+    """When `bench compare` calls a score worse."""
 
-    floors: tuple[Floor, ...] = Field((), description="scores that models must reach")
+    floors: tuple[Floor, ...] = Field((), description="minimum scores")
     exact: tuple[str, ...] = Field(
         (),
-        description="globs on names of cases whose predictions hang on no rounding: the pixels "
-        "counted must be equal on every machine",
+        description="globs on names of cases whose predictions do not depend on rounding: their pixel "
+        "counts must be equal on every machine",
     )
     seed_spread: Share = Field(
         0.01,
-        description="standard deviation of a score over seeds, in 0..1, that is assumed beside "
-        "what the seeds show: as much as 4 further degrees of freedom",
+        description="assumed standard deviation of a score over seeds, in 0..1; it is combined with "
+        "the measured one and counts as 4 degrees of freedom",
     )

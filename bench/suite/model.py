@@ -1,4 +1,4 @@
-"""The schema of models: an architecture, its options, its weights."""
+"""The schema of models: an architecture, its options and its weights."""
 
 import hashlib
 import os
@@ -22,51 +22,53 @@ WEIGHT_SUFFIXES = (".safetensors", ".pth", ".pt", ".ckpt", ".bin", ".tar")
 
 
 class Weights(Frozen):
-    """Where a model's weights come from and what they fill."""
+    """Where a model's weights come from, and which part of the model they fill."""
 
     part: Literal["encoder", "model"]
-    source: str = Field(description="a name that the library downloads, or a file")
-    sha256: str | None = Field(None, description="of the file's content, filled in when loaded")
-    file: Path | None = Field(None, exclude=True)  # where it lies; in no id and no record
+    source: str = Field(description="a file, or a name whose weights the library downloads")
+    sha256: str | None = Field(None, description="SHA-256 of the file, filled in when the suite is read")
+    file: Path | None = Field(None, exclude=True)  # its path; not part of ids or records
 
     @property
     def by_name(self) -> bool:
-        """Whether a library downloads them."""
+        """Whether they are given by name, for a library to download."""
         return self.file is None and not self.source.endswith(WEIGHT_SUFFIXES)
 
     @property
     def is_missing(self) -> bool:
-        """Whether they are a file that was not there when the suite was read."""
+        """Whether they are a file that did not exist when the suite was read."""
         return self.file is None and self.source.endswith(WEIGHT_SUFFIXES)
 
     @property
     def missing(self) -> str:
-        """Say where such a file was looked for."""
+        """The error message for a missing file, with the places searched."""
         return (
-            f"No weight file {self.source!r}: looked for it beside the suite and in the folder "
+            f"No weight file {self.source!r}, neither beside the suite nor in the folder "
             f"$BENCH_WEIGHTS ({os.environ.get('BENCH_WEIGHTS') or 'not set'})."
         )
 
 
 class InitFrom(Frozen):
-    """A case of the same suite whose trained weights start this one."""
+    """A case of the same suite whose trained weights this case starts from."""
 
     model: str = Field(description="key of models")
-    dataset: str | None = Field(None, description="defaults to the same")
-    recipe: str | None = Field(None, description="defaults to the same")
-    seed: int | None = Field(None, description="defaults to the same")
-    part: str = Field("all", description="prefix of the tensors to take, such as encoder, or all")
+    dataset: str | None = Field(None, description="key of datasets; null: the same dataset")
+    recipe: str | None = Field(None, description="key of recipes; null: the same recipe")
+    seed: int | None = Field(None, description="null: the same seed")
+    part: str = Field("all", description="prefix of the names of the tensors to copy, such as encoder; all: every tensor")
 
 
 class Normalize(Frozen):
-    """Mean and standard deviation of the channels R, G, B, in 0..1."""
+    """Mean and standard deviation of the channels R, G, B, for pixel values in 0..1."""
 
-    mean: tuple[float, float, float] = Field(description="subtracted")
-    std: tuple[PositiveFloat, PositiveFloat, PositiveFloat] = Field(description="divided by")
+    mean: tuple[float, float, float] = Field(description="subtracted from the image")
+    std: tuple[PositiveFloat, PositiveFloat, PositiveFloat] = Field(
+        description="the image is divided by it, after the mean is subtracted"
+    )
 
 
 class ModelSpec(Frozen):
-    """An architecture with its options; keys not named here go to the architecture."""
+    """An architecture with its options; any other key is passed to the architecture."""
 
     model_config = ConfigDict(extra="allow")
 
@@ -75,21 +77,21 @@ class ModelSpec(Frozen):
     )
     encoder: str | None = Field(
         None,
-        description="of smp/…: any of smp's, or tu-NAME for timm's; of custom/…: any of timm's",
+        description="for smp/…: one of smp's, or tu-NAME for one of timm's; for custom/…: one of timm's",
     )
     weights: Weights | None = Field(
-        None, description="null, a name, a file, or {encoder: …} or {model: …}"
+        None, description="pretrained weights: a name, a file, {encoder: …} or {model: …}; null: none"
     )
     normalize: Literal["auto", "imagenet", "none"] | Normalize = Field(
-        "auto", description="auto: the encoder's own mean and std, else ImageNet's"
+        "auto", description="auto: the mean and std of the encoder's pretraining if known, otherwise ImageNet's"
     )
     init: Literal["xavier", "kaiming", "default"] | None = Field(
         None,
-        description="how weights that are neither loaded nor frozen begin; null: as the "
-        "architecture has it; default: as torch has it",
+        description="initialisation of the weights that are neither loaded nor frozen; null: the "
+        "architecture's own; default: PyTorch's default",
     )
-    init_from: InitFrom | None = Field(None, description="another case, whose weights start this")
-    label: str | None = Field(None, description="the name in tables; defaults to the key")
+    init_from: InitFrom | None = Field(None, description="another case whose trained weights are the start")
+    label: str | None = Field(None, description="name in tables; defaults to the key")
 
     @field_validator("arch")
     @classmethod
@@ -101,7 +103,7 @@ class ModelSpec(Frozen):
         if same:
             raise ValueError(f"Unknown model {arch!r}. Did you mean {' or '.join(same)}?")
         if "/" not in arch and "." in arch:
-            raise ValueError(f"{arch!r} names a module: give package.module:attribute.")
+            raise ValueError(f"{arch!r} looks like a module; give package.module:attribute.")
         raise ValueError(unknown("model", arch, known))
 
     @field_validator("encoder")
@@ -111,7 +113,7 @@ class ModelSpec(Frozen):
         if info.context is None or encoder is None or ":" in arch:
             return encoder
         known = catalog.encoders() if arch.startswith("smp/") else catalog.timm_models()
-        plain = encoder.split(".")[0]  # without the tag of timm's weights
+        plain = encoder.split(".")[0]  # without the tag of timm's pretrained weights
         if plain not in known:
             raise ValueError(unknown("encoder", plain, known))
         return encoder
@@ -135,11 +137,11 @@ class ModelSpec(Frozen):
             raise ValueError("Give null, a name, a file, {encoder: …} or {model: …}.")
         [(part, source)] = value.items()
         if not isinstance(source, str) or not source:
-            raise ValueError(f"Weights are a name or a file, not {source!r}.")
+            raise ValueError(f"Weights must be a name or a file, not {source!r}.")
         if "/" in source and Path(source).is_dir():
-            raise ValueError(f"{source} is a folder; give a file of weights.")
+            raise ValueError(f"{source} is a folder; give a file with weights.")
         if not source.endswith(WEIGHT_SUFFIXES) and part == "model":
-            raise ValueError(f"Weights by name, {source!r}, are for encoders; give a file.")
+            raise ValueError(f"Weights of a whole model must be a file, not the name {source!r}.")
         if not source.endswith(WEIGHT_SUFFIXES):
             return {"part": part, "source": source}
         file = _find_weights(source, info.context["folder"])
@@ -152,12 +154,12 @@ class ModelSpec(Frozen):
     @model_validator(mode="after")
     def _init_has_something_to_do(self) -> "ModelSpec":
         if self.init is not None and self.weights is not None and self.weights.part == "model":
-            raise ValueError("init: the weights fill the whole model; leave one of the two out.")
+            raise ValueError("init has no effect: weights fill the whole model; remove one of the two.")
         return self
 
     @property
     def options(self) -> dict[str, Any]:
-        """What the architecture's own builder takes."""
+        """The options that are passed to the architecture's builder."""
         return dict(self.model_extra or {})
 
 

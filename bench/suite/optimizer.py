@@ -1,4 +1,4 @@
-"""Optimizers and schedules as a recipe names them."""
+"""The schema of optimizers and learning-rate schedules."""
 
 from typing import Annotated, Literal
 
@@ -12,11 +12,15 @@ class Adam(Frozen):
 
     name: Literal["adam"] = "adam"
     lr: PositiveFloat = Field(1e-3, description="learning rate")
-    betas: tuple[Fraction, Fraction] = Field((0.9, 0.999), description="of both running means")
-    weight_decay: NonNegativeFloat = Field(0.0, description="times the weights")
+    betas: tuple[Fraction, Fraction] = Field(
+        (0.9, 0.999), description="decay rates of the two running means"
+    )
+    weight_decay: NonNegativeFloat = Field(
+        0.0, description="this times the weights is added to the gradient"
+    )
     amsgrad: bool = Field(
         False,
-        description="Reddi, Kale and Kumar 2018, arXiv 1904.09237",
+        description="use AMSGrad (Reddi, Kale and Kumar 2018, arXiv 1904.09237)",
     )
 
 
@@ -25,9 +29,13 @@ class AdamW(Frozen):
 
     name: Literal["adamw"] = "adamw"
     lr: PositiveFloat = Field(1e-3, description="learning rate")
-    betas: tuple[Fraction, Fraction] = Field((0.9, 0.999), description="of both running means")
-    weight_decay: NonNegativeFloat = Field(0.01, description="times the learning rate")
-    amsgrad: bool = Field(False, description="as of adam")
+    betas: tuple[Fraction, Fraction] = Field(
+        (0.9, 0.999), description="decay rates of the two running means"
+    )
+    weight_decay: NonNegativeFloat = Field(
+        0.01, description="each step shrinks the weights by this times the learning rate"
+    )
+    amsgrad: bool = Field(False, description="use AMSGrad, as in adam")
 
 
 class SGD(Frozen):
@@ -35,42 +43,44 @@ class SGD(Frozen):
 
     name: Literal["sgd"] = "sgd"
     lr: PositiveFloat = Field(0.01, description="learning rate")
-    momentum: Fraction = Field(0.9, description="of the running sum of gradients")
-    weight_decay: NonNegativeFloat = Field(0.0, description="times the weights")
+    momentum: Fraction = Field(0.9, description="factor of the running sum of gradients")
+    weight_decay: NonNegativeFloat = Field(
+        0.0, description="this times the weights is added to the gradient"
+    )
 
 
 class Constant(Frozen):
-    """The learning rate stays."""
+    """The learning rate stays constant."""
 
     name: Literal["constant"] = "constant"
 
 
 class Poly(Frozen):
-    """lr (1 - step / steps) ^ power, each step."""
+    """lr (1 - step / steps) ^ power, updated at each step."""
 
     name: Literal["poly"] = "poly"
-    power: PositiveFloat = Field(0.9, description="1: linear")
+    power: PositiveFloat = Field(0.9, description="exponent; 1: linear decay")
 
 
 class Cosine(Frozen):
-    """Half a cosine from lr to eta_min, moved once an epoch (arXiv 1608.03983, one cycle)."""
+    """Half a cosine from lr to eta_min, updated once per epoch (arXiv 1608.03983, one cycle)."""
 
     name: Literal["cosine"] = "cosine"
     eta_min: NonNegativeFloat = Field(0.0, description="learning rate at the end")
 
 
 class Step(Frozen):
-    """lr times gamma every so many epochs."""
+    """The learning rate is multiplied by gamma at a fixed interval of epochs."""
 
     name: Literal["step"] = "step"
-    every: PositiveInt = Field(description="epochs")
+    every: PositiveInt = Field(description="interval in epochs")
     gamma: PositiveFloat = Field(0.1, description="factor of the learning rate")
 
 
 class Warmup(Frozen):
-    """A linear rise from factor x lr to lr over the first steps, times the schedule."""
+    """A linear rise from factor x lr to lr over the first steps, multiplied with the schedule."""
 
-    steps: PositiveInt = Field(description="optimizer steps")
+    steps: PositiveInt = Field(description="length in optimizer steps")
     factor: Annotated[float, Field(ge=0, le=1)] = Field(
-        0.1, description="of the learning rate, where it begins"
+        0.1, description="factor of the learning rate at the first step"
     )

@@ -1,4 +1,4 @@
-"""How a model is trained: the schema of recipes, and changes of them."""
+"""How a model is trained: the schema of recipes, and how a recipe is changed."""
 
 from collections.abc import Callable, Mapping
 from typing import Annotated, Any, Literal
@@ -27,7 +27,7 @@ from bench.suite.validation_errors import describe
 
 
 def named(value: object) -> object:
-    """Read a plain name as a part with its defaults, and a list as the sum of what it lists."""
+    """Read a plain name as a part with default options, and a list as the sum of its items."""
     if isinstance(value, list | tuple):
         return {"name": "sum", "terms": [named(item) for item in value]}
     return {"name": value} if isinstance(value, str) else value
@@ -36,18 +36,18 @@ def named(value: object) -> object:
 class Recipe(Frozen):
     """How a model is trained."""
 
-    epochs: NonNegativeInt | None = Field(None, description="0 scores the model as it is")
-    steps: PositiveInt | None = Field(None, description="optimizer steps, instead of epochs")
+    epochs: NonNegativeInt | None = Field(None, description="number of epochs; 0: score the model without training")
+    steps: PositiveInt | None = Field(None, description="number of optimizer steps, instead of epochs")
     batch_size: PositiveInt = Field(8, description="images per optimizer step")
-    accumulate: PositiveInt = Field(1, description="micro-batches that a batch is split into")
+    accumulate: PositiveInt = Field(1, description="number of micro-batches that a batch is split into")
     size: Size | Side | None = Field(
         None,
-        description="[H, W], {longest: px} or {shortest: px} that images are resized to before "
-        "augmentation; null: as stored",
+        description="size that images are resized to before augmentation: [H, W], {longest: px} or "
+        "{shortest: px}; null: no resizing",
     )
     augment: tuple[Transform, ...] = Field(
         (),
-        description="albumentations' names and arguments in order; also the presets "
+        description="transforms of albumentations in order, by name, with arguments; also the presets "
         "voc_standard, flip, affine and resized_crop",
     )
     optimizer: Annotated[Adam | AdamW | SGD, Field(discriminator="name")] = Field(
@@ -55,52 +55,55 @@ class Recipe(Frozen):
     )
     decay: Literal["all", "weights"] = Field(
         "all",
-        description="what weight_decay is of; weights: not of biases and norms",
+        description="what weight_decay applies to; weights: not to biases and normalisation layers",
     )
     encoder_lr: NonNegativeFloat = Field(
         1.0,
-        description="times the learning rate, for the encoder",
+        description="factor of the learning rate for the encoder",
     )
     freeze_encoder: bool = Field(
         False,
-        description="the encoder stays as it is, its BatchNorm statistics too",
+        description="do not train the encoder and do not update its BatchNorm statistics",
     )
     schedule: Annotated[Constant | Poly | Cosine | Step, Field(discriminator="name")] = Field(
-        Constant(), description="of the learning rate: a name, or a name with options"
+        Constant(), description="learning-rate schedule: a name, or a name with options"
     )
-    warmup: Warmup | None = Field(None, description="of the learning rate")
+    warmup: Warmup | None = Field(None, description="learning-rate warmup; null: none")
     loss: Annotated[CrossEntropy | Focal | Dice | Sum, Field(discriminator="name")] = Field(
-        CrossEntropy(), description="a name, a name with options, or a list that is added up"
+        CrossEntropy(), description="a name, a name with options, or a list of losses to add up"
     )
     aux_weight: NonNegativeFloat = Field(
         0.4,
-        description="of the losses of a network's auxiliary heads, beside 1 of its logits'",
+        description="weight of the loss of each auxiliary head; the main loss has weight 1",
     )
     memory: Literal["keep", "checkpoint"] = Field(
         "keep",
-        description="checkpoint: activations are computed again in the backward pass",
+        description="checkpoint: recompute activations in the backward pass, to save memory",
     )
-    clip_grad: PositiveFloat | None = Field(None, description="largest norm of the gradient")
+    clip_grad: PositiveFloat | None = Field(None, description="maximum norm of the gradient; null: no clipping")
     precision: Literal["auto", "fp32", "tf32", "bf16", "fp16"] = Field(
-        "auto", description="auto: bf16 where the GPU has it, fp32 on the CPU"
+        "auto", description="auto: bf16 if the GPU supports it, fp32 on the CPU"
     )
     deterministic: bool = Field(
         False,
-        description="only algorithms that give the same on every run; refused where there is none",
+        description="use only algorithms whose result is the same in every run; an operation that has "
+        "none is an error",
     )
     on_oom: Literal["fail", "accumulate"] = Field(
         "fail",
-        description="out of memory; accumulate: begin again with micro-batches of half the size",
+        description="what to do if memory runs out; accumulate: restart with micro-batches of half the "
+        "size",
     )
-    validate_every: PositiveInt = Field(1, description="epochs between scores on splits.select")
+    validate_every: PositiveInt = Field(1, description="number of epochs between two validations on splits.select")
     checkpoint: Literal["last", "best"] = Field(
         "last",
-        description="the epoch whose model is scored; best: by select_by on splits.select",
+        description="epoch whose model is scored; best: the one with the best select_by on "
+        "splits.select",
     )
-    select_by: str = Field("miou", description="the score of best and patience")
+    select_by: str = Field("miou", description="score that checkpoint: best and patience go by")
     patience: PositiveInt | None = Field(
         None,
-        description="epochs without a better score on splits.select that end the training",
+        description="stop after this many epochs without a better score on splits.select",
     )
 
     _short = field_validator("optimizer", "schedule", "loss", mode="before")(named)
@@ -136,9 +139,9 @@ class Recipe(Frozen):
     @model_validator(mode="after")
     def _check_lengths(self) -> "Recipe":
         if (self.epochs is None) == (self.steps is None):
-            raise ValueError("A recipe has either epochs or steps.")
+            raise ValueError("Give either epochs or steps.")
         if self.freeze_encoder and self.encoder_lr != 1:
-            raise ValueError("freeze_encoder: a frozen encoder has no encoder_lr; leave one out.")
+            raise ValueError("freeze_encoder: a frozen encoder has no encoder_lr; remove one of the two.")
         if self.batch_size % self.accumulate:
             raise ValueError(
                 f"batch_size {self.batch_size} cannot be split into {self.accumulate} equal "
@@ -148,7 +151,7 @@ class Recipe(Frozen):
 
     @property
     def micro_batch(self) -> int:
-        """Images that pass through the network at once."""
+        """Number of images in one forward pass."""
         return self.batch_size // self.accumulate
 
     @property
@@ -161,7 +164,7 @@ def _transforms(item: Any, check: Callable[[Any], None] | None) -> list[Transfor
     """Read one entry of augment: a name, or {name: arguments}; a preset becomes several.
 
     Raises:
-        Faults, UserError: for what is neither, and what `check` finds.
+        Faults, UserError: if `item` is neither, or `check` rejects a transform.
     """
     named_item = {item: {}} if isinstance(item, str) else item
     if not isinstance(named_item, dict) or len(named_item) != 1:
@@ -180,10 +183,10 @@ def _transforms(item: Any, check: Callable[[Any], None] | None) -> list[Transfor
 
 
 def change_recipe(recipe: Recipe, change: Mapping[str, Any], context: Any = None) -> Recipe:
-    """Return `recipe` with the keys of `change` laid over it.
+    """Return `recipe` with the keys of `change` replaced.
 
     Raises:
-        Faults: where the two do not go together.
+        Faults: if the result is not a valid recipe.
     """
     try:
         return Recipe.model_validate(lay_over(recipe.model_dump(), change), context=context)
@@ -192,7 +195,7 @@ def change_recipe(recipe: Recipe, change: Mapping[str, Any], context: Any = None
 
 
 def lay_over(recipe: Mapping[str, Any], change: Mapping[str, Any]) -> dict[str, Any]:
-    """Lay a change over a recipe as data; a part by another name replaces the whole part."""
+    """Apply a change to a recipe given as data; a part with another name is replaced whole."""
     kept = dict(recipe)
     for one, other in (("epochs", "steps"), ("steps", "epochs")):
         if change.get(one) is not None:

@@ -1,4 +1,4 @@
-"""What all parts of a suite's schema share, and pydantic's faults in our words."""
+"""What all parts of a suite's schema share: the base class and sizes."""
 
 from typing import Annotated, Literal
 
@@ -17,16 +17,16 @@ Cache = Literal["auto", "ram", "disk", "none"]
 
 
 class Frozen(BaseModel):
-    """Data that is validated once and never changes; unknown keys are faults."""
+    """Data that is validated once and never changes; unknown keys are errors."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class Side(Frozen):
-    """A size by one side, the other following: images keep their shape."""
+    """A size given by one side; the other side follows from the image's aspect ratio."""
 
-    longest: PositiveInt | None = Field(None, description="pixels")
-    shortest: PositiveInt | None = Field(None, description="pixels")
+    longest: PositiveInt | None = Field(None, description="longest side in pixels")
+    shortest: PositiveInt | None = Field(None, description="shortest side in pixels")
 
     @model_validator(mode="after")
     def _one_of_them(self) -> "Side":
@@ -36,7 +36,7 @@ class Side(Frozen):
 
 
 def sized(size: "Size | Side | None", height: int, width: int) -> Size:
-    """Return the (H, W) that an image of height x width is resized to; None leaves it."""
+    """Return the (H, W) that an image of height x width is resized to; None: not resized."""
     if size is None:
         return height, width
     if not isinstance(size, Side):
@@ -49,12 +49,12 @@ def sized(size: "Size | Side | None", height: int, width: int) -> Size:
 
 
 def counted_size(size: "Size | Side | None") -> Size:
-    """Return the (H, W) that a network is counted at if no image says: a stand-in's, resized."""
+    """Return the (H, W) at which a network's MACs are counted if no image is at hand."""
     return sized(size, *STAND_IN_SIZE)
 
 
 def size_text(size: "Size | Side | None") -> str:
-    """Name a size in a protocol."""
+    """Write a size for a protocol."""
     if size is None:
         return "as stored"
     if isinstance(size, Side):

@@ -47,15 +47,17 @@ USUAL_TABLES = (
 
 
 class DatasetSpec(Frozen):
-    """A dataset by name, or a user's own as `package.module:attribute`, with its options."""
+    """A dataset with its options: a known one, or your own as `package.module:attribute`."""
 
     model_config = ConfigDict(extra="allow")
 
-    name: str = Field("", description="defaults to the key")
+    name: str = Field(
+        "", description="name of the dataset, or package.module:attribute; defaults to the key"
+    )
     root: str | None = Field(
         None,
         description="folder of its files, relative to the suite or the working directory; --root "
-        "name=path goes first",
+        "NAME=PATH overrides it",
     )
 
     @model_validator(mode="before")
@@ -64,7 +66,7 @@ class DatasetSpec(Frozen):
         if info.context is None or not isinstance(value, dict):
             return value
         if not isinstance(value.get("name"), str):
-            raise Faults([Fault(("name",), f"A name is text, not {value.get('name')!r}.")])
+            raise Faults([Fault(("name",), f"Must be text, not {value.get('name')!r}.")])
         known = {key: value[key] for key in ("name", "root") if key in value}
         if isinstance(known.get("root"), str):
             known["root"] = _find_root(known["root"], info.context["folder"])
@@ -81,64 +83,68 @@ class DatasetSpec(Frozen):
 
     @property
     def options(self) -> dict[str, Any]:
-        """What the dataset's own Options take."""
+        """The values for the dataset's `Options`."""
         return dict(self.model_extra or {})
 
     @property
     def labels(self) -> Labels:
-        """Names and colours of the classes; needs no files."""
+        """Names and colours of the classes; the dataset's files are not needed."""
         dataset = find(self.name)
         return dataset.labels(dataset.Options.model_validate(self.options))
 
 
 def _find_root(name: str, suite_folder: Path) -> str:
-    """Return a dataset's folder: below the suite's where it is there, else as it is given."""
+    """Return a dataset's folder: relative to the suite's folder if it exists there, else as given."""
     given = Path(os.path.expanduser(name))
     beside = suite_folder / given
     return str(beside if beside.is_dir() else given)
 
 
 class Splits(Frozen):
-    """Which part of a dataset serves what."""
+    """Which splits of a dataset are used for what."""
 
-    train: str = Field("train", description="trained on")
-    select: str = Field("val", description="scored while training")
-    report: tuple[str, ...] = Field(("val",), min_length=1, description="scored at the end")
+    train: str = Field("train", description="split to train on")
+    select: str = Field("val", description="split to score during training")
+    report: tuple[str, ...] = Field(
+        ("val",), min_length=1, description="splits to score at the end"
+    )
 
 
 class Select(Frozen):
-    """Cases by glob on each name; what is not given matches all."""
+    """Cases selected by globs on their names; a key that is not given matches all."""
 
-    dataset: str = Field("*", description="glob")
-    model: str = Field("*", description="glob")
-    recipe: str = Field("*", description="glob")
-    seed: int | None = Field(None, description="this one alone; null: all")
+    dataset: str = Field("*", description="glob on keys of datasets")
+    model: str = Field("*", description="glob on keys of models")
+    recipe: str = Field("*", description="glob on keys of recipes")
+    seed: int | None = Field(None, description="only this seed; null: all seeds")
 
 
 class Override(Frozen):
-    """A change of the recipe for the cases that match."""
+    """A change of the recipe for the cases that match all globs."""
 
-    dataset: str = Field("*", description="glob")
-    model: str = Field("*", description="glob")
-    recipe_name: str = Field("*", description="glob")
-    recipe: dict[str, Any] = Field(description="keys of a recipe, laid over it")
+    dataset: str = Field("*", description="glob on keys of datasets")
+    model: str = Field("*", description="glob on keys of models")
+    recipe_name: str = Field("*", description="glob on keys of recipes")
+    recipe: dict[str, Any] = Field(description="keys of a recipe with their new values")
 
 
 class CaseRow(Frozen):
-    """One row of a suite that lists its cases instead of multiplying them."""
+    """One row of a suite that lists its cases, instead of combining datasets, models and recipes."""
 
     dataset: str = Field(description="key of datasets")
     model: str = Field(description="key of models")
     recipe: str = Field("default", description="key of recipes")
     seeds: tuple[Seed, ...] | None = Field(
-        None, min_length=1, description="defaults to the suite's"
+        None, min_length=1, description="null: the seeds of the suite"
     )
-    init_from: InitFrom | None = Field(None, description="goes before the model's")
-    label: str | None = Field(None, description="the name in tables; goes before the model's")
+    init_from: InitFrom | None = Field(
+        None, description="overrides the model's init_from; null: the model's"
+    )
+    label: str | None = Field(None, description="name in tables; null: the model's label")
 
 
 def _known_figure(name: str) -> str:
-    """Refuse what is neither a column nor iou/NAME."""
+    """Check that `name` is a column or iou/NAME."""
     if not name.startswith(IOU) and name not in COLUMNS:
         raise ValueError(unknown("column", name, [*COLUMNS, f"{IOU}CLASS"]))
     return name
@@ -148,24 +154,28 @@ FigureName = Annotated[str, AfterValidator(_known_figure)]
 
 
 class TableColumn(Frozen):
-    """A column of a table of the suite's own; a plain name is short for {of: name}."""
+    """A column of a table; a plain name is short for {of: name}."""
 
-    of: FigureName = Field(description="a column's name, or iou/CLASS")
-    evaluation: str | None = Field(None, description="defaults to the table's")
-    header: str | None = Field(None, description="defaults to the column's own")
-    group: str = Field("", description="over the headers of neighbours")
+    of: FigureName = Field(description="name of a column, or iou/CLASS")
+    evaluation: str | None = Field(
+        None, description="key of an evaluation; null: the table's evaluation"
+    )
+    header: str | None = Field(None, description="null: the usual header of the column")
+    group: str = Field("", description="heading shared with neighbouring columns")
 
 
 class Table(Frozen):
-    """A table of the suite's own; published figures stand beside ours."""
+    """A table that the suite defines; it also shows the published figures for its cases."""
 
     columns: tuple[TableColumn, ...] = Field(
-        min_length=1, description="names of columns, or with options"
+        min_length=1, description="columns by name, or with options"
     )
     cases: str = Field("*", description="glob on case names")
-    evaluation: str | None = Field(None, description="defaults to the first reported one")
-    order: str = Field("suite", description="suite, or a column: best first")
-    caption: str = Field("", description="of the table; its protocol is added")
+    evaluation: str | None = Field(
+        None, description="key of an evaluation; null: the first of splits.report"
+    )
+    order: str = Field("suite", description="order of the rows; suite: that of the suite; a column: best first")
+    caption: str = Field("", description="caption; the protocol is added to it")
 
     @field_validator("columns", mode="before")
     @classmethod
@@ -183,23 +193,23 @@ class Table(Frozen):
 
 
 class Reported(Frozen):
-    """Figures that somebody published, to stand beside ours."""
+    """Published figures, shown beside ours."""
 
     case: str = Field(
         description="glob on case names, <dataset>__<model>__<recipe>__s<seed>, or the name of a "
-        "system that is no case here"
+        "system that is not a case of the suite"
     )
-    split: str | None = Field(None, description="that scores are of")
+    split: str | None = Field(None, description="split that the scores are for")
     values: dict[FigureName, float] = Field(
-        min_length=1, description="by column, or iou/CLASS, in the record's units: scores in 0..1"
+        min_length=1, description="figures by column or iou/CLASS, in the units of records: scores in 0..1"
     )
     source: str = Field(description="who published it, and where")
-    not_comparable: str | None = Field(None, description="why theirs and ours differ in kind")
+    not_comparable: str | None = Field(None, description="why the published figures cannot be compared with ours")
 
     @model_validator(mode="after")
     def _scores_have_a_split(self) -> "Reported":
         if self.split is None and any(column(name).of == "evaluation" for name in self.values):
-            raise ValueError("Scores are of a split; give it.")
+            raise ValueError("Give the split that the scores are for.")
         return self
 
     @field_validator("values")
@@ -208,7 +218,7 @@ class Reported(Frozen):
         for name, value in values.items():
             if column(name).unit == "%" and not 0 <= value <= 1:
                 raise ValueError(
-                    f"{name}: scores are given in 0..1: {value / 100:.4g}, not {value:g}."
+                    f"{name}: scores are in 0..1; give {value / 100:.4g}, not {value:g}."
                 )
         return values
 
@@ -216,38 +226,42 @@ class Reported(Frozen):
 class Suite(Frozen):
     """Datasets, models and recipes, and the cases that they make."""
 
-    name: Key = Field(description="of the folder of results, and of tables")
-    include: str | list[str] | None = Field(None, description="files with defaults of this one")
-    description: str = Field("", description="for readers of the file")
+    name: Key = Field(description="name of the results folder, also shown in tables")
+    include: str | list[str] | None = Field(None, description="files with defaults for this one")
+    description: str = Field("", description="free text for readers of the file")
     datasets: dict[Key, DatasetSpec] = Field(
-        min_length=1, description="by a key, which is the dataset's name unless name: says another"
+        min_length=1, description="datasets by key; the key is also the dataset's name unless name: is given"
     )
-    models: dict[Key, ModelSpec] = Field(min_length=1, description="by a key of your choice")
-    recipe: Recipe | None = Field(None, description="the one recipe, or what recipes start from")
-    recipes: dict[Key, Recipe] = Field({}, description="named changes of recipe")
-    seeds: tuple[Seed, ...] = Field((0,), min_length=1, description="each is a training")
-    cases: tuple[CaseRow, ...] | None = Field(None, description="rows; null: the product of all")
-    exclude: tuple[Select, ...] = Field((), description="cases to leave out of the product")
-    overrides: tuple[Override, ...] = Field((), description="changes of the recipe of some cases")
-    splits: Splits = Field(Splits(), description="which part of a dataset serves what")
+    models: dict[Key, ModelSpec] = Field(min_length=1, description="models by a key of your choice")
+    recipe: Recipe | None = Field(None, description="the only recipe, or the defaults of recipes")
+    recipes: dict[Key, Recipe] = Field({}, description="recipes by a key of your choice, each a change of recipe")
+    seeds: tuple[Seed, ...] = Field((0,), min_length=1, description="one training per seed")
+    cases: tuple[CaseRow, ...] | None = Field(
+        None, description="list of cases; null: every combination of dataset, model and recipe"
+    )
+    exclude: tuple[Select, ...] = Field((), description="cases to leave out")
+    overrides: tuple[Override, ...] = Field((), description="changes of the recipe for some cases")
+    splits: Splits = Field(Splits(), description="which splits of a dataset are used for what")
     evaluations: dict[Key, Evaluation] = Field(
-        {}, description="beside the training split and each of splits.report, or in their place"
+        {}, description="evaluations by key, in addition to one of splits.train and one of each split in "
+        "splits.report; a key that is the name of such a split replaces its evaluation"
     )
-    tables: dict[Key, Table] = Field({}, description="of the suite's own, beside the usual")
-    reported: tuple[Reported, ...] = Field((), description="published figures beside ours")
+    tables: dict[Key, Table] = Field({}, description="tables by key, in addition to the standard ones")
+    reported: tuple[Reported, ...] = Field((), description="published figures, shown beside ours")
     gate: Gate = Field(Gate(), description="when bench compare calls a score worse")
     limit: Limit | None = Field(
-        None, description="images of each split that are used: a number or a fraction"
+        None, description="how many images of each split are used: a number, or a fraction"
     )
     keep: Literal["weights", "all", "none"] = Field(
-        "weights", description="what stays of a finished case's checkpoint"
+        "weights", description="what is kept of a finished case's checkpoint"
     )
     engine: Literal["process", "in-process"] = Field(
         "process",
-        description="process: a process for each case; in-process: all in one, for small cases",
+        description="process: one process per case; in-process: all cases in one process, for small "
+        "cases",
     )
     cache: Cache = Field(
-        "auto", description="where decoded images are kept between epochs; changes no number"
+        "auto", description="where decoded images are kept between epochs; does not change results"
     )
 
     @model_validator(mode="before")
@@ -266,12 +280,12 @@ class Suite(Frozen):
     def _own_names(cls, tables: dict[str, Table]) -> dict[str, Table]:
         taken = [key for key in tables if key in USUAL_TABLES]
         if taken:
-            raise Faults([Fault((key,), f"{key} is one of the usual tables.") for key in taken])
+            raise Faults([Fault((key,), f"{key} is a standard table; use another key.") for key in taken])
         return tables
 
     @model_validator(mode="after")
     def _classes_of_figures_exist(self) -> "Suite":
-        """Refuse iou/NAME of a class that no dataset of the suite has."""
+        """Check that every iou/NAME is a class of some dataset of the suite."""
         asked = {
             ("tables", key, "columns", i, "of"): one.of
             for key, table in self.tables.items()
@@ -296,13 +310,13 @@ class Suite(Frozen):
 
     @property
     def all_recipes(self) -> dict[str, Recipe]:
-        """Every recipe by name; the only one is called default."""
+        """Every recipe by name; a single `recipe` is named default."""
         if self.recipes or self.recipe is None:
             return self.recipes
         return {"default": self.recipe}
 
     @property
     def scored(self) -> dict[str, Evaluation]:
-        """Every evaluation by name: the reported splits and train, and those given."""
+        """Every evaluation by name: the reported splits, the training split, and those given."""
         splits = dict.fromkeys((*self.splits.report, self.splits.train))
         return {split: Evaluation(split=split) for split in splits} | self.evaluations

@@ -33,7 +33,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "tiny.yaml").write_text(TINY)
     done = bench_process("run", folder / "tiny.yaml", "--out", folder / "out", "--device", "cpu")
     assert "[1/1] shapes__enet__default__s0: ok" in done.stdout
-    assert "(always background)" in done.stdout
+    assert "(majority class: background)" in done.stdout
     assert f"Records: {folder}/out/tiny" in done.stdout
     return folder
 
@@ -286,7 +286,7 @@ def wrong_size(root: Path) -> str:
 
 def wrong_label(root: Path) -> str:
     Image.fromarray(np.full((8, 10), 77, np.uint8)).save(root / "trainannot" / "a1.png")
-    return "label 77 (80 pixels) outside the labels 0..11"
+    return "label 77 (80 pixels) is not allowed; allowed are 0..11"
 
 
 @pytest.mark.parametrize("plant", [truncate, wrong_size, wrong_label])
@@ -329,7 +329,7 @@ def test_a_device_that_is_not_there_records_nothing(finished: Path, tmp_path: Pa
 def test_a_precision_that_is_not_there(finished: Path, tmp_path: Path) -> None:
     args = ["--device", "cpu", "--set", "recipe.precision=fp16", "--out", tmp_path]
     done = bench("run", finished / "tiny.yaml", *args, code=2)
-    assert "cpu has no training in precision 'fp16'" in done.stderr
+    assert "Precision 'fp16' is not supported on cpu" in done.stderr
 
 
 def test_bad_weights(write_suite: Callable[..., Path], tmp_path: Path) -> None:

@@ -44,7 +44,7 @@ def test_check_by_name(camvid: Path) -> None:
     out = data("check", "camvid", "--root", camvid, "--set", "partial=true")
     assert "CamVid (SegNet split, 11 classes) at" in out
     assert "train (3)" in out
-    assert "train: 3 images here, 367 officially: a part." in out
+    assert "train: 3 images; the official split has 367 (accepted by partial: true)." in out
     assert out.endswith("No findings in 6 images.\n")
 
 
@@ -52,7 +52,7 @@ def test_check_finds(camvid: Path) -> None:
     (camvid / "train/a1.png").write_bytes(b"")
     out = data("check", "camvid", "--root", f"camvid={camvid}", code=Exit.NEGATIVE)
     assert "unreadable file (1)\n  train: Cannot decode " in out
-    assert "split size (3)\n  train: 3 images here, 367 officially" in out
+    assert "split size (3)\n  train: 3 images; the official split has 367" in out
     assert out.endswith("4 findings in 6 images.\n")
 
 
@@ -100,10 +100,10 @@ def test_check_a_folder(tmp_path: Path) -> None:
         (["check", "camvid", "--set", "partial"], "--set takes NAME=VALUE"),
         (["check", "gone.yaml"], "gone.yaml"),
         (["get", "camvd", "--root", "x"], "Did you mean 'camvid'"),
-        (["get", "camvid"], "Say where it goes: --root PATH"),
+        (["get", "camvid"], "Give a folder: --root PATH"),
         (["prepare", "camvid", "--root", "x"], "Only idd needs preparing"),
         (["prepare", "idd", "--root", "gone"], r"No *_gtFine_polygons.json below gone"),
-        (["show", "camvid", "--recipe", "x"], "--recipe is one of a suite's; give --suite"),
+        (["show", "camvid", "--recipe", "x"], "--recipe names a recipe of a suite; give --suite"),
     ],
 )
 def test_usage(args: list[str], message: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -120,7 +120,7 @@ def test_get_says_where_registered_sets_come_from(tmp_path: Path) -> None:
 
 def test_get_knows_what_is_there(shared: Path) -> None:
     root = shared / "data" / "camvid"
-    assert f"camvid is at {root} already." in data("get", "camvid", "--root", root)
+    assert f"camvid is already at {root}." in data("get", "camvid", "--root", root)
 
 
 def test_prepare_draws_masks(tmp_path: Path) -> None:

@@ -47,7 +47,7 @@ def test_one_slow_epoch_is_not_enough() -> None:
     )
 
 
-def test_a_busy_machine_is_no_slower_network() -> None:
+def test_a_busy_machine_does_not_make_the_network_slower() -> None:
     slow = side([2.0, 4.0, 2.0, 3.0], [2.0, 4.0, 2.0, 3.0])
     assert costs(side([1.0] * 4), slow)[0].verdict == "same"
 
@@ -61,12 +61,12 @@ def test_memory() -> None:
 @pytest.mark.parametrize(
     ("new", "reason"),
     [
-        (side([1.0] * 4, machine="GPU, fp32"), "other machines: CPU, 2 threads, fp32 and GPU"),
-        (side([1.0] * 4, machine=None), "one is not known, or was shared with other cases"),
-        (side([1.0] * 4, []), "no reference was measured beside it"),
-        (side([1.0]), "4 and 1 epochs after the first are too few"),
-        (side([1.0] * 4, memory=[]), "it was not measured"),
-        (side([]), "4 and 0 epochs after the first are too few"),
+        (side([1.0] * 4, machine="GPU, fp32"), "different machines: CPU, 2 threads, fp32 and GPU"),
+        (side([1.0] * 4, machine=None), "a machine is unknown or was shared with other cases"),
+        (side([1.0] * 4, []), "no reference time was measured"),
+        (side([1.0]), "too few epochs after the first: 4 and 1"),
+        (side([1.0] * 4, memory=[]), "not measured"),
+        (side([]), "too few epochs after the first: 4 and 0"),
     ],
 )
 def test_what_is_not_compared(new: list[CaseSnapshot], reason: str) -> None:

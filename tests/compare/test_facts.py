@@ -63,7 +63,7 @@ def test_what_the_new_record_lacks_is_not_compared() -> None:
     assert unseen(case(), gone) == ["val: the new record has no such evaluation"]
 
 
-def test_pixels_of_a_class_are_facts_and_predictions_only_where_the_suite_says() -> None:
+def test_pixels_of_a_class_are_facts_and_predictions_only_if_the_suite_says_so() -> None:
     truth, predicted = COUNTS.copy(), COUNTS.copy()
     truth[0] = 61, 39
     predicted[1] = 71, 29
@@ -75,10 +75,10 @@ def test_pixels_of_a_class_are_facts_and_predictions_only_where_the_suite_says()
     assert found.figure == "val: pixels predicted"
 
 
-def test_pixels_of_other_data_are_not_compared() -> None:
+def test_pixels_of_different_data_are_not_compared() -> None:
     other = case(totals=(2 * COUNTS).tolist(), protocol={"split": "val", "fingerprint": "g"})
     assert not worse(case(), other)
-    assert unseen(case(), other) == ["pixels of val: of other data"]
+    assert unseen(case(), other) == ["pixels of val: counted on different data"]
 
 
 def test_classes_that_changed_names() -> None:
@@ -86,9 +86,9 @@ def test_classes_that_changed_names() -> None:
     assert found.figure == "classes of val"
 
 
-def test_stored_counts_give_the_scores_of_then() -> None:
+def test_stored_counts_reproduce_the_stored_scores() -> None:
     changed = scores.scores(COUNTS) | {"miou": 0.5}
     [found] = worse(case(scores=changed), case())
     # a: 50 of 60 + 70 - 50, b: 20 of 40 + 30 - 20
-    assert found.figure == "mIoU of stored counts, val"
+    assert found.figure == "mIoU from stored counts, val"
     assert found.change == f"50.0000 → {100 * (50 / 80 + 20 / 50) / 2:.4f} %"

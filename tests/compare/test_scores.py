@@ -17,7 +17,7 @@ from bench.evaluation.bootstrap import (
 from bench.suite.gate import Floor, Gate
 
 PROTOCOL = {"split": "val", "fingerprint": "f", "size": "as stored"}
-BOTH = 1 - 0.05 / 2  # where mIoU and pixel accuracy changed, together 95 %
+BOTH = 1 - 0.05 / 2  # jointly 95 %, if mIoU and pixel accuracy changed
 NO_GATE = Gate()
 
 
@@ -38,16 +38,17 @@ def judged(base: list[Scored], new: list[Scored], gate: Gate = NO_GATE) -> Findi
 
 
 def test_spread_of_the_baseline_by_hand() -> None:
-    """Squares of 0.50, 0.52, 0.54 are 0.0008 with two degrees of freedom, for 1/3 + 1 trainings.
+    """0.50, 0.52, 0.54 have a sum of squares of 0.0008, with two degrees of freedom.
 
-    The assumed spread of 0.01 stands for four more.
+    The assumed spread of 0.01 adds four more; 3 trainings against 1 give the factor 1/3 + 1.
     """
     base = [scored(miou) for miou in (0.50, 0.52, 0.54)]
     half = t.ppf(0.975, 6) * ((0.0008 + 4 * 0.01**2) / 6 * (1 / 3 + 1)) ** 0.5
     found = judged(base, [scored(0.49)])
     assert (found.low, found.high) == pytest.approx((-0.03 - half, -0.03 + half))
     assert found.verdict == "same"
-    assert "seeds on each side would tell" in found.bound
+    assert "significant only with " in found.bound
+    assert "seeds on each side" in found.bound
     assert "3 and 1 seeds" in found.bound
     assert judged(base, [scored(0.30)]).verdict == "worse"
     assert judged(base, [scored(0.74)]).verdict == "better"
@@ -58,11 +59,11 @@ def test_one_seed_each_has_the_assumed_spread() -> None:
     found = judged([scored(0.5)], [scored(0.48)])
     assert (found.low, found.high) == pytest.approx((-0.02 - half, -0.02 + half))
     assert found.verdict == "same"
-    assert "1 seed each, assumed to spread by 1)" in found.bound
+    assert "1 seed each, assumed standard deviation 1)" in found.bound
     assert judged([scored(0.5)], [scored(0.48)], Gate(seed_spread=0.005)).verdict == "worse"
 
 
-def test_images_are_drawn_where_both_sides_counted_them() -> None:
+def test_images_are_resampled_if_both_sides_have_their_counts() -> None:
     rng = np.random.default_rng(0)
     right = rng.integers(20, 80, 30)
     base, new = (counts_of(right), counts_of(right - 2))
@@ -72,10 +73,12 @@ def test_images_are_drawn_where_both_sides_counted_them() -> None:
         sample([new], ("a", "b"), draws)["miou"], sample([base], ("a", "b"), draws)["miou"], BOTH
     )
     assert (found.low, found.high) == (by_hand.low, by_hand.high)
-    assert found.verdict == "worse"  # each image lost two pixels: no choice of images explains it
-    assert "(images; " in found.bound
+    assert (
+        found.verdict == "worse"
+    )  # each image lost two pixels, so the choice of images does not explain it
+    assert "(over images; " in found.bound
     unseen = judged([scored(0.5, base)], [scored(0.5)])
-    assert "images not counted" in unseen.bound
+    assert "no counts per image" in unseen.bound
 
 
 def counts_of(right: np.ndarray) -> np.ndarray:
@@ -86,28 +89,28 @@ def counts_of(right: np.ndarray) -> np.ndarray:
     return counts
 
 
-def test_a_floor_is_of_the_mean_over_seeds() -> None:
+def test_a_minimum_applies_to_the_mean_over_seeds() -> None:
     gate = Gate(floors=(Floor(case="d__*", values={"miou": 0.45}),))
     assert judged([scored(0.5)], [scored(0.44), scored(0.48)], gate).verdict == "same"
     below = judged([scored(0.46)], [scored(0.44), scored(0.45)], gate)
     assert below.verdict == "worse"
-    assert below.bound.startswith("below the floor of 45.00 %")
+    assert below.bound.startswith("below the minimum of 45.00 %")
     other = Gate(floors=(Floor(case="x__*", values={"miou": 0.9}),))
     assert judged([scored(0.5)], [scored(0.5)], other).verdict == "same"
     elsewhere = Gate(floors=(Floor(case="*", evaluation="test", values={"miou": 0.9}),))
     assert judged([scored(0.5)], [scored(0.5)], elsewhere).verdict == "same"
 
 
-def test_a_score_that_is_gone_is_not_compared_and_below_any_floor() -> None:
+def test_a_missing_score_is_not_compared_and_is_below_any_minimum() -> None:
     assert judged([scored(0.5)], [scored(None)]).verdict == "not compared"
     gate = Gate(floors=(Floor(case="*", values={"miou": 0.1}),))
     gone = judged([scored(0.5)], [scored(None)], gate)
-    assert (gone.verdict, gone.bound) == ("worse", "one side has no value; the floor is 10.00 %")
+    assert (gone.verdict, gone.bound) == ("worse", "one side has no value; the minimum is 10.00 %")
     nothing = np.zeros((3, 4, 2), np.uint32)
     assert judged([scored(0.5, nothing)], [scored(0.5, nothing)], gate).verdict == "worse"
 
 
-def test_seeds_that_happen_not_to_differ_do_not_make_everything_worse() -> None:
+def test_seeds_with_equal_scores_do_not_make_every_change_significant() -> None:
     assert judged([scored(0.5), scored(0.5)], [scored(0.4999)]).verdict == "same"
 
 
@@ -116,8 +119,8 @@ def test_no_score_moves_by_more_than_100_points() -> None:
     assert "[-100.00, +" in found.bound
 
 
-def test_figures_that_cannot_tell_anything_widen_no_interval() -> None:
-    """Two images tell nothing of a network; those beside it keep their 95 %."""
+def test_figures_that_cannot_be_significant_widen_no_interval() -> None:
+    """Two images are too few for any difference; the other figures keep their 95 %."""
     few = counts_of(np.array([10, 90])), counts_of(np.array([50, 20]))
     names = ("d__few__r__s0",)
     blind = Pair(names[0], names, "val", (scored(0.5, few[0]),), (scored(0.4, few[1]),))
@@ -128,8 +131,8 @@ def test_figures_that_cannot_tell_anything_widen_no_interval() -> None:
     assert found[2].high == pytest.approx(-0.02 + half)
 
 
-def test_equal_models_are_seldom_called_worse() -> None:
-    """As the gate has it: images and seeds, one seed each or three against one."""
+def test_equal_models_are_rarely_called_worse() -> None:
+    """As in the gate: over images and seeds, one seed each or three against one."""
     rng = np.random.default_rng(2)
     for num_base in (1, 3):
         alarms = 0
@@ -145,11 +148,11 @@ def test_equal_models_are_seldom_called_worse() -> None:
         assert alarms / 150 < 0.06, num_base
 
 
-def test_scores_of_another_protocol_are_not_compared() -> None:
+def test_scores_of_different_protocols_are_not_compared() -> None:
     [found] = pairs("m", [case(scored(0.5))], [case(scored(0.5, fingerprint="g"))], ["val", "x"])
     assert isinstance(found, Finding)
     assert found.verdict == "not compared"
-    assert found.bound == "scored otherwise: fingerprint f → g"
+    assert found.bound == "scored differently: fingerprint f → g"
 
 
 def case(one: Scored) -> tuple[str, CaseSnapshot]:
@@ -167,8 +170,8 @@ def test_num_seeds_by_hand() -> None:
     assert num_seeds_to_tell(of_seeds([0.501]), other, assumed_spread=0.02) == MOST_SEEDS + 1
 
 
-def test_equal_models_of_several_seeds_are_seldom_told_apart() -> None:
+def test_equal_models_with_several_seeds_are_rarely_significantly_different() -> None:
     rng = np.random.default_rng(1)
     trials = rng.normal(0.5, 0.02, (2000, 2, 3))
-    told = sum(difference(of_seeds(a), of_seeds(b)).is_told_apart for a, b in trials)
-    assert 0.03 < told / len(trials) < 0.07
+    num_significant = sum(difference(of_seeds(a), of_seeds(b)).is_told_apart for a, b in trials)
+    assert 0.03 < num_significant / len(trials) < 0.07

@@ -26,7 +26,7 @@ def snapshot_of(folder: Path) -> Snapshot:
     return of_records(source)
 
 
-def test_a_baseline_is_what_was_saved(tmp_path: Path) -> None:
+def test_a_baseline_is_read_as_it_was_saved(tmp_path: Path) -> None:
     made = snapshot_of(make_results(tmp_path))
     save(made, tmp_path / "base.json")
     read = read_baseline(tmp_path / "base.json")
@@ -43,7 +43,7 @@ def test_a_baseline_is_what_was_saved(tmp_path: Path) -> None:
                 assert kept.per_image is None
 
 
-def test_many_counts_stay_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_large_counts_are_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     made = snapshot_of(make_results(tmp_path))
     monkeypatch.setattr(snapshots, "MOST_SAVED", 40 * 4 * 2 - 1)
     save(made, tmp_path / "base.json")
@@ -60,13 +60,13 @@ def test_real_records_make_small_files_without_paths(tmp_path: Path) -> None:
     text = (tmp_path / "base.json").read_text()
     assert len(text) < 100_000
     assert str(ROOT) not in text
-    assert "safetensors" not in text  # weights are known by their content
+    assert "safetensors" not in text  # weights are identified by content
     read = json.loads(text)["cases"]["camvid__enet__default__s0"]
     assert len(read["epochs"]["image_s"]) == 9
     comparison = compare(read_baseline(tmp_path / "base.json"), snapshot_of(folder), 1.5)
     assert comparison.num_compared == 3
     assert not comparison.failures(strict=True, with_time=False)
-    timed = comparison.failures(strict=True, with_time=True)  # its history has no reference
+    timed = comparison.failures(strict=True, with_time=True)  # its history has no reference time
     assert [one.figure for one in timed] == ["time per image"] * 3
 
 
@@ -82,14 +82,14 @@ BROKEN = ["", "{}", '{"cases": 1}', *(json.dumps(WHOLE | edited) for edited in E
 
 
 @pytest.mark.parametrize("text", BROKEN)
-def test_what_is_no_baseline(tmp_path: Path, text: str) -> None:
+def test_files_that_are_not_baselines(tmp_path: Path, text: str) -> None:
     file = tmp_path / "base.json"
     file.write_text(text)
-    with pytest.raises(UserError, match="is no baseline"):
+    with pytest.raises(UserError, match="is not a baseline"):
         read_baseline(file)
 
 
-def test_a_baseline_that_is_not_there(tmp_path: Path) -> None:
+def test_a_missing_baseline(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="No such file"):
         read_baseline(tmp_path / "base.json")
 
@@ -100,7 +100,7 @@ def test_an_unedited_baseline_is_one(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("rest", [b"\xff\xfe", b"3,x", b"3,135,x,1,1,1,1,1,1,False\n"])
-def test_a_damaged_history_costs_the_times_alone(tmp_path: Path, rest: bytes) -> None:
+def test_a_damaged_history_affects_only_the_times(tmp_path: Path, rest: bytes) -> None:
     folder = Path(shutil.copytree(ROOT / "results/published/camvid_small", tmp_path / "c"))
     [file] = folder.glob("*__enet__*/history.csv")
     whole = file.read_bytes()

@@ -177,7 +177,7 @@ def test_the_least_recently_used_goes_first(monkeypatch: pytest.MonkeyPatch) -> 
 
 def test_what_has_no_room(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("BENCH_CACHE_GB", "0")
-    with pytest.raises(UserError, match=r"about a takes 0\.0 GB, more than the cache may have"):
+    with pytest.raises(UserError, match=r"about a takes 0\.0 GB decoded, more than the cache"):
         kept("a")
     in_ram = kept("a", "auto")
     assert in_ram is not None
@@ -188,7 +188,7 @@ def test_what_has_no_room(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> No
     with pytest.raises(UserError, match="more than half of the free memory"):
         kept("a", "ram")
     monkeypatch.setenv("BENCH_CACHE_GB", "much")
-    with pytest.raises(UserError, match="BENCH_CACHE_GB is a number of GB, not 'much'"):
+    with pytest.raises(UserError, match="BENCH_CACHE_GB must be a number of GB, not 'much'"):
         kept("a")
     monkeypatch.delenv("BENCH_CACHE_GB")
     (tmp_path / "file").write_text("")
@@ -326,7 +326,7 @@ def test_killed_while_decoding_leaves_nothing_half() -> None:
     assert first.stdout.readline() == "0\n"
     first.send_signal(signal.SIGKILL)
     first.communicate()
-    assert all(entry.about == "not whole" for entry in entries())
+    assert all(entry.about == "incomplete" for entry in entries())
     out, _ = build().communicate()
     assert out.endswith(f"sum {sum(range(50))}\n")
     assert [entry.about for entry in entries()] == ["slow"]

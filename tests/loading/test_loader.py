@@ -145,7 +145,7 @@ def test_a_fault_comes_whole_from_a_worker(num_workers: int) -> None:
 
 def test_a_worker_that_ends_names_what_it_read(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Spoilt, "end", True)
-    message = r"ended while reading train/00003: DataLoader worker .*\. Look at the file"
+    message = r"died while reading train/00003: DataLoader worker .*\. Check the file"
     loader = spoilt(2)
     with pytest.raises(UserError, match=message), loader.guarded():
         list(loader)
@@ -153,5 +153,5 @@ def test_a_worker_that_ends_names_what_it_read(monkeypatch: pytest.MonkeyPatch) 
 
 def test_sizes_of_a_batch_must_agree() -> None:
     images = [torch.zeros(3, 4, 5), torch.zeros(3, 4, 6)]
-    with pytest.raises(UserError, match="images of 4x5 and 4x6 .*give recipe.size"):
+    with pytest.raises(UserError, match="different sizes: 4x5 and 4x6 .*Set recipe.size"):
         require_one_size(images, ["a", "b"])

@@ -154,7 +154,7 @@ def test_a_preset_is_what_it_stands_for() -> None:
     ("preset", "message"),
     [
         ({"voc_standard": {"crop": [9, 9], "scale": [2.0, 0.5]}}, "Give the smaller number first"),
-        ({"resized_crop": {"size": [9, 9], "scale": [0.5, 3]}}, "albumentations refuses"),
+        ({"resized_crop": {"size": [9, 9], "scale": [0.5, 3]}}, "albumentations rejects"),
     ],
 )
 def test_what_a_preset_stands_for_is_checked(preset: dict, message: str) -> None:
@@ -196,8 +196,8 @@ def test_transforms_draw_independently() -> None:
     [
         ({"HorizontalFlp": {}}, "Unknown transform 'HorizontalFlp'. Did you mean 'HorizontalFlip'"),
         ({"HorizontalFlip": {"q": 1}}, "Unknown argument of HorizontalFlip 'q'"),
-        ({"Affine": {"rotate": "x"}}, "albumentations refuses Affine"),
-        ({"RandomCrop": {}}, "albumentations refuses RandomCrop: .*height"),
+        ({"Affine": {"rotate": "x"}}, "albumentations rejects Affine"),
+        ({"RandomCrop": {}}, "albumentations rejects RandomCrop: .*height"),
         ({"OneOf": {"transforms": [{"Flp": {}}]}}, "Unknown transform 'Flp'"),
         ({"OneOf": {"transforms": [5]}}, "Give one transform"),
     ],

@@ -184,14 +184,14 @@ def test_a_network_of_ones_own_may_need_values() -> None:
 @pytest.mark.parametrize(
     ("arch", "options", "message"),
     [
-        (f"{__name__}:wrong", {}, "runs at no size that was tried.*: It gives logits"),
-        (f"{__name__}:no_module", {}, "gave int, not an nn.Module"),
+        (f"{__name__}:wrong", {}, r":wrong returns logits .*; expected .*No image size works"),
+        (f"{__name__}:no_module", {}, "returned int; expected an nn.Module"),
         (f"{__name__}:gone", {}, "Unknown attribute 'gone'"),
         ("custom/enet", {"width": 3}, "Unknown option 'width'; there is none"),
         ("smp/unet", {"decoder_chanels": [8]}, "Unknown option .*Did you mean 'decoder_channels'"),
         ("smp/unet", {"encoder_weights": "imagenet"}, "encoder_weights is set by weights:"),
         ("smp/unet", {"encoder": "tu-resnet18.no_tag"}, "does not build: Invalid pretrained tag"),
-        (f"{__name__}:dictionary", {}, "It gives a dict, not a tensor of logits"),
+        (f"{__name__}:dictionary", {}, r":dictionary returns a dict; expected logits \(N, K"),
         ("smp/linknet", {"encoder": "mit_b0"}, "not supported for Linknet"),
     ],
 )

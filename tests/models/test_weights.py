@@ -51,7 +51,7 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
 
 def test_what_is_no_state_dict(tmp_path: Path) -> None:
     torch.save([torch.zeros(1)], tmp_path / "w.pth")
-    with pytest.raises(UserError, match="holds no state dict"):
+    with pytest.raises(UserError, match="is not a state dict"):
         read_weights(tmp_path / "w.pth")
 
 
@@ -59,7 +59,7 @@ def test_a_whole_model_is_strict() -> None:
     state = Net().state_dict()
     with pytest.raises(UserError, match=r"1 key missing \(head.bias\)"):
         load_model(Net(), {k: v for k, v in state.items() if k != "head.bias"}, "w")
-    with pytest.raises(UserError, match=r"1 keys left over \(extra\)"):
+    with pytest.raises(UserError, match=r"1 key unexpected \(extra\)"):
         load_model(Net(), state | {"extra": torch.zeros(1)}, "w")
     with pytest.raises(UserError, match=r"head.weight is \(2, 4, 1, 1\), not \(3, 4, 1, 1\) and 1"):
         load_model(Net(3), state, "w")

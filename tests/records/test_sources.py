@@ -142,7 +142,7 @@ def test_trained_but_not_scored_is_told(tmp_path: Path) -> None:
         file.unlink()
     [made] = report([folder], tmp_path)
     [table] = [table for table in made.tables if table.kind == "summary"]
-    assert "Not scored: bench evaluate scores its weights" in table.footnotes
+    assert "Not scored: run bench evaluate to score its weights" in table.footnotes
 
 
 def test_a_case_that_failed_in_one_place_only(tmp_path: Path) -> None:

@@ -65,7 +65,7 @@ def in_order(text: str) -> list[str]:
 
 
 @pytest.mark.parametrize("name", ARCHITECTURES)
-def test_custom_networks_are_cited_unless_only_a_report_has_them(name: str) -> None:
+def test_custom_networks_are_cited_unless_only_reports_describe_them(name: str) -> None:
     assert (name in citations.CUSTOM) != (name in OF_REPORTS)
 
 
@@ -126,7 +126,7 @@ def test_the_longest_beginning_of_a_name_wins(encoder: str, key: str | None) -> 
     )
 
 
-def test_every_beginning_is_that_of_an_encoder() -> None:
+def test_every_prefix_matches_an_encoder() -> None:
     names = (
         *catalog.encoders(),
         *(n.partition("_")[2] for n in catalog.torchvision_architectures()),
@@ -178,7 +178,7 @@ def test_an_entry_appears_once() -> None:
 
 
 @pytest.mark.parametrize("key", references())
-def test_an_entry_says_who_what_and_when(key: str) -> None:
+def test_an_entry_has_author_title_and_year(key: str) -> None:
     entry = references()[key]
     for field in ("author", "title", "year"):
         assert len(re.findall(rf"\b{field} = \{{", entry)) == 1
@@ -197,7 +197,7 @@ def test_keys_of_datasets(name: str) -> None:
     assert bool(found) == (name not in ("folder", "shapes"))
 
 
-def test_keys_of_several_entries_and_of_words() -> None:
+def test_keys_of_several_entries_and_of_plain_text() -> None:
     assert len(dataset_keys("voc2012_aug")) == 2
     assert dataset_keys(f"{__name__}:Cited") == ("mine", "he2016deep")
     assert dataset_keys(f"{__name__}:Worded") == ()
@@ -223,7 +223,7 @@ def test_a_bibliography_has_datasets_then_models_each_once() -> None:
     assert all(entry.startswith("@") for entry in text.split("\n\n"))
 
 
-def test_an_own_entry_stands_for_the_one_of_its_key() -> None:
+def test_a_users_entry_replaces_the_one_with_the_same_key() -> None:
     models = {"a": {"arch": "smp/unet"}}
     text = bibliography(cases(models, {"own": {"name": f"{__name__}:Cited"}}))
     assert in_order(text) == [
@@ -248,7 +248,7 @@ def test_nothing_to_cite(name: str) -> None:
     assert bibliography([]) == ""
 
 
-def test_bibtex_takes_every_entry(tmp_path: Path) -> None:
+def test_bibtex_accepts_every_entry(tmp_path: Path) -> None:
     require_pdflatex()
     if shutil.which("bibtex") is None:
         pytest.skip("needs bibtex (Debian: texlive-binaries)")
@@ -258,9 +258,9 @@ def test_bibtex_takes_every_entry(tmp_path: Path) -> None:
     (tmp_path / "refs.bib").write_text(text, encoding="ascii")
     (tmp_path / "t.tex").write_text(DOCUMENT)
     run(tmp_path, "pdflatex", "-halt-on-error", "-interaction=nonstopmode", "t.tex")
-    said = run(tmp_path, "bibtex", "t") + (tmp_path / "t.blg").read_text()
-    assert "Warning" not in said
-    assert "error message" not in said
+    output = run(tmp_path, "bibtex", "t") + (tmp_path / "t.blg").read_text()
+    assert "Warning" not in output
+    assert "error message" not in output
     items = re.findall(r"\\bibitem\{(.+?)\}", (tmp_path / "t.bbl").read_text())
     assert sorted(items) == sorted(in_order(text))
     run(tmp_path, "pdflatex", "-halt-on-error", "-interaction=nonstopmode", "t.tex")

@@ -53,7 +53,7 @@ def history(
     shift: float = 0.0,
     train_miou: bool = True,
 ) -> Training:
-    """A loss that falls and an mIoU that rises, validated every few epochs."""
+    """A history with falling loss and rising mIoU, validated every few epochs."""
     epochs = range(1, num_epochs + 1)
     scored = [epoch % every == 0 for epoch in epochs]
     return Training(
@@ -114,7 +114,7 @@ def test_reads_published_histories(file: Path) -> None:
 
 def test_an_old_file_has_no_training_miou(tmp_path: Path) -> None:
     file = tmp_path / "history.csv"
-    file.write_bytes(b"\xef\xbb\xbfepoch,loss\r\n1,2.5\r\n\r\n")  # and a spreadsheet saved it
+    file.write_bytes(b"\xef\xbb\xbfepoch,loss\r\n1,2.5\r\n\r\n")  # as saved by a spreadsheet
     found = read_training(file, "A")
     assert found.series["loss"] == (2.5,)
     assert all(math.isnan(found.series[name][0]) for name in QUANTITIES if name != "loss")
@@ -142,7 +142,9 @@ def test_an_old_file_has_no_training_miou(tmp_path: Path) -> None:
         (b'epoch,loss\n1,"' + b"a" * 200_000, "not CSV in UTF-8"),
     ],
 )
-def test_what_is_no_history_is_refused(tmp_path: Path, content: bytes, message: str) -> None:
+def test_files_that_are_not_histories_are_rejected(
+    tmp_path: Path, content: bytes, message: str
+) -> None:
     file = tmp_path / "history.csv"
     file.write_bytes(content)
     with pytest.raises(UserError, match=message) as caught:
@@ -150,7 +152,7 @@ def test_what_is_no_history_is_refused(tmp_path: Path, content: bytes, message: 
     assert str(file) in str(caught.value)
 
 
-def test_without_a_file_there_was_no_training(tmp_path: Path) -> None:
+def test_no_file_means_no_training(tmp_path: Path) -> None:
     assert read_training(tmp_path / "missing.csv", "A") is None
     with pytest.raises(UserError, match="Cannot read"):
         read_training(tmp_path, "A")
@@ -192,7 +194,9 @@ def test_model_figure_shows_training_and_validation() -> None:
         assert training.get_marker() != validation.get_marker()
     training, validation = lines(figure, 0)
     assert points(training) == [(1, 1), (2, 1 / 2), (3, 1 / 3), (4, 1 / 4)]
-    assert points(validation) == [(2, 1), (4, 1 / 2)], "connected over what is not measured"
+    assert points(validation) == [(2, 1), (4, 1 / 2)], (
+        "connected across epochs that were not measured"
+    )
     training, validation = lines(figure, 1)
     assert points(validation) == [(2, pytest.approx(30)), (4, pytest.approx(40))]
 
@@ -242,7 +246,7 @@ def test_seeds_have_a_band() -> None:
     ],
     ids=["unmeasured", "one unmeasured", "a seed unmeasured", "one epoch", "never validated"],
 )
-def test_what_there_is_little_of_is_drawn(tmp_path: Path, curves: list[Curve]) -> None:
+def test_histories_with_little_data_are_drawn(tmp_path: Path, curves: list[Curve]) -> None:
     for figure in (overlay_figure(curves), model_figure(curves[0])):
         save(figure, tmp_path / "figure.png")
         assert Image.open(tmp_path / "figure.png").convert("L").getextrema() == (0, 255)
@@ -253,7 +257,7 @@ def test_no_models_give_an_empty_figure(tmp_path: Path) -> None:
     assert (tmp_path / "none.pdf").read_bytes().startswith(b"%PDF")
 
 
-def test_one_epoch_is_a_point_that_shows() -> None:
+def test_one_epoch_is_a_visible_point() -> None:
     for figure in (
         model_figure(mean_of([history(num_epochs=1, every=1)])),
         overlay_figure([mean_of([history(num_epochs=1, every=1)])] * 5),
@@ -265,7 +269,7 @@ def test_one_epoch_is_a_point_that_shows() -> None:
                 assert line.get_markevery() == (0, 1)
 
 
-def test_what_no_epoch_measured_is_said() -> None:
+def test_panels_without_measurements_say_so() -> None:
     figure = model_figure(mean_of([unmeasured()]))
     assert [axes.texts[0].get_text() for axes in figure.axes] == [NOT_MEASURED] * 2
     [axes] = overlay_figure([mean_of([unmeasured()])]).axes
@@ -297,7 +301,7 @@ def test_labels_are_text() -> None:
     figure = overlay_figure(curves)
     shown = legend_texts(figure)
     assert shown[:6] == NASTY[:6]
-    assert shown[6] == r"\u4e2d\u6587 \x00 x", "what the font cannot draw is escaped"
+    assert shown[6] == r"\u4e2d\u6587 \x00 x", "characters that the font lacks are escaped"
     assert shown[7] == r"\udc80\u202e\U00020000"
     assert not any(text.get_parse_math() for text in figure.legends[0].get_texts())
     for label, text in zip(NASTY[8:], shown[8:-1], strict=True):
@@ -353,11 +357,11 @@ def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_pictures_have_the_size_of_an_article(saved: Path) -> None:
+def test_pictures_fit_the_width_of_an_article(saved: Path) -> None:
     with Image.open(saved / "overlay.png") as overlay, Image.open(saved / "model.png") as model:
         assert (overlay.width, model.width) == (1300, 1100)  # 200 dpi
         assert "Software" not in overlay.info
-    assert len(list(saved.iterdir())) == 3, "nothing is left beside them"
+    assert len(list(saved.iterdir())) == 3, "no other file is left"
 
 
 def test_pdf_embeds_truetype_and_no_stamps(saved: Path) -> None:
@@ -374,7 +378,7 @@ def test_the_same_histories_give_the_same_bytes(tmp_path: Path, saved: Path, fil
         before = dict(matplotlib.rcParams)
         figure = draw(file)
         save(figure, tmp_path / file)
-        assert dict(matplotlib.rcParams) == before, "the user's settings stay"
+        assert dict(matplotlib.rcParams) == before, "the user's settings are unchanged"
     assert (tmp_path / file).read_bytes() == (saved / file).read_bytes()
     save(figure, tmp_path / file)
     assert (tmp_path / file).read_bytes() == (saved / file).read_bytes(), "saved again"

@@ -63,8 +63,8 @@ def test_markdown_by_hand() -> None:
     )
 
 
-def test_markdown_shows_names_as_they_are() -> None:
-    """A renderer that is not ours gives back the very text."""
+def test_markdown_shows_names_literally() -> None:
+    """An independent renderer returns the original text."""
     html = MarkdownIt("commonmark", {"html": True}).enable("table").render(markdown(TABLE))
     assert "<script>" not in html
     cells = re.findall(r"<td.*?>(.*?)</td>", html)
@@ -74,7 +74,7 @@ def test_markdown_shows_names_as_they_are() -> None:
     assert "<em>9.50</em>" in cells[7]
 
 
-def test_html_shows_names_as_they_are() -> None:
+def test_html_shows_names_literally() -> None:
     html = page(NASTY, [TABLE], NASTY, [], [NASTY])
     assert "<script>" not in html
     shown = escapes.escape(NASTY).replace("&quot;", "&#34;").replace("&#x27;", "&#39;")
@@ -84,7 +84,7 @@ def test_html_shows_names_as_they_are() -> None:
     assert html.count('<tr class="rule">') == 1
 
 
-def test_csv_is_plain_numbers() -> None:
+def test_csv_has_plain_numbers() -> None:
     rows = list(csv.reader(io.StringIO(comma_separated(TABLE))))
     assert rows[0] == ["Model", "val mIoU (%)", "val mIoU (%) std", "val Time (s)", "Notes"]
     assert rows[1] == [NASTY, "12.345", "0.5", "3", f"First {NASTY}"]
@@ -92,7 +92,7 @@ def test_csv_is_plain_numbers() -> None:
     assert rows[3] == ["next", "9.5", "0.25", "", ""]
 
 
-def test_json_has_all() -> None:
+def test_json_has_everything() -> None:
     content = json.loads(as_json(TABLE))
     assert content["rows"][0] == [
         {"text": NASTY, "footnotes": [0]},
@@ -116,7 +116,7 @@ def test_latex_by_hand() -> None:
     assert any("\\bfseries 12.3" in line for line in lines)
 
 
-def test_a_wide_table_goes_over_both_columns() -> None:
+def test_a_wide_table_spans_both_columns() -> None:
     row: list[Cell] = [Text("a name of a model"), *[Figure(12.34, 2)] * 9]
     wide = Table("t", "t", "C", [Header("Model"), *[Header("Pixel acc. (%)")] * 9], [row])
     assert "\\begin{table*}" in latex(wide)
@@ -136,7 +136,7 @@ def test_letters(place: int, name: str) -> None:
     assert letters(place) == name
 
 
-def test_a_footnote_is_there_once() -> None:
+def test_equal_footnotes_are_merged() -> None:
     notes = Footnotes()
     assert [notes.add("x"), notes.add("y"), notes.add("x")] == [0, 1, 0]
 

@@ -1,4 +1,4 @@
-"""Tables made from the networks against those of the documents, typed from them by hand."""
+"""Layer tables of networks, compared with the tables in the documents, typed by hand."""
 
 import re
 from functools import cache
@@ -24,7 +24,7 @@ def tables(arch: str, **options: object) -> list[Table]:
 
 
 def rows(table: Table, *types: str) -> Rows:
-    """The rows of a table, those of some types where any are named."""
+    """The rows of a table; only those of some types, if any are given."""
     texts = [[cell.text for cell in row if isinstance(cell, Text)] for row in table.rows]
     found = [dict(zip(HEADERS, row, strict=True)) for row in texts]
     return [row for row in found if not types or row["Type"] in types]
@@ -38,7 +38,7 @@ def split(text: str) -> list[tuple[str, ...]]:
     return [tuple(line.split()) for line in text.strip().splitlines()]
 
 
-# darrennet-voc2007, table 1: type, in, out, stride. Padding 0 is left out: blocks have none.
+# darrennet-voc2007, table 1: type, in, out, stride. Its padding 0 is left out: blocks have none.
 DARRENNET = split("""
     Downsampler      3  16   2
     Downsampler     16  64   2
@@ -64,16 +64,16 @@ DARRENNET = split("""
     NonBottleneck1d 16  16   1
     deconv          16  21   2
 """)
-# Corrected: the initial block has 3 channels (none there) and stride 2 (1 there); the upsamplers
-# halve the stride (1 there); the output, "Output Conv" there, is transposed.
+# Corrected: the initial block has 3 input channels (document: none) and stride 2 (document: 1); the
+# upsamplers have stride 1/2 (document: 1); the output ("Output Conv") is transposed.
 
 
 def test_darrennet_table_1() -> None:
     network = rows(tables("custom/darrennet")[0])
     assert columns(network, "Type", "In", "Out", "Stride") == DARRENNET
-    kernels = {"NonBottleneck1d": "3x1, 1x3", "deconv": "2x2"}  # corrected: pairs, not 3x3
+    kernels = {"NonBottleneck1d": "3x1, 1x3", "deconv": "2x2"}  # corrected from 3x3: pairs
     assert all(row["Kernel"] == kernels.get(row["Type"], "3x3") for row in network)
-    # Corrected: the dilation of blocks 6 to 13 is left out there.
+    # Corrected: the document omits the dilation of blocks 6 to 13.
     dilation = [row["Dilation"] for row in network if row["Type"] == "NonBottleneck1d"]
     assert dilation == [*"11111", *("2", "4", "8", "16") * 2, *"1111"]
     assert [row["Activation"].split(", ")[-1] for row in network] == ["ReLU"] * 22 + [EMPTY]
@@ -88,7 +88,7 @@ def test_darrennet_table_2() -> None:
         ("(1, 0)", "3x1", "1"),
         ("(0, 1)", "1x3", "1"),
     ]
-    # bn1, bn2 and the dropout stand where they run. Corrected: the last ReLU follows an addition.
+    # bn1, bn2 and dropout are listed where they run. Corrected: the last ReLU follows an addition.
     assert [r["Activation"] for r in convolutions] == [
         "ReLU",
         "BN, ReLU",
@@ -105,15 +105,17 @@ def test_darrennet_table_3() -> None:
     assert columns(rows(table), *names) == [
         ("conv", "3", "13", "1", "3x3", "2"),  # out - in
         ("max-pool", "3", "3", "0", "2x2", "2"),
-        ("concat", "13 + 3", "16", EMPTY, EMPTY, EMPTY),  # corrected: not named there
+        ("concat", "13 + 3", "16", EMPTY, EMPTY, EMPTY),  # corrected: missing in the document
     ]
-    assert rows(table)[-1]["Activation"] == "BN, ReLU"  # corrected: bn, no activation
+    assert (
+        rows(table)[-1]["Activation"] == "BN, ReLU"
+    )  # corrected: the document has bn and no activation
 
 
 def test_darrennet_table_4() -> None:
     [table] = (t for t in tables("custom/darrennet") if "Upsampler" in t.caption)
     names = ("Type", "In", "Out", "Padding", "Kernel", "Stride", "Activation")
-    # Padding is (1, 1) there; corrected: the activation is left out.
+    # The document writes padding (1, 1). Corrected: it omits the activation.
     assert columns(rows(table), *names) == [("deconv", "128", "64", "1", "3x3", "2", "BN, ReLU")]
     assert "Output padding 1: conv." in table.notes
 
@@ -135,8 +137,8 @@ def test_darrennet_parameters_follow_from_its_tables() -> None:
 COLUMNS = ("Type", "In", "Out", "Padding", "Kernel", "Stride")
 LAYERS = ("conv", "deconv", "max-pool")
 
-# darrennet-voc2007, table 5. Corrected: the first deconvolution is 512 to 512 (512 to 256 there);
-# the last row is a 1x1 convolution, padding 0, stride 1 (3x3, 1, 2 there), and has no softmax.
+# darrennet-voc2007, table 5. Corrected: the first deconvolution is 512 to 512 (document: 512 to
+# 256); the last row is a 1x1 convolution, padding 0, stride 1 (document: 3x3, 1, 2), no softmax.
 TABLE_5 = split("""
     deconv 512 512 1 3x3 2
     deconv 512 256 1 3x3 2
@@ -145,8 +147,8 @@ TABLE_5 = split("""
     deconv  64  32 1 3x3 2
     conv    32  21 0 1x1 1
 """)
-# darrennet-voc2007, table 6, and fcn-resnet50-voc2007, table 3, where pools have no channels.
-# Corrected: conv17 of table 6 is 128 to 64 (64 to 64 there).
+# darrennet-voc2007, table 6, and fcn-resnet50-voc2007, table 3, which has no channels for pools.
+# Corrected: conv17 of table 6 is 128 to 64 (document: 64 to 64).
 U_NET = split("""
     conv        3   64 1 3x3 1
     conv       64   64 1 3x3 1
@@ -176,7 +178,7 @@ U_NET = split("""
     conv       64   64 1 3x3 1
     conv       64   21 0 1x1 1
 """)
-# fcn-resnet50-voc2007, table 1. Corrected: the three max-pools, which only the text has.
+# fcn-resnet50-voc2007, table 1. Corrected: the three max-pools, which only the text mentions.
 SIMPLIFIED = split("""
     conv       3  64 1 3x3 1
     max-pool  64  64 0 2x2 2
@@ -193,7 +195,7 @@ SIMPLIFIED = split("""
     conv      64  64 1 3x3 1
     conv      64  21 0 1x1 1
 """)
-# fcn-resnet50-voc2007, table 2; stride and padding of the 1x1 convolutions are left out there.
+# fcn-resnet50-voc2007, table 2, which omits stride and padding of the 1x1 convolutions.
 RESNET_50 = split("""
     conv   2048 1024 0 1x1 1
     conv   1024  512 0 1x1 1
@@ -221,28 +223,28 @@ def test_tables_of_documents(
     assert columns(rows(table, *LAYERS), *COLUMNS) == document
 
 
-def test_activations_stand_in_the_order_in_which_they_run() -> None:
+def test_activations_are_in_order_of_execution() -> None:
     def then(arch: str, *types: str) -> list[str]:
         return [row["Activation"] for row in rows(tables(arch)[0], *types)]
 
     assert then("custom/resnet_fcn", "conv", "deconv") == [
         *["ReLU"] * 4,
-        *["ReLU, BN"] * 2,  # bn1 and bn2 follow the ReLU of deconv3 and deconv4 in table 2 too
+        *["ReLU, BN"] * 2,  # as in table 2: bn1 and bn2 follow the ReLU
         EMPTY,
     ]
     assert then("custom/unet", "conv") == ["BN, ReLU"] * 18 + [EMPTY]
-    # Corrected: both documents give the transposed convolutions of U-Net a ReLU.
+    # Corrected: both documents have a ReLU after the transposed convolutions of U-Net.
     assert then("custom/unet", "deconv") == [EMPTY] * 4
     assert then("custom/simplified_unet", "conv", "deconv") == ["ReLU"] * 10 + [EMPTY]
     assert then("custom/unet_valid", "deconv") == ["ReLU"] * 4
     assert then("custom/fcn", "conv", "deconv") == ["ReLU, BN"] * 10 + [EMPTY]
 
 
-def test_encoder_of_a_library_is_one_row_and_the_resize_is_shown() -> None:
+def test_a_library_encoder_is_one_row_and_the_resize_is_shown() -> None:
     first, *_, last = rows(tables("custom/resnet_fcn")[0])
     shown = (first["Layer"], first["Type"], first["In"], first["Out"], first["Stride"])
     assert shown == ("encoder", "resnet50", "3", "2048", "32")
-    # Corrected: table 2 leaves out that the logits are upsampled by 2.
+    # Corrected: table 2 omits that the logits are upsampled by 2.
     assert (last["Layer"], last["Type"], last["Stride"]) == ("upsample", "bilinear", "1/2")
 
 
@@ -256,7 +258,7 @@ def test_encoder_of_a_library_is_one_row_and_the_resize_is_shown() -> None:
     ],
 )
 def test_parameters_follow_from_the_rows(arch: str, options: dict[str, object]) -> None:
-    """Where no block hides layers and all convolutions have biases."""
+    """For networks without blocks, whose convolutions all have biases."""
     [table] = tables(arch, **options)
     count = 0
     for row in rows(table, "conv", "deconv"):
@@ -300,7 +302,7 @@ def test_recurrent_unit_shows_how_often_it_is_applied(t: int) -> None:
         assert not any("same weights" in note for note in made[0].notes)
 
 
-def test_pyramid_has_no_strides_that_depend_on_the_image() -> None:
+def test_pyramid_pooling_has_no_strides_that_depend_on_the_image() -> None:
     [table] = tables("custom/pspnet")
     pools = rows(table, "avg-pool")
     assert [row["Kernel"] for row in pools] == ["global", "to 2x2", "to 3x3", "to 6x6"]
@@ -342,13 +344,13 @@ def test_every_architecture_has_tables_in_every_format(arch: str) -> None:
     assert any(row["Out"] == "21" for row in rows(made[0]))
 
 
-def test_wrappers_of_one_layer_are_opened() -> None:
+def test_modules_that_wrap_one_layer_are_not_blocks() -> None:
     types = {row["Type"] for table in tables("smp/pan") for row in rows(table)}
     assert "conv" in types
     assert not any("ConvBnRelu" in kind for kind in types)
 
 
-def test_only_what_goes_on_from_a_rows_last_value_follows_it() -> None:
+def test_a_follower_must_use_the_last_value_of_a_row() -> None:
     [table] = [t for t in tables("smp/upernet") if t.caption.startswith("smp/upernet, ")]
     assert rows(table)[0]["Activation"] == "LN"
     assert [row["Out"] for row in rows(table, "LN")] == ["128", "64", "32"]
@@ -361,7 +363,7 @@ def test_channels_last_encoder() -> None:
 
 
 class Twice(nn.Module):
-    """Shares a branch, a pool and functions; reads a value, so that it needs a device."""
+    """Uses a branch and a pool twice, and functions; reads a value, so it needs a real device."""
 
     def __init__(self, num_classes: int) -> None:
         super().__init__()
@@ -400,7 +402,7 @@ def test_users_network_with_shared_weights_that_needs_values() -> None:
         ("timm/vit_tiny_patch16_224", {}, "fails at 512x512: Input height"),
     ],
 )
-def test_what_does_not_fit_is_the_users_to_mend(
+def test_bad_names_and_options_are_user_errors(
     arch: str, options: dict[str, object], message: str
 ) -> None:
     with pytest.raises(UserError, match=re.escape(message)):

@@ -1,4 +1,4 @@
-"""What stands beside the tables: methods, citations, curves, the page."""
+"""The parts of a report other than tables: methods, citations, curves, web page."""
 
 import re
 import shutil
@@ -23,7 +23,7 @@ def results(tmp_path: Path) -> Path:
     return folder
 
 
-def test_methods_say_what_was_done(results: Path, tmp_path: Path) -> None:
+def test_methods_describe_the_training(results: Path, tmp_path: Path) -> None:
     made = report([results], tmp_path)
     write(made, ["md", "latex"], tmp_path / "out")
     words = (tmp_path / "out/paper/methods.md").read_text()
@@ -31,16 +31,15 @@ def test_methods_say_what_was_done(results: Path, tmp_path: Path) -> None:
         "Shapes",
         "A\\_1 [@long2015fully]",
         "[@paszke2016enet]",
-        "from random weights",
-        "All models are trained for 2 epochs with Adam (learning rate 0.001), a constant rate",
-        "batches of 8 images as stored",
-        "no augmentation",
-        "cross-entropy",
-        "means and standard deviations over seeds 0, 1",
+        "randomly initialised",
+        "All models are trained for 2 epochs with Adam (learning rate 0.001) and a constant",
+        "batches of 8 images at their original size",
+        "No data augmentation is used; the loss is cross-entropy.",
+        "means and standard deviations over seeds 0 and 1",
         "CPU\\_1, 2 threads (fp32)",
     ):
         assert part in words, part
-    assert "smp" not in words  # of a case that failed nothing was done
+    assert "smp" not in words  # the failed case is left out
     bib = (tmp_path / "out/paper/references.bib").read_text()
     cited = re.findall(r"\\cite\{([^}]*)\}", (tmp_path / "out/paper/methods.tex").read_text())
     for key in ",".join(cited).split(","):
@@ -54,7 +53,7 @@ def test_methods_compile(results: Path, tmp_path: Path) -> None:
     assert "Overfull \\hbox" not in pdf_text(words, tmp_path)
 
 
-def test_curves_of_each_model_and_of_all(results: Path, tmp_path: Path) -> None:
+def test_curves_per_model_and_of_all_models(results: Path, tmp_path: Path) -> None:
     made = report([results], tmp_path)
     files = write(made, ["png", "pdf"], tmp_path / "out").files
     names = sorted(file.name for file in files)
@@ -66,7 +65,7 @@ def test_curves_of_each_model_and_of_all(results: Path, tmp_path: Path) -> None:
     assert (tmp_path / "out/paper/curves.pdf").read_bytes().startswith(b"%PDF")
 
 
-def test_a_broken_history_is_named(results: Path, tmp_path: Path) -> None:
+def test_notes_name_a_broken_history(results: Path, tmp_path: Path) -> None:
     [broken, *_] = sorted(results.glob("*__A__*/history.csv"))
     broken.write_text("epoch,loss\n1")
     made = report([results], tmp_path)
@@ -78,7 +77,7 @@ def test_a_broken_history_is_named(results: Path, tmp_path: Path) -> None:
     assert (tmp_path / "out/paper/curves.png").exists()
 
 
-def test_the_page_holds_all(results: Path, tmp_path: Path) -> None:
+def test_the_page_has_all_tables_and_curves(results: Path, tmp_path: Path) -> None:
     made = report([results], tmp_path)
     write(made, ["html", "png"], tmp_path / "out")
     html = (tmp_path / "out/paper/report.html").read_text()
@@ -86,7 +85,7 @@ def test_the_page_holds_all(results: Path, tmp_path: Path) -> None:
     assert html.count("<section") == len(made[0].tables) + 1
     assert "data:image/png;base64," in html
     assert html.count("<table>") == len(made[0].tables)
-    assert "http" not in re.sub(r"base64,[^\"]*", "", html)  # needs nothing from elsewhere
+    assert "http" not in re.sub(r"base64,[^\"]*", "", html)  # loads nothing from the network
 
 
 @pytest.mark.parametrize(
@@ -97,10 +96,19 @@ def test_the_page_holds_all(results: Path, tmp_path: Path) -> None:
             "SGD (learning rate 0.01, momentum 0.9, weight decay 0.0001)",
         ),
         ({"schedule": {"name": "poly", "power": 0.9}}, "the poly schedule (power 0.9)"),
-        ({"schedule": {"name": "step", "every": 100, "gamma": 0.1}}, "times 0.1 every 100 epochs"),
-        ({"checkpoint": "best", "patience": 30}, "the best epoch by miou, stopped after 30 epochs"),
-        ({"augment": [{"HorizontalFlip": {"p": 0.5}}]}, "augmentation by horizontal flip"),
-        ({"epochs": 0}, "scored with the weights given, without training"),
+        (
+            {"schedule": {"name": "step", "every": 100, "gamma": 0.1}},
+            "step decay (factor 0.1 every 100 epochs)",
+        ),
+        (
+            {"checkpoint": "best", "patience": 30},
+            "We keep the epoch with the best mIoU on the model-selection split and stop after 30 "
+            "epochs without improvement.",
+        ),
+        ({"augment": [{"HorizontalFlip": {"p": 0.5}}]}, "The augmentation is horizontal flip;"),
+        ({"epochs": 0}, "evaluated without training."),
+        ({"size": {"longest": 400}}, "images resized to a longest side of 400 pixels."),
+        ({"encoder_lr": 0.1}, "learning rate 0.001, 0.1 times that for the encoder"),
         (
             {"loss": {"name": "cross_entropy", "class_weights": "enet", "label_smoothing": 0.0}},
             "cross-entropy with classes weighted by 1 / ln(1.02 + class frequency)",
@@ -119,7 +127,7 @@ def test_recipes_in_words(
     assert words in found.replace("\\", "")
 
 
-def test_two_suites_have_one_bibliography_more(results: Path, tmp_path: Path) -> None:
+def test_two_suites_also_get_one_common_bibliography(results: Path, tmp_path: Path) -> None:
     shutil.copytree(results, tmp_path / "other" / "paper")
     made = report([tmp_path], tmp_path)
     files = write(made, ["latex"], tmp_path / "out").files

@@ -9,6 +9,7 @@ from fixtures import make_results, pdf_text, require_pdflatex, write_counts
 
 from bench.errors import UserError
 from bench.report.formats.latex import latex
+from bench.report.formats.markdown import markdown
 from bench.report.group import Choice, slugs
 from bench.report.report import report, text
 from bench.report.table import Cell, Figure, Table, Text
@@ -26,7 +27,7 @@ def tables(tmp_path: Path) -> dict[str, Table]:
     return {table.name: table for table in made.tables}
 
 
-def test_the_tables_there_are(tables: dict[str, Table]) -> None:
+def test_all_kinds_of_tables_are_made(tables: dict[str, Table]) -> None:
     assert list(tables) == [
         "paper-summary",
         "paper-complexity",
@@ -58,19 +59,19 @@ def test_summary(tables: dict[str, Table]) -> None:
     assert label(second[0]).startswith("<script>")
     assert failed[0] == Text("C, seed 0", (0,))
     assert table.footnotes == ["Failed: it broke | badly"]
-    assert label(floor[0]) == "(always x&y)"
+    assert label(floor[0]) == "(majority class: x&y)"
     assert isinstance(floor[1], Figure)
     assert floor[1].value == 12.5
     assert any("over 2 seeds" in note for note in table.notes)
     assert any("CPU_1, 2 threads, fp32" in note for note in table.notes)
 
 
-def test_complexity_names_what_gets_no_gradient(tables: dict[str, Table]) -> None:
+def test_complexity_counts_parameters_without_gradient(tables: dict[str, Table]) -> None:
     notes = tables["paper-complexity"].footnotes
     assert any("0.25 M of its parameters get no gradient" in note for note in notes)
 
 
-def test_metrics_lay_training_beside_validation(tables: dict[str, Table]) -> None:
+def test_metrics_show_training_next_to_validation(tables: dict[str, Table]) -> None:
     headers = tables["paper-metrics"].headers
     assert [h.group for h in headers] == ["", *["train"] * 6, *["val"] * 6]
     assert [h.title.split(" (")[0] for h in headers[1:7]] == [
@@ -91,7 +92,7 @@ def test_per_class(tables: dict[str, Table]) -> None:
     assert math.isnan(cell.value)
 
 
-def test_a_suites_own_table_is_ordered_best_first(tables: dict[str, Table]) -> None:
+def test_a_table_of_the_suite_is_sorted_best_first(tables: dict[str, Table]) -> None:
     table = tables["paper-own"]
     assert table.caption == "Mine & yours"
     assert [h.whole for h in table.headers][1:] == ["Params (M)", "mIoU (%) paper", "mIoU (%) ours"]
@@ -101,7 +102,7 @@ def test_a_suites_own_table_is_ordered_best_first(tables: dict[str, Table]) -> N
     assert table.footnotes == ["Not comparable: another split."]
 
 
-def test_reported_beside_ours(tables: dict[str, Table]) -> None:
+def test_reported_values_next_to_ours(tables: dict[str, Table]) -> None:
     table = tables["paper-reported"]
     [row] = table.rows
     figures = [cell.value for cell in row if isinstance(cell, Figure)]
@@ -133,7 +134,7 @@ def test_scores_of_two_protocols_do_not_share_a_table(tmp_path: Path) -> None:
     assert len(set(names)) == len(names)
 
 
-def test_cases_without_a_record_are_named(tmp_path: Path) -> None:
+def test_unfinished_cases_are_counted(tmp_path: Path) -> None:
     folder = make_results(tmp_path)
     for file in folder.glob("*__B__*/record.json"):
         file.unlink()
@@ -160,7 +161,7 @@ def test_writing(tmp_path: Path) -> None:
 
 
 def changed(folder: Path, model: str, change: Callable[[dict[str, Any]], None]) -> None:
-    """Change the records of a model."""
+    """Change all records of a model."""
     for file in folder.glob(f"*__{model}__*/record.json"):
         content = json.loads(file.read_text())
         change(content)
@@ -178,7 +179,9 @@ def test_a_data_bound_time_is_marked(tmp_path: Path) -> None:
     table = summary(tmp_path)
     marks = [row[5].notes for row in table.rows[:2]]
     assert marks == [(), (0,)]
-    assert table.footnotes[0].startswith("Data-bound: training waited for images 12 % of the time")
+    assert table.footnotes[0].startswith(
+        "Data-bound: 12 % of the time was spent waiting for images"
+    )
 
 
 def test_times_of_cases_that_shared_the_machine_are_left_out(tmp_path: Path) -> None:
@@ -187,20 +190,22 @@ def test_times_of_cases_that_shared_the_machine_are_left_out(tmp_path: Path) -> 
     times = [row[5].value for row in table.rows[:2] if isinstance(row[5], Figure)]
     assert not math.isnan(times[0])
     assert math.isnan(times[1])
-    assert any("No times of cases that shared the machine" in note for note in table.notes)
+    assert any("No times for models trained while other cases" in note for note in table.notes)
 
 
-def test_halved_micro_batches_are_told(tmp_path: Path) -> None:
+def test_smaller_micro_batches_have_a_note(tmp_path: Path) -> None:
     def halve(record: dict[str, Any]) -> None:
         record["numerics"]["micro_batch"] = 2
         record["case"]["recipe"]["batch_size"] = 8
 
     changed(make_results(tmp_path), "B", halve)
     notes = summary(tmp_path).notes
-    assert any("2 images of a batch of 8 were computed at once; BatchNorm" in n for n in notes)
+    assert any(
+        "batches of 8 were split into micro-batches of 2 images; BatchNorm" in n for n in notes
+    )
 
 
-def test_a_chosen_model_is_told_in_the_card(tmp_path: Path) -> None:
+def test_the_card_names_a_checkpoint_chosen_on_the_scored_split(tmp_path: Path) -> None:
     rule = "best mIoU on val (chosen on the split scored)"
     for file in make_results(tmp_path).glob("*/eval/val.json"):
         content = json.loads(file.read_text())
@@ -215,7 +220,7 @@ def rank(table: Table, row: int, column: int) -> str:
     return cell.rank
 
 
-def test_the_best_is_bold_with_what_cannot_be_told_apart(tmp_path: Path) -> None:
+def test_bold_is_the_best_and_what_is_not_significantly_different(tmp_path: Path) -> None:
     folder = make_results(tmp_path)
     assert [rank(summary(tmp_path), row, 1) for row in (0, 1)] == ["best", "best"]  # seeds differ
     for place in folder.glob("*__A__*/eval/val.npz"):
@@ -223,7 +228,8 @@ def test_the_best_is_bold_with_what_cannot_be_told_apart(tmp_path: Path) -> None
     table = summary(tmp_path)
     assert [rank(table, row, 1) for row in (0, 1)] == ["", "best"]
     assert any(
-        "paired bootstrap over images, and over seeds (1000 draws, 95%)" in n for n in table.notes
+        "(paired bootstrap over images and variance over seeds, 1000 draws, 95 %). Und" in note
+        for note in table.notes
     )
     for seed, place in enumerate(sorted(folder.glob("*__[AB]__*/eval/val.npz"))):
         write_counts(place, 0.7, seed)
@@ -236,22 +242,22 @@ def test_without_counts_nothing_is_bold(tmp_path: Path) -> None:
         place.unlink()
     table = summary(tmp_path)
     assert [rank(table, row, 1) for row in (0, 1)] == ["", ""]
-    assert any(note.startswith("The best are not marked: <script>") for note in table.notes)
+    assert any(note.startswith("Nothing is bold: <script>") for note in table.notes)
 
 
-def test_times_of_two_machines_are_not_side_by_side(tmp_path: Path) -> None:
+def test_a_table_has_times_of_one_machine_only(tmp_path: Path) -> None:
     changed(make_results(tmp_path), "B", lambda r: r["environment"].update(cpu="CPU_2"))
     table = summary(tmp_path)
     times = [row[5] for row in table.rows[:2] if isinstance(row[5], Figure)]
     assert times[0].value == pytest.approx(10.5)
     assert math.isnan(times[1].value)
-    assert "of another machine, CPU_2, 2 threads" in table.footnotes[times[1].notes[0]]
+    assert "on another machine (CPU_2, 2 threads)" in table.footnotes[times[1].notes[0]]
     [made] = report([tmp_path / "paper"], tmp_path)
     tables = [one for one in made.tables if one.kind == "complexity"]
     assert [len(one.rows) for one in tables] == [1, 1]
 
 
-def test_rows_of_other_protocols_have_footnotes_in_a_table_of_the_suites_own(
+def test_rows_of_other_protocols_have_footnotes_in_a_table_of_the_suite(
     tmp_path: Path,
 ) -> None:
     folder = make_results(tmp_path)
@@ -296,36 +302,57 @@ def test_choosing_tables_order_and_reported(tmp_path: Path) -> None:
         report([folder], tmp_path, choice=Choice(sort="mio"))
 
 
-def test_conventions_have_the_floor_of_no_model(tables: dict[str, Table]) -> None:
+def test_conventions_have_a_majority_class_row(tables: dict[str, Table]) -> None:
     table = tables["paper-conventions"]
     assert [h.title for h in table.headers][:3] == ["Model", "official", "absent as 0"]
     floor = table.rows[-1]
-    assert label(floor[0]) == "(always x&y)"
+    assert label(floor[0]) == "(majority class: x&y)"
     assert floor[1] == Figure(12.5, 2)  # as the record has it
     assert floor[2] == Figure(50.0, 2)  # from the counts: all pixels are x&y, z occurs nowhere
     assert table.rules == {2}
 
 
-def test_what_was_changed_of_the_suite_is_in_every_caption(tmp_path: Path) -> None:
+def test_captions_name_changed_settings_and_each_table_lists_them_once(tmp_path: Path) -> None:
+    folder = make_results(tmp_path)
+    content = json.loads((folder / "suite.json").read_text())
+    content["settings"] = ["recipe.epochs=1", "limit=8"]
+    (folder / "suite.json").write_text(json.dumps(content))
+    [made] = report([folder], tmp_path)
+    for table in made.tables:
+        assert table.caption.endswith(" (with changed settings)")
+        in_card = ("changed settings", "recipe.epochs=1, limit=8") in table.card
+        in_notes = "Changed settings: recipe.epochs=1, limit=8." in table.notes
+        assert in_card != in_notes
+        assert in_card == bool(table.card)
+        assert markdown(table).count("recipe.epochs=1") == 1
+    assert {t.kind for t in made.tables if not t.card} == {"complexity", "protocol", "reported"}
+
+
+def test_changed_settings_of_tables_without_scores(tmp_path: Path) -> None:
     folder = make_results(tmp_path)
     content = json.loads((folder / "suite.json").read_text())
     content["settings"] = ["recipe.epochs=1"]
     (folder / "suite.json").write_text(json.dumps(content))
+    for name in ("A", "B"):
+        for file in folder.glob(f"*__{name}__*/record.json"):
+            file.unlink()
     [made] = report([folder], tmp_path)
-    assert all(t.caption.endswith("(changed: recipe.epochs=1)") for t in made.tables)
+    [table] = [one for one in made.tables if one.kind == "summary"]
+    assert table.caption == "shapes: no case has scores (with changed settings)"
+    assert table.notes[0] == "Changed settings: recipe.epochs=1."
 
 
-def test_a_published_figure_of_another_split(tmp_path: Path) -> None:
+def test_a_value_published_on_another_split(tmp_path: Path) -> None:
     folder = make_results(tmp_path)
     content = json.loads((folder / "suite.json").read_text())
     content["suite"]["reported"][0]["split"] = "test"
     (folder / "suite.json").write_text(json.dumps(content))
     [made] = report([folder], tmp_path)
     [table] = [one for one in made.tables if one.kind == "reported"]
-    assert table.footnotes[1] == "Not comparable: theirs is of test, ours of val."
+    assert table.footnotes[1] == "Not comparable: published on test, ours on val."
 
 
-def test_many_classes_are_rows_and_many_models_parts(tmp_path: Path) -> None:
+def test_many_classes_become_rows(tmp_path: Path) -> None:
     folder = make_results(tmp_path)
     names = [f"class {i}" for i in range(11)]
     for file in folder.glob("*/eval/val.json"):
@@ -339,7 +366,7 @@ def test_many_classes_are_rows_and_many_models_parts(tmp_path: Path) -> None:
     assert table.rules == {11}
 
 
-def test_names_of_files_and_labels_are_plain_and_each_another() -> None:
+def test_names_of_files_and_labels_are_plain_and_unique() -> None:
     assert slugs(["A_1", "A-1", "a-1", "../x", "日本", "日本"]) == [
         "A_1",
         "A-1",
@@ -350,7 +377,7 @@ def test_names_of_files_and_labels_are_plain_and_each_another() -> None:
     ]
 
 
-def test_numerics_that_differ_are_in_the_names(tmp_path: Path) -> None:
+def test_names_show_numerics_that_differ(tmp_path: Path) -> None:
     folder = make_results(tmp_path)
     for file in folder.glob("*__[AB]__*/record.json"):
         content = json.loads(file.read_text())
@@ -360,7 +387,7 @@ def test_numerics_that_differ_are_in_the_names(tmp_path: Path) -> None:
     assert names == ["A_1 (micro batch 8)", "A_1 (micro batch 2)"]
 
 
-def test_a_figure_of_another_protocol_of_another_evaluation_is_told(tmp_path: Path) -> None:
+def test_a_score_of_another_evaluation_with_another_protocol_has_a_footnote(tmp_path: Path) -> None:
     folder = make_results(tmp_path)
     content = json.loads((folder / "suite.json").read_text())
     column = {"of": "miou", "evaluation": "train", "header": None, "group": ""}
@@ -376,7 +403,7 @@ def test_a_figure_of_another_protocol_of_another_evaluation_is_told(tmp_path: Pa
     assert notes == ["input: 32x32, whole."]
 
 
-def test_published_of_the_very_split_goes_first(tmp_path: Path) -> None:
+def test_values_published_on_the_same_split_go_first(tmp_path: Path) -> None:
     folder = make_results(tmp_path)
     content = json.loads((folder / "suite.json").read_text())
     [item] = content["suite"]["reported"]
@@ -387,7 +414,7 @@ def test_published_of_the_very_split_goes_first(tmp_path: Path) -> None:
     assert [cell.value for cell in own.rows[1][2:3] if isinstance(cell, Figure)] == [50]
 
 
-def test_a_class_that_a_models_records_lack_is_not_ranked(tmp_path: Path) -> None:
+def test_a_class_missing_from_the_records_is_not_ranked(tmp_path: Path) -> None:
     folder = make_results(tmp_path)
     content = json.loads((folder / "suite.json").read_text())
     content["suite"]["tables"]["own"]["columns"][0]["of"] = "iou/disc"
@@ -396,7 +423,7 @@ def test_a_class_that_a_models_records_lack_is_not_ranked(tmp_path: Path) -> Non
     assert "own" in {table.kind for table in made.tables}
 
 
-def test_published_figures_of_a_model_on_two_datasets(tmp_path: Path) -> None:
+def test_published_values_of_a_model_on_two_datasets(tmp_path: Path) -> None:
     folder = make_results(tmp_path)
     for file in (folder / "suite.json", *folder.glob("*__B__*/record.json")):
         content = json.loads(file.read_text())

@@ -1,11 +1,12 @@
-"""Whether a mask belongs to its image: found by edges and colours, for masks that were swapped.
+"""Find swapped masks by comparing each mask with the edges and colours of its image.
 
-A pair's fit adds three signs: how much stronger the image's edges are along the mask's outlines
-than beside them, how strong they are there, and how much more of the classes the image's colours
-explain for this mask than for others of the dataset. One pair's fit says little; but two pairs of
-low fit that would both fit far better with each other's masks have been exchanged. On CamVid and
-the part of VOC 2012 that this was made with, no right pair is reported, and 99 % (CamVid) and 92 %
-(VOC) of random exchanges are; of neighbouring frames of a video, less than half.
+A pair's fit is the sum of three terms: how much stronger the image's edges are along the mask's
+outlines than next to them, how strong they are there, and how much better the image's colours
+explain this mask's classes than those of other masks in the dataset. One pair's fit says little.
+But if two pairs fit badly and each would fit far better with the other's mask, their masks were
+swapped. On CamVid and a part of VOC 2012, on which the thresholds were chosen, no correct pair is
+reported and 99 % (CamVid) and 92 % (VOC) of random swaps are found; if the swapped masks belong
+to neighbouring frames of a video, fewer than half are.
 """
 
 from collections.abc import Iterable, Sequence
@@ -19,12 +20,12 @@ from numpy.typing import NDArray
 from bench.datasets.base import IGNORE_INDEX
 
 SIDE = 160  # longest side at which pairs are compared, in pixels
-NUM_REFERENCES = 8  # other masks that say how much colours explain by chance
-LOW_FIT = 6.0  # pairs below are suspects; 1 to 2 % of right pairs are
-GAIN = 5.0  # of two suspects' fits when their masks change places; right pairs stay below 2.5
+NUM_REFERENCES = 8  # other masks, to measure how much colours explain by chance
+LOW_FIT = 6.0  # pairs below this are suspects; so are 1 to 2 % of correct pairs
+GAIN = 5.0  # of two suspects' summed fit if their masks are swapped; at most 2.5 if correct
 MOST_SUSPECTS = 300
 
-REACH = 16  # of the displacements below
+REACH = 16  # largest of the displacements below, in pixels
 NEAR = [(y, x) for y in (-1, 0, 1) for x in (-1, 0, 1)]
 ANGLES = np.arange(12) * np.pi / 6
 FAR = [(round(r * np.sin(a)), round(r * np.cos(a))) for r in (6, 10, 15) for a in ANGLES]
@@ -34,9 +35,9 @@ NUM_COLOURS = 512  # 8 levels of each channel
 
 @dataclass(frozen=True)
 class Look:
-    """What of an image is compared, at a small size (H, W).
+    """The features of an image that are compared, at a small size (H, W).
 
-    edges: rank of the gradient's strength in -0.5..0.5, padded by REACH on every side.
+    edges: rank of the gradient's strength, -0.5..0.5, padded by REACH on every side.
     colours: (H * W,), coarse colour of each pixel, 0..511.
     """
 
@@ -46,7 +47,7 @@ class Look:
 
 @dataclass(frozen=True)
 class Shape:
-    """What of a target is compared: its labels (H * W,) and where its outlines are."""
+    """The features of a target that are compared: labels (H * W,) and outline pixels."""
 
     labels: NDArray[np.uint8]
     outline_y: NDArray[np.int64]
@@ -55,10 +56,10 @@ class Shape:
 
 @dataclass(frozen=True)
 class Suspect:
-    """A pair of low fit."""
+    """A pair with a low fit."""
 
     index: int
-    size: tuple[int, int]  # (H, W) as stored; masks of other sizes cannot be its own
+    size: tuple[int, int]  # (H, W) as stored; a mask of another size cannot belong to it
     look: Look
     shape: Shape
     chance: float
@@ -72,7 +73,7 @@ def small(size: tuple[int, int]) -> tuple[int, int]:
 
 
 def look_of(image: NDArray[np.uint8]) -> Look:
-    """Reduce an image (H, W, 3) to what is compared."""
+    """Return the features of an image (H, W, 3)."""
     height, width = small((image.shape[0], image.shape[1]))
     image = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA).astype(np.uint8)
     lab = cv2.cvtColor(image, cv2.COLOR_RGB2LAB)
@@ -87,12 +88,12 @@ def look_of(image: NDArray[np.uint8]) -> Look:
 
 
 def labels_of(target: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
-    """Reduce a target (H, W) to a small size."""
+    """Shrink a target (H, W) to a small size."""
     return cv2.resize(target, size[::-1], interpolation=cv2.INTER_NEAREST).astype(np.uint8)
 
 
 def shape_of(target: NDArray[np.uint8]) -> Shape:
-    """Reduce a target (H, W) to what is compared."""
+    """Return the features of a target (H, W)."""
     labels = labels_of(target, small((target.shape[0], target.shape[1])))
     filled = _without_thin_void(labels)
     outline = np.zeros(labels.shape, bool)
@@ -108,7 +109,7 @@ def shape_of(target: NDArray[np.uint8]) -> Shape:
 
 
 def _without_thin_void(labels: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Give the void of borders between classes to the nearest class; wide void stays."""
+    """Replace thin void borders by the nearest class; wide void stays."""
     void = labels == IGNORE_INDEX
     if not void.any() or void.all():
         return labels
@@ -122,7 +123,7 @@ def _without_thin_void(labels: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 
 def chance(look: Look, references: Iterable[NDArray[np.uint8]]) -> float:
-    """Return how much of the classes of others' masks an image's colours explain: the median.
+    """Return how much an image's colours explain of the classes of other masks, as a median.
 
     Args:
         references: labels of other targets at the image's small size.
@@ -133,7 +134,7 @@ def chance(look: Look, references: Iterable[NDArray[np.uint8]]) -> float:
 
 
 def fit(look: Look, shape: Shape, by_chance: float) -> float:
-    """Say how well a mask fits an image: 6 and more is usual; NaN where nothing can be told."""
+    """Return how well a mask fits an image: usually 6 or more; NaN if it cannot be measured."""
     if len(shape.outline_y) < 30:
         return float("nan")
     width = look.edges.shape[1]
@@ -148,7 +149,7 @@ def fit(look: Look, shape: Shape, by_chance: float) -> float:
 
 
 def _explained(colours: NDArray[np.int64], labels: NDArray[np.uint8]) -> float:
-    """Return the share of the classes' entropy that colours explain; NaN for one class alone."""
+    """Return the share of the classes' entropy that colours explain; NaN for a single class."""
     valid = labels != IGNORE_INDEX
     labels, colours = labels[valid], colours[valid]
     counts = np.bincount(labels, minlength=256)
@@ -172,9 +173,9 @@ def _entropy(counts: NDArray[np.int64]) -> float:
 
 
 def exchanged(suspects: Sequence[Suspect]) -> list[tuple[int, int]]:
-    """Return the indices of pairs whose masks have changed places, each in one exchange at most.
+    """Return the indices of pairs whose masks were swapped; each pair is in one swap at most.
 
-    Of wrong pairs any exchange can look better than what they have: the best ones go first.
+    For a wrong pair, any swap can look like a gain, so the best ones are taken first.
     """
     gains = []
     for one, other in combinations(suspects[:MOST_SUSPECTS], 2):

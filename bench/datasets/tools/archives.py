@@ -1,4 +1,4 @@
-"""Where the files of datasets come from: archives to download, or what to do instead."""
+"""Where dataset files come from: archives to download, or instructions for the user."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,13 +10,13 @@ from bench.lookup import pick
 
 @dataclass(frozen=True)
 class Archive:
-    """A file to fetch, and what it holds.
+    """An archive to download, and what it contains.
 
-    checksum: "md5:…" or "sha256:…" of the file; "commit:…" for a zip that GitHub makes anew each
-        time, which names its commit and has a CRC of every member.
-    dataset, splits: what can be read where the archive was unpacked.
-    inside: the folder of the archive that is unpacked, without its name; all of it by default.
-    hidden_by: what the dataset would read instead of this archive's files.
+    checksum: "md5:…" or "sha256:…" of the file; "commit:…" for a zip that GitHub creates for
+        each download; it names its commit and has a CRC of every member.
+    dataset, splits: what can be read once the archive is unpacked.
+    inside: the folder in the archive whose contents are unpacked; by default all of it.
+    hidden_by: files and folders that the dataset would read instead of this archive's.
     """
 
     url: str
@@ -83,38 +83,38 @@ ARCHIVES: dict[str, tuple[Archive, ...]] = {
 }
 BY_HAND = {
     "cityscapes": (
-        "Cityscapes is given to registered users alone. Register and log in at "
-        "https://www.cityscapes-dataset.com/login/, fetch leftImg8bit_trainvaltest.zip (11 GB) and "
-        "gtFine_trainvaltest.zip (241 MB), and unzip both into {root}, so that there are "
+        "Cityscapes is available only to registered users. Register and log in at "
+        "https://www.cityscapes-dataset.com/login/, download leftImg8bit_trainvaltest.zip (11 GB) "
+        "and gtFine_trainvaltest.zip (241 MB), and unzip both into {root}. This creates "
         "{root}/leftImg8bit/… and {root}/gtFine/…"
     ),
     "idd": (
-        "IDD is given to registered users alone. Register and log in at "
-        "https://idd.insaan.iiit.ac.in/accounts/login/, fetch IDD Segmentation part I and part II, "
-        "and unpack both into {root}, so that there are {root}/leftImg8bit/… and {root}/gtFine/… "
+        "IDD is available only to registered users. Register and log in at "
+        "https://idd.insaan.iiit.ac.in/accounts/login/, download IDD Segmentation part I and part "
+        "II, and unpack both into {root}. This creates {root}/leftImg8bit/… and {root}/gtFine/… "
         "Then run `bench data prepare idd --root {root}`, which draws the masks."
     ),
-    "shapes": "Shapes are drawn when they are read: there is nothing to fetch.",
-    "folder": "A dataset `folder` reads your own files: there is nothing to fetch.",
+    "shapes": "Shapes are generated when they are read: there is nothing to download.",
+    "folder": "The dataset `folder` reads your own files: there is nothing to download.",
 }
 
 
 class NothingToFetch(UserError):
-    """A dataset that is not downloaded: drawn, the user's own, or for registered users alone."""
+    """A dataset without a download: generated, the user's own, or only for registered users."""
 
 
 def archives(name: str, root: Path) -> tuple[Archive, ...]:
-    """Return the archives of a dataset, fetched or not.
+    """Return the archives of a dataset, downloaded or not.
 
     Raises:
-        NothingToFetch: where there are none, with what to do instead.
+        NothingToFetch: if there are none; the message says what to do instead.
         UserError: for an unknown name.
     """
     if name in ARCHIVES:
         return ARCHIVES[name]
     if ":" in name:
-        raise NothingToFetch(f"{name} is your own dataset: there is nothing known to fetch.")
+        raise NothingToFetch(f"{name} is your own dataset: there is no download for it.")
     text = pick("dataset", name, ARCHIVES | dict.fromkeys(DATASETS, "") | BY_HAND)
     if not text:
-        raise NothingToFetch(f"{DATASETS[name].title}: there is nothing known to fetch.")
+        raise NothingToFetch(f"{DATASETS[name].title}: there is no download for it.")
     raise NothingToFetch(str(text).format(root=root))

@@ -1,4 +1,4 @@
-"""Read every image and mask of a dataset and say what is wrong with them."""
+"""Read every image and mask of a dataset and report what is wrong."""
 
 import hashlib
 from collections import defaultdict
@@ -30,17 +30,17 @@ from bench.lookup import USER_CODE_ERRORS
 from bench.text import listed
 
 FILES_SHOWN = 4  # in one finding
-MANY_SUSPECTS = 0.1  # a share of all pairs: then something is wrong with how they were paired
+MANY_SUSPECTS = 0.1  # share of all pairs; above it, the pairing is probably wrong
 
 
 @dataclass(frozen=True)
 class _Read:
-    """What one sample held."""
+    """The result of reading one sample."""
 
     findings: tuple[tuple[str, str], ...]
     pixels: Counts | None = None
     void: int = 0
-    image_digest: str = ""  # of the pixels, whatever file format and tags are around them
+    image_digest: str = ""  # of the pixels, regardless of file format and tags
     target_digest: str = ""
     suspect: Suspect | None = None
 
@@ -54,11 +54,11 @@ def check(
     """Check the files of a dataset.
 
     Args:
-        splits: those to read; None reads all that are not made of others.
-        progress: called with the samples read and their total.
+        splits: splits to read; None reads all except those that combine others.
+        progress: called with the number of samples read and their total.
 
     Raises:
-        UserError: where no split can be listed at all.
+        UserError: if no split can be listed.
     """
     labels = dataset.labels(dataset.options)
     report = Report(dataset.name, dataset.title, labels.names)
@@ -70,7 +70,7 @@ def check(
     ]
     references = _references(dataset, [sample for _, sample in present])
     reads: list[_Read] = []
-    with ThreadPoolExecutor(num_threads) as pool:  # decoding frees the interpreter
+    with ThreadPoolExecutor(num_threads) as pool:  # decoding releases the GIL
         jobs = enumerate(present)
         for read in pool.map(lambda job: _read(dataset, job[0], job[1][1], references), jobs):
             reads.append(read)
@@ -90,7 +90,7 @@ def check(
 def _list(
     dataset: Dataset, asked: Sequence[str] | None, report: Report
 ) -> dict[str, Sequence[Sample]]:
-    """Return the samples of each split; findings and notes tell what is not there."""
+    """Return the samples of each split; missing splits become findings or notes."""
     names = asked or [split for split in dataset.splits if split not in dataset.unions]
     listed: dict[str, Sequence[Sample]] = {}
     faults: list[str] = []
@@ -113,11 +113,11 @@ def _list(
             report.findings.append(Finding("empty split", "It has no images.", split))
         if official not in (None, num):
             accepted = getattr(dataset.options, "partial", False)
-            text = f"{num} images here, {official} officially"
+            text = f"{num} images; the official split has {official}"
             if accepted:
-                report.notes.append(f"{split}: {text}: a part.")
+                report.notes.append(f"{split}: {text} (accepted by partial: true).")
             else:
-                text = f"{text}; partial: true (--set partial=true) accepts a part."
+                text = f"{text}. Set partial: true to accept this (--set partial=true)."
                 report.findings.append(Finding("split size", text, split))
     if not listed and faults:
         raise UserError(faults[0])
@@ -141,7 +141,7 @@ def _repeated(listed: dict[str, Sequence[Sample]]) -> Iterator[Finding]:
 
 
 def _references(dataset: Dataset, samples: Sequence[Sample]) -> list[NDArray[np.uint8]]:
-    """Return some targets, evenly spread, that can be read."""
+    """Return some readable targets, evenly spread."""
     chosen = sorted({i * len(samples) // NUM_REFERENCES for i in range(NUM_REFERENCES)})
     found = []
     for i in chosen if samples else ():
@@ -153,7 +153,7 @@ def _references(dataset: Dataset, samples: Sequence[Sample]) -> list[NDArray[np.
 def _read(
     dataset: Dataset, index: int, sample: Sample, references: Sequence[NDArray[np.uint8]]
 ) -> _Read:
-    """Read a sample's image and target, each for itself, so that both can be found wrong."""
+    """Read a sample's image and target separately, to find the faults of both."""
     findings: list[tuple[str, str]] = []
     image, target = (
         _try(dataset, sample, read, findings) for read in (dataset.read_image, dataset.read_target)
@@ -167,7 +167,7 @@ def _read(
     counts = np.bincount(target.ravel(), minlength=256)
     void, pixels = int(counts[IGNORE_INDEX]), counts[: len(dataset.labels(dataset.options).names)]
     if void == target.size:
-        findings.append(("all-void mask", f"{sample.mask or sample.id} has no pixel of a class."))
+        findings.append(("all-void mask", f"{sample.mask or sample.id} has only void pixels."))
     trivial = np.count_nonzero(pixels) < 2
     target_digest = "" if trivial else _digest(target)
     suspect = None
@@ -188,7 +188,7 @@ def _holds(
     target: object,
     findings: list[tuple[str, str]],
 ) -> bool:
-    """Hold a pair to what reading promises; what a user's own dataset gives may be anything."""
+    """Check a pair, which can be anything if it comes from a user's own dataset."""
     try:
         dataset.hold(sample, image, target)
     except (FileFault, *USER_CODE_ERRORS) as error:
@@ -222,7 +222,7 @@ def _suspect(
     target: NDArray[np.uint8],
     references: Sequence[NDArray[np.uint8]],
 ) -> Suspect | None:
-    """Return what a pair of low fit is compared by; None for one that fits."""
+    """Return a pair with a low fit as a suspect; None for a pair that fits."""
     size = (target.shape[0], target.shape[1])
     look, shape = look_of(image), shape_of(target)
     by_chance = chance(look, (labels_of(one, small(size)) for one in references))
@@ -256,21 +256,21 @@ def _splits(
 
 
 def _duplicates(present: Sequence[tuple[str, Sample]], reads: Sequence[_Read]) -> Iterator[Finding]:
-    """Find images of equal pixels, within a split and between splits."""
+    """Find images with equal pixels, within a split and across splits."""
     for indices in _equal([read.image_digest for read in reads]):
         places = dict.fromkeys(
             (present[i][0], present[i][1].image or present[i][1].id) for i in indices
         )
         if len(places) < 2:
-            continue  # one that is listed twice
+            continue  # one image that is listed twice
         between = len({split for split, _ in places}) > 1
         kind = "duplicate across splits" if between else "duplicate image"
         images = [f"{image} ({split})" for split, image in places]
-        yield Finding(kind, f"One content: {listed(images, FILES_SHOWN)}.", present[indices[0]][0])
+        yield Finding(kind, f"Same pixels: {listed(images, FILES_SHOWN)}.", present[indices[0]][0])
 
 
 def _equal(digests: Sequence[str]) -> list[list[int]]:
-    """Group the indices of equal digests, of two and more; empty ones equal nothing."""
+    """Return groups of two or more indices with equal digests, ignoring empty ones."""
     groups: dict[str, list[int]] = defaultdict(list)
     for index, digest in enumerate(digests):
         if digest:
@@ -281,32 +281,32 @@ def _equal(digests: Sequence[str]) -> list[list[int]]:
 def _swapped(
     present: Sequence[tuple[str, Sample]], reads: Sequence[_Read], report: Report
 ) -> Iterator[Finding]:
-    """Find masks of other images: named so, equal to another's, or fitting each other's image."""
+    """Find masks that belong to other images: by their names, their content or their fit."""
     own = {sample.image.stem for _, sample in present if sample.image is not None}
     for split, sample in present:
         if sample.image is None or sample.mask is None:
             continue
         if sample.mask.stem != sample.image.stem and sample.mask.stem in own:
-            text = f"{sample.image} is paired with {sample.mask}, named like another image."
+            text = f"{sample.image} is paired with {sample.mask}, which has another image's name."
             yield Finding("swapped mask", text, split)
     for indices in _equal([read.target_digest for read in reads]):
         if len({present[i][1].image for i in indices}) > 1:
             masks = [str(present[i][1].mask or present[i][1].id) for i in indices]
             yield Finding(
-                "same mask", f"One mask for different images: {listed(masks, FILES_SHOWN)}."
+                "same mask", f"Different images have the same mask: {listed(masks, FILES_SHOWN)}."
             )
     suspects = [read.suspect for read in reads if read.suspect is not None]
     if len(suspects) > max(MANY_SUSPECTS * len(reads), 20):
         report.notes.append(
-            f"{len(suspects)} of {len(reads)} masks hardly fit the edges and colours of their "
-            "images: look at them (bench data show), they may be shifted or paired wrongly."
+            f"{len(suspects)} of {len(reads)} masks fit the edges and colours of their images "
+            "badly; they may be shifted or paired wrongly. Look at them with bench data show."
         )
     if len(suspects) > MOST_SUSPECTS:
         return
     for one, other in exchanged(suspects):
         (split, first), (_, second) = present[one], present[other]
         text = (
-            f"{first.mask or first.id} and {second.mask or second.id} seem to have changed "
-            "places: each fits the other's image far better."
+            f"{first.mask or first.id} and {second.mask or second.id} seem to be "
+            "swapped: each fits the other's image far better."
         )
         yield Finding("swapped mask", text, split)

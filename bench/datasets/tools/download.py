@@ -1,4 +1,4 @@
-"""Fetch the files of a dataset: downloads that go on where they broke off, unpacked whole."""
+"""Download the files of a dataset, resuming downloads that broke off, and unpack them."""
 
 import os
 import time
@@ -18,37 +18,38 @@ from bench.datasets.tools.unpack import MIB, Progress, check_space, unpack, veri
 from bench.errors import UserError
 from bench.machine.files import read_json, write_json
 
-TIMEOUT_S = 30.0  # to connect, and without a byte
-PAUSES_S = (1.0, 2.0, 4.0, 8.0)  # before a broken download goes on; counted anew after any gain
+TIMEOUT_S = 30.0  # to connect, and between bytes
+PAUSES_S = (1.0, 2.0, 4.0, 8.0)  # before each retry; starts over after any progress
 CHUNK = 1 << 18
-UNPACKED = 2  # files take at most so many times the space of their archive
+UNPACKED = 2  # unpacked files take at most this many times the size of their archive
 
 
 class _Broken(Exception):
-    """A download that did not reach its end, and why."""
+    """A download that broke off, and why."""
 
 
 def missing(name: str, root: Path) -> tuple[Archive, ...]:
-    """Return the archives whose files are not at the root, so that `get` would fetch them.
+    """Return the archives that `get` would download, because their files are not at the root.
 
-    Files that the user brought count as there where all that the dataset lists is there.
+    Files that the user put there count if all files that the dataset lists exist.
     """
     return tuple(archive for archive in archives(name, root) if not _is_there(archive, root))
 
 
 def get(name: str, root: Path, progress: Progress) -> Path:
-    """Download and unpack what is missing of a dataset, and return its root.
+    """Download and unpack the missing files of a dataset, and return its root.
 
-    An archive that lies at the root already is verified and used instead, and kept; one that is
-    downloaded here is removed once it is unpacked. A second call finishes what was interrupted.
+    An archive that is already at the root is verified, used and kept; a downloaded one is removed
+    once it is unpacked. A second call finishes an interrupted one.
 
     Args:
-        progress: told the file, what is done of it and all there is, in bytes; None where the
-            server does not say. Unpacking is told as "unpacking <file>".
+        progress: called with the file name, the bytes done and the bytes in total, which are None
+            if the server does not say. While unpacking, the name is "unpacking <file>".
 
     Raises:
-        NothingToFetch: where the dataset is not downloaded, with what to do instead.
-        UserError: where an archive cannot be reached, is not what it should be or has no space.
+        NothingToFetch: if the dataset has no download; the message says what to do instead.
+        UserError: if an archive cannot be downloaded, is not the expected one or does not fit on
+            the disk.
     """
     if not missing(name, root):
         return root
@@ -68,7 +69,7 @@ def get(name: str, root: Path, progress: Progress) -> Path:
 def _fetch_and_unpack(archive: Archive, root: Path, progress: Progress) -> None:
     _refuse_hidden(archive, root)
     file, part, notes = root / archive.file, _part(archive, root), _notes(archive, root)
-    # Ours was .part, and has notes until it is unpacked: a call before this one was killed.
+    # A file with notes and without .part is our own download: an earlier call was killed.
     by_hand = file.is_file() and (part.exists() or not notes.exists())
     if file.is_file():
         verify(archive, file, "Remove it, then run the same command again to download it.")
@@ -83,7 +84,7 @@ def _fetch_and_unpack(archive: Archive, root: Path, progress: Progress) -> None:
 
 
 def _is_there(archive: Archive, root: Path) -> bool:
-    """Tell whether all files can be found: the official number of them, or what we unpacked."""
+    """Check that all files exist: the official number of them, or those that we unpacked."""
     if not root.is_dir():
         return False
     unpacked = read_json(_done(archive, root)) == _identity(archive)
@@ -99,20 +100,20 @@ def _refuse_hidden(archive: Archive, root: Path) -> None:
     for name in archive.hidden_by:
         if (root / name).exists():
             raise UserError(
-                f"{root / name} is there, is not complete, and would be read instead of what "
-                f"{archive.file} holds. Complete it by hand, or give another folder with --root."
+                f"{root / name} exists but is incomplete, and would be read instead of the files "
+                f"of {archive.file}. Complete it by hand, or give another folder with --root."
             )
 
 
 @contextmanager
 def _alone(root: Path) -> Iterator[None]:
-    """Keep other processes from fetching into the same folder."""
+    """Keep other processes from downloading into the same folder."""
     lock = FileLock(root / ".bench-get.lock", timeout=0)
     try:
         lock.acquire()
     except Timeout:
         raise UserError(
-            f"Another process is fetching into {root}. Wait until it is done."
+            f"Another process is downloading into {root}. Wait until it has finished."
         ) from None
     try:
         yield
@@ -121,17 +122,17 @@ def _alone(root: Path) -> Iterator[None]:
 
 
 def _part(archive: Archive, root: Path) -> Path:
-    """Name a download that has not reached its end."""
+    """Return the path of an unfinished download."""
     return root / f"{archive.file}.part"
 
 
 def _notes(archive: Archive, root: Path) -> Path:
-    """Name what is noted beside a download: which version of the file the server sent."""
+    """Return the path of the notes of a download: which version the server sent."""
     return root / f".bench-{archive.file}.json"
 
 
 def _done(archive: Archive, root: Path) -> Path:
-    """Name what says that an archive was unpacked to its end."""
+    """Return the path of the marker that an archive was unpacked completely."""
     return root / f".bench-{archive.file}.done"
 
 
@@ -140,13 +141,13 @@ def _identity(archive: Archive) -> dict[str, str]:
 
 
 def _download(archive: Archive, root: Path, progress: Progress) -> None:
-    """Download an archive, going on where it broke off; nothing is retried before a first byte."""
+    """Download an archive, retrying where it broke off, but only once any bytes have arrived."""
     part = _part(archive, root)
     farthest = _size(part)
     pauses: Iterator[float] = iter(())
     while True:
         try:
-            _go_on(archive, root, progress)
+            _request(archive, root, progress)
             break
         except _Broken as error:
             size = _size(part)
@@ -154,14 +155,14 @@ def _download(archive: Archive, root: Path, progress: Progress) -> None:
                 farthest, pauses = size, iter(PAUSES_S)
             pause = next(pauses, None)
             if pause is None:
-                kept = f" {size / MIB:.1f} MiB are kept to go on from." if size else ""
+                kept = f" The first {size / MIB:.1f} MiB are kept." if size else ""
                 raise UserError(
-                    f"Cannot download {archive.url}: {error}.{kept} Fetch it elsewhere and put it "
-                    f"at {root / archive.file}, then run the same command again."
+                    f"Cannot download {archive.url}: {error}.{kept} Download it elsewhere, put it "
+                    f"at {root / archive.file} and run the same command again."
                 ) from error
             time.sleep(pause)
     try:
-        verify(archive, part, "It was deleted; run the same command again to download it anew.")
+        verify(archive, part, "It was deleted; run the same command to download it again.")
     except UserError:
         _notes(archive, root).unlink(missing_ok=True)
         part.unlink()
@@ -169,8 +170,8 @@ def _download(archive: Archive, root: Path, progress: Progress) -> None:
     os.replace(part, root / archive.file)
 
 
-def _go_on(archive: Archive, root: Path, progress: Progress) -> None:
-    """Ask once for what is not there yet, and write it."""
+def _request(archive: Archive, root: Path, progress: Progress) -> None:
+    """Request the missing bytes once, and write them."""
     part = _part(archive, root)
     have = _size(part)
     headers = {"User-Agent": "bench"}
@@ -180,39 +181,39 @@ def _go_on(archive: Archive, root: Path, progress: Progress) -> None:
         if version:
             headers["If-Range"] = version
     try:
-        answer = urlopen(Request(archive.url, headers=headers), timeout=TIMEOUT_S)
+        response = urlopen(Request(archive.url, headers=headers), timeout=TIMEOUT_S)
     except HTTPError as error:
         error.close()
         if error.code != HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE or not have:
-            raise _Broken(f"the server answers {error.code} {error.reason}") from error
+            raise _Broken(f"the server answered {error.code} {error.reason}") from error
         if error.headers.get("Content-Range") != f"bytes */{have}":
             os.truncate(part, 0)
-            _go_on(archive, root, progress)
+            _request(archive, root, progress)
         return
     except (OSError, HTTPException) as error:
         raise _Broken(_reason(error)) from error
-    with answer:
-        resumed = answer.status == HTTPStatus.PARTIAL_CONTENT
-        if resumed and not answer.headers.get("Content-Range", "").startswith(f"bytes {have}-"):
+    with response:
+        resumed = response.status == HTTPStatus.PARTIAL_CONTENT
+        if resumed and not response.headers.get("Content-Range", "").startswith(f"bytes {have}-"):
             os.truncate(part, 0)
-            raise _Broken("the server sent another part than was asked for")
-        _receive(answer, have if resumed else 0, archive, root, progress)
+            raise _Broken("the server sent a different part than requested")
+        _receive(response, have if resumed else 0, archive, root, progress)
 
 
 def _receive(
-    answer: HTTPResponse, size: int, archive: Archive, root: Path, progress: Progress
+    response: HTTPResponse, size: int, archive: Archive, root: Path, progress: Progress
 ) -> None:
-    """Write what an answer holds behind the first `size` bytes."""
-    length = answer.headers.get("Content-Length")
+    """Append the body of a response to the first `size` bytes."""
+    length = response.headers.get("Content-Length")
     total = size + int(length) if length is not None else None
     if total is not None:
         check_space(root, total - size + UNPACKED * total, archive.file)
     with _part(archive, root).open("ab" if size else "wb") as stream:
-        write_json(_notes(archive, root), {"version": _version(answer)})
+        write_json(_notes(archive, root), {"version": _version(response)})
         progress(archive.file, size, total)
         while total is None or size < total:
             try:
-                chunk = answer.read1(CHUNK)
+                chunk = response.read1(CHUNK)
             except (OSError, HTTPException) as error:
                 raise _Broken(_reason(error)) from error
             if not chunk:
@@ -224,12 +225,12 @@ def _receive(
         raise _Broken(f"the connection was closed after {size} of {total} bytes")
 
 
-def _version(answer: HTTPResponse) -> str | None:
-    """Return what tells the server whether its file changed; a weak ETag may not be sent."""
-    etag: str | None = answer.headers.get("ETag")
+def _version(response: HTTPResponse) -> str | None:
+    """Return the version that the server gives its file; If-Range allows no weak ETag."""
+    etag: str | None = response.headers.get("ETag")
     if etag and not etag.startswith("W/"):
         return etag
-    return answer.headers.get("Last-Modified")
+    return response.headers.get("Last-Modified")
 
 
 def _reason(error: Exception) -> str:

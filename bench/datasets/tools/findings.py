@@ -1,4 +1,4 @@
-"""What a check of a dataset finds."""
+"""The results of checking a dataset."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -11,7 +11,7 @@ Counts = NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that is wrong, and where."""
+    """One thing that is wrong, and in which split."""
 
     kind: str
     message: str
@@ -20,9 +20,11 @@ class Finding:
 
 @dataclass
 class Split:
-    """What a split holds.
+    """The contents of a split.
 
-    pixels: (K,) of each class; images: (K,) with the class; void: pixels.
+    pixels: (K,), pixels of each class.
+    images: (K,), images that contain the class.
+    void: void pixels.
     """
 
     name: str
@@ -35,7 +37,7 @@ class Split:
 
 @dataclass
 class Report:
-    """What a dataset holds and what is wrong with it."""
+    """The contents of a dataset, and what is wrong with it."""
 
     name: str
     title: str

@@ -1,4 +1,4 @@
-"""IDD's polygons become label files, by the rules of its authors' tools."""
+"""Draw IDD's polygons as label files, by the rules of its authors' tools."""
 
 import glob
 import signal
@@ -23,15 +23,15 @@ from bench.lookup import pick, unknown
 from bench.machine.files import write_atomically
 
 ENDING = "_gtFine_polygons.json"
-CHUNK = 8  # files that a process takes at a time
+CHUNK = 8  # files that a worker process takes at a time
 
 
 @dataclass(frozen=True)
 class Prepared:
-    """What became of the polygon files."""
+    """The number of label files drawn, and what went wrong."""
 
     made: int
-    kept: int  # label files that were there and newer than their polygons
+    kept: int  # label files that existed and were newer than their polygons
     faults: tuple[str, ...]
 
 
@@ -48,13 +48,13 @@ class _Polygons(BaseModel):
 
 
 def rasterise(polygons: Path, label_set: str) -> NDArray[np.uint8]:
-    """Draw the polygons of a frame in their order, later ones over earlier ones.
+    """Draw the polygons of a frame in order, later ones over earlier ones.
 
     Returns:
-        The labels (H, W), 255 where nothing or something void is drawn.
+        The labels (H, W), 255 where a void polygon or none is drawn.
 
     Raises:
-        FileFault: naming the file, and the label that is not in IDD's table.
+        FileFault: if the file is malformed or a label is not in IDD's table.
         UserError: for an unknown label set.
     """
     values = pick("label set", label_set, VALUES)
@@ -86,27 +86,28 @@ def _read(polygons: Path) -> _Polygons:
         place = ".".join(map(str, first["loc"]))
         raise FileFault(
             "unreadable file",
-            f"{polygons}: not IDD's polygons{f', at {place}' if place else ''}: {first['msg']}.",
+            f"{polygons}: not an IDD polygon file{f', at {place}' if place else ''}: "
+            f"{first['msg']}.",
         ) from error
 
 
 def prepare(
     root: Path, label_set: str, num_workers: int, progress: Callable[[int, int], None]
 ) -> Prepared:
-    """Write the label file of every polygon file below a folder beside it.
+    """Write a label file next to every polygon file in a folder and its subfolders.
 
-    Those that are newer than their polygons are kept, so that an interrupted run goes on where
-    it was. A file that cannot be drawn stops nothing.
+    Label files that are newer than their polygons are kept, so that an interrupted run can be
+    continued. A file that cannot be drawn does not stop the others.
 
     Args:
-        num_workers: processes; 0 draws in this one.
-        progress: called with the files done and their total.
+        num_workers: worker processes; 0 draws in this process.
+        progress: called with the number of files done and their total.
 
     Raises:
-        UserError: where there are no polygon files, or for an unknown label set.
+        UserError: if there are no polygon files, or for an unknown label set.
     """
     pick("label set", label_set, VALUES)
-    # Unlike Path.rglob this follows links, as parts of a dataset often are.
+    # Unlike Path.rglob, this follows links, which parts of a dataset often are.
     names = glob.glob(f"**/*{ENDING}", root_dir=root, recursive=True)
     files = sorted(root / name for name in names)
     if not files:
@@ -138,15 +139,15 @@ def _draw_all(files: Sequence[Path], label_set: str, num_workers: int) -> Iterat
     with ProcessPoolExecutor(
         min(num_workers, len(files)),
         mp_context=get_context("spawn"),
-        initializer=signal.signal,  # Ctrl-C is this process's to answer
+        initializer=signal.signal,  # only this process handles Ctrl-C
         initargs=(signal.SIGINT, signal.SIG_IGN),
     ) as pool:
         try:
             yield from pool.map(job, files, chunksize=CHUNK)
         except BrokenProcessPool as error:
             raise UserError(
-                "A process died while it drew polygons; is memory short? What was done is kept: "
-                "run the command again, with fewer workers."
+                "A worker process died while drawing polygons, perhaps out of memory. Finished "
+                "files are kept: run the command again with fewer workers."
             ) from error
         finally:
             pool.shutdown(cancel_futures=True)

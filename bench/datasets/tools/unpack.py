@@ -1,4 +1,4 @@
-"""Archives verified and unpacked: what is unpacked appears whole, and nowhere else."""
+"""Verify and unpack archives; files appear only in the given folder, and only complete."""
 
 import gzip
 import hashlib
@@ -17,7 +17,7 @@ from bench.datasets.tools.archives import Archive
 from bench.errors import UserError
 
 MIB = 1 << 20
-UNREADABLE = (  # what a damaged archive can raise
+UNREADABLE = (  # what reading a damaged archive can raise
     tarfile.TarError,
     BadZipFile,
     gzip.BadGzipFile,
@@ -29,17 +29,17 @@ Progress = Callable[[str, int, int | None], None]
 
 
 def check_space(root: Path, needed: int, what: str) -> None:
-    """Refuse, with UserError, what would fill the disk."""
+    """Raise UserError if the disk has too little space."""
     free = shutil.disk_usage(root).free
     if needed > free:
         raise UserError(
             f"{what} needs {needed / MIB:,.0f} MiB with its unpacked files, but {root} has "
-            f"{free / MIB:,.0f} MiB free. Make space, or give another folder with --root."
+            f"{free / MIB:,.0f} MiB free. Free some space, or give another folder with --root."
         )
 
 
 def verify(archive: Archive, file: Path, advice: str) -> None:
-    """Raise UserError with what was expected and found where a file is not the archive."""
+    """Raise UserError with both checksums if a file is not the archive."""
     kind, _, expected = archive.checksum.partition(":")
     if kind == "commit":
         found = _zip_commit(file)
@@ -54,20 +54,20 @@ def verify(archive: Archive, file: Path, advice: str) -> None:
 
 
 def _zip_commit(file: Path) -> str:
-    """Return the commit that GitHub made a zip of, all of whose members have their CRC."""
+    """Return the commit named in a zip from GitHub, or what is damaged in it."""
     try:
         with ZipFile(file) as archive:
             damaged = archive.testzip()
             commit = archive.comment.decode("ascii", "replace") or "none"
     except UNREADABLE as error:
-        return f"no whole zip file ({error})"
+        return f"an invalid zip file ({error})"
     return f"a damaged member {damaged}" if damaged else commit
 
 
 def unpack(archive: Archive, root: Path, progress: Progress) -> None:
-    """Unpack into a folder beside, then move what is new into place.
+    """Unpack into a temporary folder, then move the files into place.
 
-    A file of the same name is replaced. Folders that are not there yet are moved as a whole.
+    Files of the same name are replaced. Folders that do not exist yet are moved as a whole.
     """
     file = root / archive.file
     folder = root / f".bench-{archive.file}.unpacking"
@@ -77,7 +77,9 @@ def unpack(archive: Archive, root: Path, progress: Progress) -> None:
         with _opened(file) as members:
             wanted = [one for one in members if _is_in(one.name, archive.inside)]
             if not wanted:
-                raise UserError(f"{file} has no files in {archive.inside or 'it'}.")
+                raise UserError(
+                    f"{file} has no files{f' in {archive.inside}' if archive.inside else ''}."
+                )
             for member in wanted:
                 _refuse_outside(member.name, file)
             total, done = sum(member.size for member in wanted), 0
@@ -128,7 +130,9 @@ def _is_in(name: str, folder: str) -> bool:
 def _refuse_outside(name: str, file: Path) -> None:
     path = PurePosixPath(name)
     if path.is_absolute() or ".." in path.parts or "\\" in name:
-        raise UserError(f"{file} is refused: its member {name!r} would lie outside the folder.")
+        raise UserError(
+            f"{file} is refused: its member {name!r} would be unpacked outside the folder."
+        )
 
 
 def _move_into(source: Path, target: Path) -> None:

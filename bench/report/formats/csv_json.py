@@ -1,4 +1,4 @@
-"""A table as plain numbers, for programs: CSV and JSON, unrounded."""
+"""A table for programs: CSV and JSON, with unrounded numbers."""
 
 import csv
 import io
@@ -10,7 +10,7 @@ from bench.report.table import EMPTY, Cell, Figure, Table, Text
 
 
 def comma_separated(table: Table) -> str:
-    """Write a line a row; spread and footnotes, where there are any, in columns of their own."""
+    """Write one line per row; spreads and footnotes, if any, get columns of their own."""
     spread = [
         any(isinstance(cell := row[i], Figure) and cell.spread_text for row in table.rows)
         for i in range(len(table.headers))
@@ -42,7 +42,7 @@ def _plain(value: float) -> str:
 
 
 def as_json(table: Table) -> str:
-    """Write all that a table has; numbers are null where there is none."""
+    """Write everything in a table; missing numbers are null."""
     content = {
         "kind": table.kind,
         "name": table.name,

@@ -1,4 +1,4 @@
-"""The formats of a single table, by name."""
+"""The formats of a table, by name."""
 
 from collections.abc import Callable
 

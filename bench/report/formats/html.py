@@ -1,4 +1,4 @@
-"""A report as one page of HTML that needs nothing else."""
+"""A report as one self-contained HTML page."""
 
 import base64
 from collections.abc import Sequence
@@ -20,7 +20,7 @@ def page(
 
     Args:
         methods: plain text.
-        pictures: a title and a PNG file each, which becomes part of the page.
+        pictures: titles and PNG files, which are embedded in the page.
     """
     environment = Environment(
         loader=PackageLoader(__name__, package_path=""), autoescape=True, keep_trailing_newline=True
@@ -49,7 +49,7 @@ def _is_figure(cell: Cell) -> bool:
 
 
 def _grouped(table: Table) -> list[tuple[str, int]]:
-    """Return the groups of headers with their widths; none where there is no group."""
+    """Return the groups of headers with their widths, or nothing if no header has a group."""
     if not any(header.group for header in table.headers):
         return []
     groups: list[tuple[str, int]] = []

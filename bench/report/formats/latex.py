@@ -34,14 +34,14 @@ SPECIAL = {
     "×": r"$\times$",
 }
 BREAK = r"\\"
-LIGATURES = "-',"  # two of them would become another character
+LIGATURES = "-',"  # two in a row would become another character
 NEEDS = (
     "% needs \\usepackage{array,booktabs,graphicx,siunitx,textcomp}, \\usepackage[T1]{fontenc}",
     "% and \\usepackage[utf8]{inputenc} before TeX Live 2018",
 )
-LETTERS_OF_A_LINE = 60  # of body text that fit beside each other across an article's page
-LETTERS_OF_TWO_COLUMNS = 100  # the same where it has two columns
-LETTERS_OF_A_HEADER = 9  # in one line; a longer one is broken between words
+LETTERS_OF_A_LINE = 60  # of body text, across the page of an article
+LETTERS_OF_TWO_COLUMNS = 100  # the same for a two-column article
+LETTERS_OF_A_HEADER = 9  # per line; longer headers are broken between words
 
 
 Digits = tuple[str, int, int]
@@ -51,9 +51,9 @@ Digits = tuple[str, int, int]
 class Column:
     """What a column's cells have in common.
 
-    number: a sign, and the most digits before and after the point; None where it holds text.
-    has_more: whether a spread or mark stands behind some number, in a column of its own.
-    share: of the line, for long text; 0 where it is short.
+    number: "-" or "", and the most digits before and after the point; None if it holds text.
+    has_more: whether a number has a spread or a mark, which are set in a separate column.
+    share: of the line width, for long text; 0 for short text.
     """
 
     header: Header
@@ -64,7 +64,7 @@ class Column:
 
 
 def latex(table: Table) -> str:
-    """Write a table environment; over both columns where wide, shrunk where it is wider still."""
+    """Write a table environment; a wide table spans both columns, a wider one is shrunk too."""
     if _width(_columns(table)) > LETTERS_OF_TWO_COLUMNS:
         table = _stacked(table)
     columns = _columns(table)
@@ -104,7 +104,7 @@ def _width(columns: Sequence[Column]) -> int:
 
 
 def _stacked(table: Table) -> Table:
-    """Put groups of equal columns one below the other; other tables stay as they are."""
+    """Stack groups with equal columns one below the other; other tables stay unchanged."""
     first, *headers = table.headers
     groups = [
         (name, [header.title for header in of])
@@ -145,7 +145,7 @@ def _columns(table: Table) -> list[Column]:
 
 
 def _below(table: Table) -> list[str]:
-    """Write footnotes, the protocol and notes in small type, each a paragraph of its own."""
+    """Write footnotes, the protocol and notes in small type, one paragraph each."""
     lines = [
         f"\\textsuperscript{{{letters(i)}}}\\,{escape(text)}"
         for i, text in enumerate(table.footnotes)
@@ -166,7 +166,7 @@ def _below(table: Table) -> list[str]:
 
 
 def _header_lines(header: Header) -> list[str]:
-    """Break a title between words, its unit by itself."""
+    """Break a title into lines, between words."""
     return textwrap.wrap(header.title, LETTERS_OF_A_HEADER, break_long_words=False) or [""]
 
 
@@ -177,7 +177,7 @@ def _plain(cell: Cell) -> str:
 
 
 def _digits(figures: Sequence[Figure]) -> Digits:
-    """Return whether there is a sign, and the most digits before and after the point."""
+    """Return the sign ("-" or ""), and the most digits before and after the point."""
     texts = [figure.number for figure in figures]
     parts = [t.partition(".") for t in texts if t != EMPTY and "e" not in t]
     before = max((len(p[0].lstrip("-")) for p in parts), default=1)
@@ -223,7 +223,7 @@ def _number(figure: Figure, digits: Digits) -> str:
         return f"{{{number}}}"
     if figure.rank == "best":
         return f"\\bfseries {number}"
-    if figure.rank == "second":  # siunitx underlines nothing: a box as wide as its own
+    if figure.rank == "second":  # siunitx cannot underline: pad to the width of the column
         before, _, after = number.partition(".")
         pads = ["0" * (digits[1] - len(before)), "0" * (digits[2] - len(after))]
         left, right = (f"\\phantom{{{pad}}}" if pad else "" for pad in pads)
@@ -249,7 +249,7 @@ def _groups(columns: Sequence[Column]) -> list[str]:
 
 
 def escape(text: str) -> str:
-    """Let LaTeX print the characters of a text as they are; ? for what its fonts have not."""
+    """Escape a text so that LaTeX prints it literally; ? stands for what its fonts lack."""
     text = "".join(c if c.isprintable() or c.isspace() else "?" for c in text)
     shown = []
     for before, character in zip(f" {text}", text, strict=False):
@@ -259,7 +259,7 @@ def escape(text: str) -> str:
 
 
 def _in_fonts(character: str) -> str:
-    """Return a character of Latin 1, or the ASCII letters that come closest."""
+    """Return a Latin-1 character unchanged, and any other as the closest ASCII letters."""
     if ord(character) < 256:
         return character
     plain = unicodedata.normalize("NFKD", character).encode("ascii", "ignore").decode()

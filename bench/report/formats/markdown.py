@@ -1,4 +1,4 @@
-"""A table as Markdown: a pipe table with its caption above and what it rests on below."""
+"""A table as Markdown: a pipe table, with its caption above and the notes below."""
 
 import re
 
@@ -10,7 +10,7 @@ SPECIAL = "\\`*_{}[]<>#|~$&"
 
 
 def markdown(table: Table) -> str:
-    """Write a table; best figures are bold, the second best in italics."""
+    """Write a table; the best figures are bold, the second best in italics."""
     headers = [escape(header.whole) for header in table.headers]
     rows = [[_cell(cell) for cell in row] for row in table.rows]
     numeric = [table.is_numeric(i) for i in range(len(headers))]
@@ -35,6 +35,6 @@ def _cell(cell: Cell) -> str:
 
 
 def escape(text: str) -> str:
-    """Let Markdown show the characters of a text as they are."""
+    """Escape a text so that Markdown shows it literally."""
     escaped = "".join(f"\\{c}" if c in SPECIAL else c for c in text)
     return re.sub(r"\s+", " ", escaped).strip()

@@ -1,10 +1,11 @@
-"""The layer tables of a network as papers print them, made from the network while it runs.
+"""Layer tables of a network, as papers print them, made by running the network.
 
-One rule serves all networks. A table has a row for each operation that changes channels or size or
-joins maps, in the order in which they run; what follows a layer (activations, BatchNorm, dropout)
-stands in its last column. A class with a forward of its own of which a network runs several is a
-block: a row each time, and a table of its own for each kind of it. An encoder that a library wrote
-is one row. All other modules only give names.
+The same rule applies to every network. A table has one row for each operation that changes the
+channels or the size, or joins feature maps, in the order of execution. What follows a layer
+(activations, BatchNorm, dropout) is listed in the last column. A module class that defines its own
+forward and that the network runs in several places is a block: each use is one row, and each kind
+of the block has a separate table. An encoder from a library is one row. All other modules only
+provide names.
 """
 
 import re
@@ -29,27 +30,27 @@ from bench.suite.validation_errors import describe
 from bench.text import first_line
 from custom_models import ARCHITECTURES
 
-SIZE = 512  # pixels a side; a multiple of all strides
+SIZE = 512  # pixels per side; a multiple of every stride
 HEADERS = ("Layer", "Type", "In", "Out", "Kernel", "Stride", "Padding", "Dilation", "Activation")
 HOW_TO_READ = (
-    "Activation: what follows a layer, in the order in which it runs; BN is BatchNorm. Of blocks, "
-    "kernels are those of their convolutions; of blocks and resizings, stride is the input's size "
-    "over the output's."
+    "Activation: what follows the layer, in order of execution (BN: BatchNorm). The kernels of a "
+    "block are those of its convolutions. The stride of a block or a resize is its input size "
+    "divided by its output size."
 )
 
 
 def layer_tables(
     arch: str, options: Mapping[str, Any], num_classes: int = 21, size: int = SIZE
 ) -> list[Table]:
-    """Write a network's layers: its own table, then one for each kind of block in it.
+    """Make the layer tables of a network: one of the network, then one for each kind of block.
 
     Args:
-        arch: as suites have it: custom/…, smp/…, torchvision/…, timm/…, package.module:attribute.
-        options: what a suite gives beside `arch`; no weights are loaded.
-        size: of the image, pixels a side; larger where the network says that it needs more.
+        arch: as in a suite: custom/…, smp/…, torchvision/…, timm/…, package.module:attribute.
+        options: the model's other settings, as in a suite; no weights are loaded.
+        size: of the image, in pixels per side; padded to a size that the network accepts.
 
     Raises:
-        UserError: for what is unknown or does not fit, and where the network does not run.
+        UserError: if a name or an option is unknown or invalid, or the network fails to run.
     """
     try:
         spec = ModelSpec.model_validate({"arch": arch, **options}, context={"folder": Path()})
@@ -73,7 +74,7 @@ def layer_tables(
 
 
 def _tables(reading: Reading, spec: ModelSpec, num_classes: int, num_params: int) -> list[Table]:
-    """Write the network's table, then those of its blocks as they first come up."""
+    """Make the table of the network, then those of its blocks in order of first use."""
     kind, _, name = spec.arch.partition("/")
     known = ARCHITECTURES.get(name) if kind == "custom" else None
     title = known.title if known else spec.arch
@@ -84,14 +85,14 @@ def _tables(reading: Reading, spec: ModelSpec, num_classes: int, num_params: int
     tables = [_table(reading, spec.arch, caption, reading.rows, notes)]
     waiting = [(row, name, "") for row, name in _blocks(reading.rows)]
     done: set[str] = set()
-    for row, name, within in waiting:  # grows: blocks have blocks
+    for row, name, within in waiting:  # grows in the loop: blocks can contain blocks
         label = reading.label(row)
         if label in done:
             continue
         done.add(label)
         rates = list(reading.rates[row.layer.type, row.number])
         notes = [f"Dropout differs by block: {', '.join(rates)}."] if len(rates) > 1 else []
-        caption = f"{title}: {label}, as {name}{within}"
+        caption = f"{title}: {label}, as in {name}{within}"
         notes = [*_notes(row.inner), *notes]
         tables.append(_table(reading, f"{spec.arch} {label}", caption, row.inner, notes))
         waiting += [(inner, path, f" of {label}") for inner, path in _blocks(row.inner)]
@@ -103,14 +104,14 @@ def _blocks(rows: Sequence[Row]) -> list[tuple[Row, str]]:
 
 
 def _notes(rows: Sequence[Row]) -> list[str]:
-    """Say what the columns have no room for."""
+    """Describe what has no column."""
     found: dict[str, list[str]] = defaultdict(list)
     for row, name in zip(rows, _names(rows), strict=True):
         if row.layer.output_padding:
             found[row.layer.output_padding].append(name)
     notes = [f"Output padding {padding}: {', '.join(names)}." for padding, names in found.items()]
     if any(row.times > 1 for row in rows):
-        notes.append("x2 and so on: how often a layer is applied, each time with the same weights.")
+        notes.append("x2, x3, …: the layer runs that many times, with the same weights.")
     return notes
 
 
@@ -131,9 +132,9 @@ def _table(
 
 
 def _names(rows: Sequence[Row]) -> list[str]:
-    """Name rows after their modules: numbered where several share one, and no longer than needed.
+    """Name rows after their modules, as briefly as possible; rows of one module get numbers.
 
-    `head.0` is `head` where no other row is in `head`; what all rows begin with goes.
+    `head.0` becomes `head` if no other row is in `head`. A prefix that all rows share is removed.
     """
     count = Counter(row.path for row in rows)
     taken, names = set(count), []

@@ -1,4 +1,4 @@
-"""What a table says of one operation of torch: a layer, or what follows one."""
+"""How a table shows an operation of torch: as a layer, or as a follower of one."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -6,7 +6,7 @@ from typing import Any
 
 from bench.report.table import EMPTY
 
-FOLLOWERS = {  # by how torch's name of the operation begins
+FOLLOWERS = {  # by the first letters of torch's name of the operation
     "relu": "ReLU",
     "hardtanh": "ReLU6",
     "leaky_relu": "LeakyReLU",
@@ -29,20 +29,20 @@ DROPOUT = "dropout"
 
 @dataclass(frozen=True)
 class Value:
-    """A tensor that descends from the image; all views of one storage have one key."""
+    """A tensor that descends from the image; all views of one storage share a key."""
 
     key: int
     shape: tuple[int, ...]
 
     @property
     def channels(self) -> int:
-        """Return C of maps (N, C, H, W), vectors (N, C) and tokens (N, L, C); 1 of a number."""
+        """Return C of maps (N, C, H, W), vectors (N, C) and tokens (N, L, C); 1 for a scalar."""
         return self.shape[1] if len(self.shape) in (2, 4) else (1, *self.shape)[-1]
 
 
 @dataclass(frozen=True)
 class Layer:
-    """What a row says beside channels; `short` names what has no module of its own."""
+    """A row without its channels; `short` names an operation that has no module of its own."""
 
     type: str
     short: str
@@ -173,13 +173,13 @@ def _pair(value: Sequence[int] | int) -> Sequence[int]:
 
 
 def _axes(values: Iterable[object]) -> str:
-    """Write one number for all axes, or each axis's own: 2, (2, 1)."""
+    """Write one number if all axes are equal, otherwise one number per axis: 2, (2, 1)."""
     texts = [str(value) for value in values]
     return texts[0] if len(set(texts)) == 1 else f"({', '.join(texts)})"
 
 
 def stride_of(x: Value, out: Value) -> str:
-    """Write the input's size over the output's: 2, 1/2, (2, 1); nothing where it is no stride."""
+    """Write input size divided by output size: 2, 1/2, (2, 1); EMPTY if it is not a stride."""
     if len(x.shape) != 4 or len(out.shape) != 4:
         return EMPTY
     ratios = []

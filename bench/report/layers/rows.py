@@ -1,4 +1,4 @@
-"""Rows out of what ran: which modules are blocks, what follows what, what runs again."""
+"""Turn a trace into rows: which modules are blocks, what follows a layer, what runs again."""
 
 import re
 from collections import defaultdict
@@ -21,10 +21,11 @@ LIBRARIES = ("segmentation_models_pytorch", "timm", "torchvision")
 class Row:
     """A row of a table: a layer, or a block with the rows of its own table.
 
-    key: of what is the same in another round of a loop, or shares its weights.
+    key: equal for rows that are the same layer: in another round of a loop, or with the same
+        weights.
     kernels, dilations: of the convolutions inside.
-    number: which kind of block of its type it is.
-    tips: keys of the values that it ends with, as far as is known.
+    number: which kind of its block type it is, from 1; 0 if it is not a block.
+    tips: keys of the latest values that this row produced, as far as is known.
     """
 
     path: str
@@ -42,7 +43,7 @@ class Row:
 
 
 class Reading:
-    """Rows out of what ran: which modules are blocks, what follows what, what runs again."""
+    """The rows of a traced network: finds blocks, followers of layers, and repeated layers."""
 
     def __init__(self, root: Call, net: nn.Module, spec: ModelSpec) -> None:
         encoder = getattr(net, "encoder", None)
@@ -59,7 +60,7 @@ class Reading:
             for name, kinds in self.kinds.items()
             if len(kinds) > 1 and all(len(kind) == 1 for kind in kinds)
         }
-        if wrappers:  # of any one layer
+        if wrappers:  # modules that wrap a single layer
             self.blocks = {kind for kind in self.blocks if kind.__name__ not in wrappers}
             self._read(root)
 
@@ -76,7 +77,7 @@ class Reading:
                 yield from self._composites(part)
 
     def _table(self, call: Call) -> tuple[list[Row], dict[int, Row]]:
-        """Return a table's rows, and from which of them each value came."""
+        """Return the rows of a table, and the row that produced each value, by key."""
         rows: list[Row] = []
         made: dict[int, Row] = {}
         self._walk(call, rows, made)
@@ -131,7 +132,7 @@ class Reading:
         return row
 
     def _number(self, row: Row) -> None:
-        """Find which kind of its type a block is: what its layers are, but for their numbers."""
+        """Find which kind of its type a block is, ignoring channels and dropout rates."""
         kind: list[object] = []
         rates: list[str] = []
         for part in row.inner:
@@ -145,7 +146,7 @@ class Reading:
         self.rates[row.layer.type, row.number].update(dict.fromkeys(rates or ["none"]))
 
     def label(self, row: Row) -> str:
-        """Return a row's type; where blocks of one type differ in their layers, which kind."""
+        """Return a row's type, with its kind if blocks of this type differ in their layers."""
         several = row.number and len(self.kinds[row.layer.type]) > 1
         return f"{row.layer.type} (kind {row.number})" if several else row.layer.type
 
@@ -159,7 +160,7 @@ def _encoder_name(spec: ModelSpec) -> str:
 
 
 def _is_composite(call: Call) -> bool:
-    """Say whether a module has children, a forward of its own, and more than one thing to do."""
+    """Check whether a module has children, its own forward, and more than one operation."""
     if type(call.module).forward is nn.Sequential.forward or _is_leaf(call.module):
         return False
     ops = list(_ops(call))
@@ -179,14 +180,14 @@ def _is_leaf(module: nn.Module) -> bool:
 
 
 def _apply(op: Op, rows: list[Row], made: Mapping[int, Row]) -> Row | None:
-    """Add an operation to a table; return the row that its outputs come from."""
+    """Add an operation to a table and return the row that produced its outputs."""
     source = next((made[value.key] for value in op.inputs if value.key in made), None)
-    goes_on = source is not None and any(value.key in source.tips for value in op.inputs)
+    continues = source is not None and any(value.key in source.tips for value in op.inputs)
     if op.layer is None and not op.follower:
-        if source is not None and goes_on:
+        if source is not None and continues:
             source.tips.update(value.key for value in op.outputs)
         return source
-    if op.layer is None and source is not None and goes_on:
+    if op.layer is None and source is not None and continues:
         source.then.append(op.follower)
         source.tips = {value.key for value in op.outputs}
         return source
@@ -195,7 +196,7 @@ def _apply(op: Op, rows: list[Row], made: Mapping[int, Row]) -> Row | None:
 
 
 def _row(op: Op) -> Row:
-    """Make the row of a layer, or of a follower that begins its table."""
+    """Make the row of a layer, or of a follower that has no layer before it."""
     layer = op.layer or Layer(op.follower, op.follower.split()[0].lower())
     named = op.module.path != "" and _is_leaf(op.module.module)
     path = op.module.path if named else f"{op.module.path}.{layer.short}".removeprefix(".")
@@ -217,13 +218,13 @@ def _row(op: Op) -> Row:
 
 
 def _whole(call: Call, layer: Layer, out: Value) -> Row:
-    """Make the row of a module that is not opened."""
+    """Make the row of a whole module."""
     inputs = ", ".join(str(value.channels) for value in call.inputs)
     return Row(call.path, layer, inputs, str(out.channels), key=(call.path,), tips={out.key})
 
 
 def _sum(channels: Iterable[int]) -> str:
-    """Write a sum, three and more equal neighbours as a product: 2048 + 4 x 512."""
+    """Write a sum, with three or more equal neighbours as a product: 2048 + 4 x 512."""
     texts: list[str] = []
     for count, group in groupby(channels):
         times = len(list(group))
@@ -232,7 +233,7 @@ def _sum(channels: Iterable[int]) -> str:
 
 
 def _merged(rows: Iterable[Row]) -> list[Row]:
-    """Make one row of what runs again with its weights, and of what repeats in between."""
+    """Merge rows that run again with the same weights, and what repeats between them."""
     kept: list[Row] = []
     latest: dict[tuple[object, ...], tuple[int, Row]] = {}
     looped_at = -1

@@ -1,4 +1,4 @@
-"""One run of a network, written down: its modules, and the operations inside each."""
+"""A trace of one run of a network: its modules, and the operations inside each."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -15,9 +15,9 @@ from bench.report.layers.operations import DROPOUT, FOLLOWERS, READERS, Layer, V
 
 @dataclass(frozen=True)
 class Op:
-    """An operation: a layer, what follows one, or neither.
+    """One operation: a layer, a follower of a layer (such as an activation), or neither.
 
-    weights: storages of what does not descend from the image.
+    weights: storage keys of the inputs that do not descend from the image.
     """
 
     module: "Call"
@@ -30,7 +30,7 @@ class Op:
 
 @dataclass
 class Call:
-    """One run of a module, and what ran inside it, in order."""
+    """One run of a module, and what ran inside it, in order of execution."""
 
     path: str
     module: nn.Module
@@ -40,7 +40,7 @@ class Call:
 
 
 def trace(net: nn.Module, image: Tensor) -> Call:
-    """Run a network once in eval mode and return what ran."""
+    """Run a network once in eval mode and return the trace."""
     net.eval()
     with torch.no_grad(), Trace(net, image) as mode:
         net(image)
@@ -49,10 +49,10 @@ def trace(net: nn.Module, image: Tensor) -> Call:
 
 
 class Trace(TorchDispatchMode):
-    """Write down what is done to all that descends from an image, module by module.
+    """Record every operation on tensors that descend from an image, module by module.
 
-    Operations are seen where torch hands them to a device; whether a module, a function or an
-    operator asked for them does not matter.
+    Operations are recorded when torch dispatches them to a device, so it does not matter whether a
+    module, a function or an operator called them.
     """
 
     def __init__(self, net: nn.Module, image: Tensor) -> None:
@@ -60,8 +60,8 @@ class Trace(TorchDispatchMode):
         self.root = Call("", net)
         self.stack = [self.root]
         self.alive = {_key(image)}
-        self.fixed: set[int] = set()  # maps whose size does not follow the image's
-        self.held = [image]  # a freed storage's key could come back
+        self.fixed: set[int] = set()  # maps whose size does not depend on the image size
+        self.held = [image]  # kept alive: the key of a freed storage can be reused
         for path, module in net.named_modules():
             module.register_forward_pre_hook(partial(self._enter, path), with_kwargs=True)
             module.register_forward_hook(self._leave)
@@ -74,12 +74,12 @@ class Trace(TorchDispatchMode):
     def _leave(self, module: nn.Module, args: object, output: object) -> None:
         call = self.stack.pop()
         call.outputs = self._values(output)
-        if isinstance(module, nn.modules.dropout._DropoutNd) and module.p > 0:  # eval skips it
+        if isinstance(module, nn.modules.dropout._DropoutNd) and module.p > 0:  # eval mode skips it
             op = Op(call, call.outputs, call.outputs, follower=f"{DROPOUT} {module.p:g}")
             call.parts.append(op)
 
     def _values(self, tree: object) -> tuple[Value, ...]:
-        """List the maps that a module takes or gives; indices of a max-pool are none."""
+        """List the feature maps that a module takes or returns, but not max-pool indices."""
         tensors = [t for t in tree_leaves(tree) if isinstance(t, Tensor) and t.is_floating_point()]
         values = [Value(_key(t), tuple(t.shape)) for t in tensors]
         return tuple(dict.fromkeys(value for value in values if value.key in self.alive))
@@ -116,7 +116,7 @@ class Trace(TorchDispatchMode):
         layer = READERS[name](arguments, inputs, out) if name in READERS else None
         if x.key in self.fixed:
             if layer is not None and layer.short == "upsample":
-                layer = Layer(layer.type, layer.short)  # no ratio holds for other images
+                layer = Layer(layer.type, layer.short)  # the ratio differs for other image sizes
             elif x.shape[2:] == out.shape[2:]:
                 self.fixed.add(out.key)
         if layer is not None and layer.kernel.startswith(("global", "to ")):

@@ -1,6 +1,6 @@
-"""What a paper cites for its datasets and models: BibTeX keys, and the entries behind them.
+"""What a paper cites for its datasets and models: BibTeX keys and entries.
 
-The entries lie in references.bib; those of datasets are the datasets' own.
+The entries of models are in references.bib; those of datasets are in the dataset classes.
 """
 
 import re
@@ -17,8 +17,8 @@ from bench.suite.model import ModelSpec
 NO_OPTIONS: Mapping[str, Any] = MappingProxyType({})
 ENTRY = re.compile(r"@\w+\s*\{\s*([^\s,{}]+)\s*,")
 
-# Networks that only a student report describes have none: DarrenNet, RRCNN-FCN, SimplifiedUNet
-# and the transposed convolutions of ResNet-FCN.
+# Not here, because only student reports describe them: DarrenNet, RRCNN-FCN, SimplifiedUNet and
+# the transposed convolutions of ResNet-FCN.
 CUSTOM = {
     "deeplabv3_deconv": "chen2017rethinking",
     "enet": "paszke2016enet",
@@ -32,7 +32,7 @@ CUSTOM = {
     "unet": "ronneberger2015unet",
     "unet_valid": "ronneberger2015unet",
 }
-CUSTOM_ENCODERS = {  # where the suite names no other
+CUSTOM_ENCODERS = {  # the defaults, if the suite names no other
     "deeplabv3_deconv": "resnet101",
     "fcn16s": "vgg16",
     "fcn32s": "vgg16",
@@ -55,20 +55,20 @@ SMP = {
     "unetplusplus": "zhou2018unetplusplus",
     "upernet": "xiao2018unified",
 }
-TORCHVISION = {  # what stands before the backbone in its names
+TORCHVISION = {  # by the part of its names before the backbone
     "deeplabv3": "chen2017rethinking",
     "fcn": "long2015fully",
     "lraspp": "howard2019searching",
 }
-TIMM_HEAD = "long2015fully"  # that of torchvision's FCN
+TIMM_HEAD = "long2015fully"  # the head of torchvision's FCN
 LIBRARIES = {
     "smp": "iakubovskii2019segmentation",
     "timm": "wightman2019timm",
     "torchvision": "torchvision2016",
 }
 
-ENCODER_MARKS = re.compile(r"^(tu-|timm-)?(tf_|legacy_)?")  # of the origin, before the family
-ENCODERS = {  # by the beginning of the name, the longest
+ENCODER_MARKS = re.compile(r"^(tu-|timm-)?(tf_|legacy_)?")  # origin, before the family
+ENCODERS = {  # by the beginning of the name; the longest match counts
     "beit_": "bao2022beit",
     "beitv2_": "peng2022beit",
     "caformer_": "yu2024metaformer",
@@ -173,9 +173,9 @@ ENCODERS = {  # by the beginning of the name, the longest
 
 
 def keys(spec: ModelSpec) -> tuple[str, ...]:
-    """Return the BibTeX keys of a model: its architecture, its encoder, the libraries it is from.
+    """Return the BibTeX keys of a model: its architecture, its encoder and their libraries.
 
-    What no table names gives no key, nor does a user's own network.
+    Names that are in no table have no key, nor has a user's own network.
     """
     if ":" in spec.arch:
         return ()
@@ -202,18 +202,19 @@ def dataset_keys(name: str, options: Mapping[str, Any] = NO_OPTIONS) -> tuple[st
     """Return the BibTeX keys in a dataset's citation.
 
     Args:
-        name: as a suite gives it.
-        options: the suite's; a folder of one's own has its citation there.
+        name: as in a suite.
+        options: of the dataset in the suite; the citation of a `folder` dataset is one of them.
     """
     return tuple(key for key, _ in _entries(_citation(name, options)))
 
 
 def bibliography(cases: Sequence[Case]) -> str:
-    """Return a .bib file: entries of the datasets, then of the models, in the order of use.
+    """Return a .bib file: the entries of the datasets, then of the models, in order of use.
 
-    A key comes once, with a dataset's entry where both have it; nothing to cite gives "".
+    Each key occurs once; if a dataset and a model share it, the dataset's entry is used. Returns ""
+    if there is nothing to cite.
     """
-    texts: dict[str, str] = {}  # by the key as BibTeX compares them
+    texts: dict[str, str] = {}  # by lower-case key, because BibTeX ignores case
     for case in cases:
         for key, text in _entries(_citation(case.dataset.name, case.dataset.options)):
             texts.setdefault(key.lower(), text)
@@ -225,7 +226,7 @@ def bibliography(cases: Sequence[Case]) -> str:
 
 @cache
 def references() -> Mapping[str, str]:
-    """Return the entries of references.bib by their keys."""
+    """Return the entries of references.bib, by key."""
     text = files(__package__).joinpath("references.bib").read_text(encoding="utf-8")
     return MappingProxyType(dict(_entries(text)))
 
@@ -237,13 +238,13 @@ def _encoder_key(name: str) -> str | None:
 
 
 def _citation(name: str, options: Mapping[str, Any]) -> str:
-    """Return a dataset's BibTeX; "" where it has none, or plain words."""
+    """Return the BibTeX of a dataset, or "" if it has none or its citation is plain text."""
     text = str(options.get("citation") or find(name).citation).strip()
     return text if text.startswith("@") else ""
 
 
 def _entries(text: str) -> Iterator[tuple[str, str]]:
-    """Split BibTeX into keys and entries; one whose braces do not match is left out."""
+    """Split BibTeX into keys and entries; entries whose braces do not match are skipped."""
     position = 0
     while match := ENTRY.search(text, position):
         end = _closing(text, text.index("{", match.start()))
@@ -253,7 +254,10 @@ def _entries(text: str) -> Iterator[tuple[str, str]]:
 
 
 def _closing(text: str, start: int) -> int | None:
-    """Return where the brace at `start` has been closed, as BibTeX counts: escapes count too."""
+    """Return the position after the brace that closes the one at `start`; None if none does.
+
+    Escaped braces count too, as in BibTeX.
+    """
     depth = 0
     for position in range(start, len(text)):
         depth += {"{": 1, "}": -1}.get(text[position], 0)

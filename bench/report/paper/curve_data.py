@@ -1,4 +1,4 @@
-"""What trainings left after each epoch, seeds of one model together."""
+"""The histories of trainings, averaged over the seeds of a model."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -18,7 +18,7 @@ SERIES = ("loss", "select_loss", "train_miou", "select_miou")  # columns of hist
 
 @dataclass(frozen=True)
 class Training:
-    """One training: a value per epoch under each name of SERIES, NaN if it was not measured.
+    """One training: one value per epoch for each name of SERIES, NaN if it was not measured.
 
     Losses are as trained and validated; mIoU is in 0..1.
     """
@@ -30,7 +30,7 @@ class Training:
 
 @dataclass(frozen=True)
 class Spread:
-    """One quantity over seeds, a value an epoch; NaN where a seed has none."""
+    """One quantity over seeds, one value per epoch; NaN if any seed has none."""
 
     mean: tuple[float, ...]
     low: tuple[float, ...]
@@ -39,7 +39,7 @@ class Spread:
 
 @dataclass(frozen=True)
 class Curve:
-    """A model's trainings, one or several seeds of it, as they are drawn."""
+    """The trainings of a model, averaged over one or more seeds, as drawn."""
 
     label: str
     num_seeds: int
@@ -61,9 +61,9 @@ def read_training(file: Path, label: str) -> Training | None:
 
 
 def mean_of(trainings: Sequence[Training]) -> Curve:
-    """Average the seeds of one model, epoch by epoch; the first one's label is the curve's.
+    """Average the seeds of one model, epoch by epoch; the curve gets the label of the first.
 
-    Epochs that a seed lacks, having stopped early, are left out.
+    Epochs that any seed lacks, because it stopped early, are left out.
     """
     assert trainings
     epochs = sorted(set.intersection(*(set(one.epochs) for one in trainings)))
@@ -73,17 +73,17 @@ def mean_of(trainings: Sequence[Training]) -> Curve:
         values = np.array([[seed[epoch] for epoch in epochs] for seed in seeds])
         series[name] = Spread(
             mean=tuple(values.mean(axis=0).tolist()),
-            low=tuple(values.min(axis=0).tolist()),  # NaN where one of them is
+            low=tuple(values.min(axis=0).tolist()),  # NaN if one of them is NaN
             high=tuple(values.max(axis=0).tolist()),
         )
     return Curve(trainings[0].label, len(trainings), tuple(epochs), series)
 
 
 def curves_of(rows: pd.DataFrame) -> tuple[list[Curve], list[str]]:
-    """Read a curve for each model, its seeds together, and say what cannot be read.
+    """Read one curve per model, averaged over its seeds, and list what cannot be read.
 
     Args:
-        rows: of `bench.frame.load` with scores, and with `entry`.
+        rows: of `bench.records.frame.load`, with scores and with the column `entry`.
     """
     cases = rows.drop_duplicates("folder")
     named = names(cases)

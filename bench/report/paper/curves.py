@@ -1,4 +1,4 @@
-"""Training curves as a paper shows them: loss and mIoU over epochs, of one model or of all."""
+"""Training curves for papers: loss and mIoU over epochs, for one model or for all."""
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
@@ -25,7 +25,7 @@ from bench.report.paper.curve_data import SERIES, Curve
 
 @dataclass(frozen=True)
 class Quantity:
-    """How a series of a history is drawn: its title, its axis, the factor to the axis' unit."""
+    """How a series of a history is drawn: title, axis, and the factor to the unit of the axis."""
 
     title: str
     axis: str
@@ -40,7 +40,7 @@ QUANTITIES = {
 }
 assert tuple(QUANTITIES) == SERIES
 DPI = 200
-FONT = "DejaVu Sans"  # matplotlib brings it along: the same letters on every machine
+FONT = "DejaVu Sans"  # ships with matplotlib: the same letters on every machine
 RC: Mapping[Any, Any] = {
     "font.family": FONT,
     "font.size": 8,
@@ -66,12 +66,12 @@ RC: Mapping[Any, Any] = {
     "legend.columnspacing": 1.4,
     "figure.constrained_layout.w_pad": 0.05,
     "figure.constrained_layout.h_pad": 0.05,
-    "text.parse_math": False,  # a name with two dollars is a name
-    "pdf.fonttype": 42,  # TrueType: publishers refuse Type 3
+    "text.parse_math": False,  # dollar signs in a name are not mathematics
+    "pdf.fonttype": 42,  # TrueType: publishers reject Type 3
 }
-# Okabe and Ito (2008) without their yellow, too light for a line on white; neighbours in the list
-# differ in lightness. 7, 5 and 8 share no factor: 35 models differ in colour and dashes, 40 in
-# dashes and marker, which is what grey leaves.
+# Okabe and Ito (2008) without their yellow, which is too light for a line on white. Neighbours in
+# the list differ in lightness. 7, 5 and 8 are pairwise coprime: 35 models differ in colour and
+# dashes, and 40 in dashes and marker, which remain visible in greyscale.
 COLOURS = ("#0072B2", "#E69F00", "#000000", "#56B4E9", "#D55E00", "#CC79A7", "#009E73")
 DASHES: tuple[tuple[float, ...], ...] = ((), (5, 1.6), (1.2, 1.2), (6, 1.6, 1.2, 1.6), (2.6, 1.2))
 MARKERS = {"o": 4.2, "s": 3.8, "^": 4.6, "D": 3.8, "v": 4.6, "P": 5.4, "X": 5.4, "*": 7}  # points
@@ -84,7 +84,7 @@ GRIDS = ((1, 1), (1, 1), (1, 2), (1, 3), (2, 2))  # rows and columns by the numb
 MOST_LEGEND_COLUMNS, LEGEND_MARGIN, TITLE_LINE = 4, 0.1, 0.16  # inches
 LEGEND_LETTERS, TITLE_LETTERS = 24, 70
 BREAK_AFTER = " -_/+,;:.|"
-UNSTAMPED: dict[str, dict[str, None]] = {  # neither a date nor the version of matplotlib
+UNSTAMPED: dict[str, dict[str, None]] = {  # no date, and no version of matplotlib
     "png": {"Software": None},
     "pdf": {"CreationDate": None, "Creator": None, "Producer": None},
 }
@@ -92,7 +92,7 @@ UNSTAMPED: dict[str, dict[str, None]] = {  # neither a date nor the version of m
 
 @dataclass(frozen=True)
 class Style:
-    """What tells one line from another, with and without colour."""
+    """What distinguishes one line from another, with and without colour."""
 
     colour: str
     dashes: tuple[float, ...]
@@ -104,7 +104,7 @@ VALIDATION = Style("#0072B2", (), "o")
 
 
 def model_figure(curve: Curve) -> Figure:
-    """Draw loss and mIoU of one model side by side, each in training and in validation."""
+    """Draw loss and mIoU of one model side by side, each for training and validation."""
     with _own_rc():
         figure = Figure(layout="constrained")
         figure.suptitle("\n".join(_wrapped(curve.label, TITLE_LETTERS)))
@@ -122,7 +122,7 @@ def model_figure(curve: Curve) -> Figure:
 
 
 def overlay_figure(curves: Sequence[Curve]) -> Figure:
-    """Draw all models together, a panel for each quantity that one of them has measured."""
+    """Draw all models together, with one panel per quantity that any of them measured."""
     with _own_rc():
         figure = Figure(layout="constrained")
         names = [n for n in QUANTITIES if any(_is_measured(curve, n) for curve in curves)]
@@ -145,10 +145,10 @@ def overlay_figure(curves: Sequence[Curve]) -> Figure:
 
 
 def save(figure: Figure, file: Path) -> None:
-    """Write a figure as PNG or PDF, by the suffix; the same histories give the same bytes.
+    """Write a figure as PNG or PDF, by suffix; the same histories give the same bytes.
 
     Raises:
-        CannotWrite: with the reason.
+        CannotWrite: if the file cannot be written.
     """
     kind = file.suffix.lower().removeprefix(".")
     stamps = UNSTAMPED[kind]
@@ -161,14 +161,14 @@ def save(figure: Figure, file: Path) -> None:
 
 
 def style_of(index: int) -> Style:
-    """Return the style of a model by its place among those drawn together."""
+    """Return the style of a model, by its position among those drawn together."""
     marker = list(MARKERS)[index % len(MARKERS)]
     return Style(COLOURS[index % len(COLOURS)], DASHES[index % len(DASHES)], marker)
 
 
 @contextmanager
 def _own_rc() -> Iterator[None]:
-    """Draw by our settings alone, whatever the user's matplotlibrc says."""
+    """Draw with our settings only, whatever the user's matplotlibrc says."""
     with matplotlib.rc_context():
         matplotlib.rcdefaults()
         matplotlib.rcParams.update(RC)
@@ -180,10 +180,10 @@ def _is_measured(curve: Curve, name: str) -> bool:
 
 
 def _draw(axes: Axes, curve: Curve, name: str, style: Style, shift: float) -> None:
-    """Connect what is measured, with a band over the seeds and markers at a few points.
+    """Draw a line through the measured epochs, with markers and a band over the seeds.
 
     Args:
-        shift: 0..1, how far the first marker is moved, so that lines do not hide each other's.
+        shift: 0..1, how far the first marker is moved, so that markers do not hide each other.
     """
     spread, factor = curve.series[name], QUANTITIES[name].factor
     table = np.array([curve.epochs, spread.mean, spread.low, spread.high], dtype=float)
@@ -201,7 +201,7 @@ def _draw(axes: Axes, curve: Curve, name: str, style: Style, shift: float) -> No
 
 
 def _handle(style: Style) -> Line2D:
-    """Return a line without data; markers have a white edge, to stand out where lines cross."""
+    """Return a line without data; its markers have a white edge, to stand out at crossings."""
     return Line2D(
         [],
         [],
@@ -215,7 +215,7 @@ def _handle(style: Style) -> Line2D:
 
 
 def _finish(axes: Axes, name: str, curves: Sequence[Curve]) -> None:
-    """Name the axes; epochs are whole, and the same in all panels."""
+    """Label the axes; epochs are whole numbers, with the same range in all panels."""
     axes.set_xlabel("Epoch")
     axes.set_ylabel(QUANTITIES[name].axis)
     axes.xaxis.set_major_locator(MaxNLocator(6, steps=(1, 2, 5, 10), integer=True, min_n_ticks=1))
@@ -232,15 +232,15 @@ def _say_not_measured(axes: Axes) -> None:
 
 
 def _note_on_seeds(curves: Sequence[Curve]) -> list[tuple[str, Artist]]:
-    """Return the legend's word on the bands, where there are any."""
+    """Return the legend entry for the bands, if there are any."""
     several = any(curve.num_seeds > 1 for curve in curves)
     return [(SEEDS_NOTE, Patch(color="#000000", alpha=BAND, linewidth=0))] if several else []
 
 
 def _fit(figure: Figure, width: float, num_rows: int, legend: Sequence[tuple[str, Artist]]) -> None:
-    """Put the legend below the panels and let the figure be as high as all of it needs."""
+    """Put the legend below the panels and make the figure high enough for everything."""
     figure.set_size_inches(width, PANEL_HEIGHT * num_rows)
-    FigureCanvasAgg(figure)  # measures text
+    FigureCanvasAgg(figure)  # needed to measure text
     height = PANEL_HEIGHT * num_rows
     for most in range(MOST_LEGEND_COLUMNS, 0, -1) if legend else ():
         made = _legend(figure, legend, most)
@@ -253,7 +253,7 @@ def _fit(figure: Figure, width: float, num_rows: int, legend: Sequence[tuple[str
     height += TITLE_LINE * len(title.splitlines())
     figure.set_size_inches(width, height)
     figure.draw_without_rendering()
-    figure.set_layout_engine("none")  # laid out once: the same in both formats, however often saved
+    figure.set_layout_engine("none")  # keep this layout: the same in both formats and on every save
 
 
 def _legend(figure: Figure, entries: Sequence[tuple[str, Artist]], most: int) -> Legend:
@@ -261,12 +261,12 @@ def _legend(figure: Figure, entries: Sequence[tuple[str, Artist]], most: int) ->
     handles, places = [handle for _, handle in entries], [str(i) for i in range(len(entries))]
     legend = figure.legend(handles, places, loc="outside lower center", ncols=num_columns)
     for text, (label, _) in zip(legend.get_texts(), entries, strict=True):
-        text.set_text(label)  # not when made: matplotlib hides a label that begins with _
+        text.set_text(label)  # set afterwards: matplotlib hides labels that begin with _
     return legend
 
 
 def _wrapped(label: str, most: int) -> list[str]:
-    """Break a label into lines, after a space or a sign where there is one to break after."""
+    """Break a label into lines, after a space or punctuation if possible."""
     rest = _drawable(" ".join(label.split()))
     lines = []
     while len(rest) > most:
@@ -277,7 +277,7 @@ def _wrapped(label: str, most: int) -> list[str]:
 
 
 def _drawable(text: str) -> str:
-    """Write what the font has no letter for as Python escapes it."""
+    """Replace characters that the font lacks by their Python escapes."""
     letters = get_font(findfont(FONT)).get_charmap()
     return "".join(
         c if ord(c) in letters and c.isprintable() else c.encode("unicode_escape").decode()

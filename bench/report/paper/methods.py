@@ -1,8 +1,8 @@
-"""The paragraph of a paper that says how its figures were made, with citations."""
+"""The methods paragraph of a paper, with citations."""
 
 import json
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,9 +12,10 @@ from bench.datasets.registry import find
 from bench.report.formats.latex import escape as escape_latex
 from bench.report.formats.markdown import escape as escape_markdown
 from bench.report.paper import citations
-from bench.report.protocol import terms as protocol_terms
+from bench.report.protocol import data_of
 from bench.report.rows import each
 from bench.suite.case import Case
+from bench.suite.columns import COLUMNS
 from bench.suite.loss import CrossEntropy, Dice, Focal, terms
 from bench.suite.recipe import Recipe
 from bench.suite.schema import size_text
@@ -29,39 +30,48 @@ RULES = {
 
 @dataclass(frozen=True)
 class Cite:
-    """Works that the text before refers to, by BibTeX key."""
+    """References for the text before it, by BibTeX key."""
 
     keys: tuple[str, ...]
 
 
 Part = str | Cite
 
+METHODS = {  # of inference, by their names in a protocol
+    "whole": "whole images",
+    "sliding": "sliding windows",
+    "centre crop": "centre crops",
+}
+
 
 def methods(cases: Sequence[Case], rows: pd.DataFrame) -> list[Part]:
-    """Write the paragraph of some cases.
+    """Write the methods paragraph for some cases.
 
     Args:
-        cases: that have scores; of several seeds one is enough.
-        rows: of `bench.frame.load`, of these cases and all their seeds.
+        cases: with scores; one seed of each is enough.
+        rows: of `bench.records.frame.load`, of these cases and all their seeds.
     """
     parts: list[Part] = [*_data(cases), *_models(cases)]
     recipes = list(_by_recipe(cases))
     num_models = len({case.label for case in cases})
-    for name, recipe, labels in recipes:
-        who = "all models" if 1 < len(labels) == num_models else _listed(labels)
-        by = f"By the recipe {name}, {who}" if len(recipes) > 1 else who.capitalize()
-        if len(recipes) == 1 and len(labels) == 1:
-            by = "It"
+    for names, recipe, labels in recipes:
+        if len(recipes) > 1:
+            noun = "recipe" if len(names) == 1 else "recipes"
+            who = "all models" if 1 < len(labels) == num_models else _listed(labels)
+            subject = f"With the {noun} {_listed(names)}, {who}"
+        else:
+            subject = "It" if len(labels) == 1 else "All models"
         verb = "is" if len(labels) == 1 else "are"
-        parts.append(f"{by} {verb} {_training(recipe)}. ")
+        parts.append(f"{subject} {verb} {_training(recipe)} ")
     return [*parts, *_scores(rows), *_seeds(rows), _machine(rows)]
 
 
 def _data(cases: Sequence[Case]) -> list[Part]:
-    parts: list[Part] = ["We train and evaluate on "]
+    is_trained = any(case.recipe.epochs for case in cases)
+    parts: list[Part] = ["We train and evaluate on " if is_trained else "We evaluate on "]
     datasets = {getattr(find(c.dataset.name), "title", c.dataset_name): c.dataset for c in cases}
     for number, (title, spec) in enumerate(datasets.items()):
-        parts.append(f"{', ' if number else ''}{title}")
+        parts.append(f"{_separator(number, len(datasets))}{title}")
         keys = citations.dataset_keys(spec.name, spec.options)
         parts += [Cite(keys)] if keys else []
     return [*parts, ". "]
@@ -69,10 +79,12 @@ def _data(cases: Sequence[Case]) -> list[Part]:
 
 def _models(cases: Sequence[Case]) -> list[Part]:
     models = {case.label: case for case in cases}
-    parts: list[Part] = [f"The {len(models)} models are " if len(models) > 1 else "The model is "]
+    parts: list[Part] = [
+        f"We compare {len(models)} models: " if len(models) > 1 else "The model is "
+    ]
     for number, (label, case) in enumerate(models.items()):
         keys = citations.keys(case.model)
-        parts.append(f"{', ' if number else ''}{label}")
+        parts.append(f"{_separator(number, len(models))}{label}")
         parts += [Cite(keys)] if keys else []
         parts.append(f" ({_built(case)})")
     return [*parts, ". "]
@@ -83,63 +95,82 @@ def _built(case: Case) -> str:
     encoder = f", encoder {spec.encoder}" if spec.encoder else ""
     if case.parent is not None:
         part = "" if case.parent.part == "all" else f"{case.parent.part} "
-        return f"{spec.arch}{encoder}, {part}from the trained {case.parent.name.split('__')[1]}"
+        parent = case.parent.name.split("__")[1]
+        return f"{spec.arch}{encoder}, {part}weights from the trained {parent}"
     if spec.weights is None:
-        return f"{spec.arch}{encoder}, from random weights"
-    what = "encoder" if spec.weights.part == "encoder" else "all"
-    return f"{spec.arch}{encoder}, {what} from {spec.weights.source.rpartition('/')[2]} weights"
+        return f"{spec.arch}{encoder}, randomly initialised"
+    part = "encoder " if spec.weights.part == "encoder" else ""
+    return f"{spec.arch}{encoder}, {part}weights from {spec.weights.source.rpartition('/')[2]}"
 
 
-def _by_recipe(cases: Sequence[Case]) -> Iterable[tuple[str, Recipe, list[str]]]:
-    """List each recipe with the models that were trained by it."""
+def _by_recipe(cases: Sequence[Case]) -> Iterable[tuple[list[str], Recipe, list[str]]]:
+    """List each recipe with its names and the models trained with it."""
     found: dict[str, list[Case]] = {}
     for case in cases:
         found.setdefault(case.recipe.model_dump_json(), []).append(case)
     for same in found.values():
-        names = _listed(list(dict.fromkeys(case.recipe_name for case in same)))
+        names = list(dict.fromkeys(case.recipe_name for case in same))
         yield names, same[0].recipe, list(dict.fromkeys(case.label for case in same))
 
 
 def _training(recipe: Recipe) -> str:
-    """Say how a recipe trains, in the words of papers."""
+    """Describe a recipe: the end of a sentence about its models, and more sentences."""
     if recipe.epochs == 0:
-        return "scored with the weights given, without training"
+        return "evaluated without training."
     length = f"{recipe.epochs} epochs" if recipe.steps is None else f"{recipe.steps} steps"
     optimizer = recipe.optimizer
     settings = [f"learning rate {optimizer.lr:g}"]
+    if recipe.encoder_lr != 1:
+        settings.append(f"{recipe.encoder_lr:g} times that for the encoder")
     if optimizer.name == "sgd":
         settings.append(f"momentum {optimizer.momentum:g}")
     if optimizer.weight_decay:
         settings.append(f"weight decay {optimizer.weight_decay:g}")
-    if recipe.encoder_lr != 1:
-        settings.append(f"times {recipe.encoder_lr:g} for the encoder")
     name = {"adam": "Adam", "adamw": "AdamW", "sgd": "SGD"}[optimizer.name]
     schedule = {
-        "constant": "a constant rate",
+        "constant": "a constant learning rate",
         "poly": f"the poly schedule (power {getattr(recipe.schedule, 'power', 0):g})",
         "cosine": "cosine annealing",
-        "step": f"the rate times {getattr(recipe.schedule, 'gamma', 0):g} every "
-        f"{getattr(recipe.schedule, 'every', 0)} epochs",
+        "step": f"step decay (factor {getattr(recipe.schedule, 'gamma', 0):g} every "
+        f"{getattr(recipe.schedule, 'every', 0)} epochs)",
     }[recipe.schedule.name]
-    size = "as stored" if recipe.size is None else f"resized to {size_text(recipe.size)}"
-    augment = ", ".join(
-        re.sub(r"(?<!^)(?=[A-Z])", " ", next(iter(one))).lower() for one in recipe.augment
-    )
-    parts = [
-        f"trained for {length} with {name} ({', '.join(settings)}), {schedule}",
-        f"batches of {recipe.batch_size} images {size}",
-        f"augmentation by {augment}" if augment else "no augmentation",
-        _loss(recipe),
+    sentences = [
+        f"trained for {length} with {name} ({', '.join(settings)}) and {schedule}, on batches of "
+        f"{recipe.batch_size} images {_resized(size_text(recipe.size))}.",
+        f"{_augmentation(recipe)}; the loss is {_loss(recipe)}.",
     ]
     if recipe.freeze_encoder:
-        parts.append("a frozen encoder")
-    if recipe.checkpoint == "best" or recipe.patience is not None:
-        rule = "the best" if recipe.checkpoint == "best" else "the last"
-        stop = f", stopped after {recipe.patience} epochs without a better one"
-        parts.append(
-            f"{rule} epoch by {recipe.select_by}{stop if recipe.patience is not None else ''}"
-        )
-    return "; ".join(parts)
+        sentences.append("The encoder is frozen.")
+    if recipe.selects:
+        sentences.append(_selection(recipe))
+    return " ".join(sentences)
+
+
+def _resized(size: str) -> str:
+    """Describe what a size of `size_text` does to images."""
+    if size == "as stored":
+        return "at their original size"
+    side, found, pixels = size.partition(" side ")
+    return f"resized to {f'a {side} side of {pixels}' if found else size} pixels"
+
+
+def _augmentation(recipe: Recipe) -> str:
+    names = [next(iter(one)) for one in recipe.augment]
+    texts = [re.sub(r"(?<=[a-z0-9])(?=[A-Z])", " ", name).lower() for name in names]
+    if not texts:
+        return "No data augmentation is used"
+    return f"The augmentation{' is' if len(texts) == 1 else 's are'} {_listed(texts)}"
+
+
+def _selection(recipe: Recipe) -> str:
+    """Describe which epoch is kept, and when training stops early."""
+    by = COLUMNS[recipe.select_by].header
+    on = "on the model-selection split"
+    rule = f"epoch with the best {by} {on}" if recipe.checkpoint == "best" else "last epoch"
+    if recipe.patience is None:
+        return f"We keep the {rule}."
+    better = "improvement" if recipe.checkpoint == "best" else f"a better {by} {on}"
+    return f"We keep the {rule} and stop after {recipe.patience} epochs without {better}."
 
 
 def _loss(recipe: Recipe) -> str:
@@ -148,35 +179,53 @@ def _loss(recipe: Recipe) -> str:
         text = {CrossEntropy: "cross-entropy", Focal: "focal loss", Dice: "Dice loss"}[type(term)]
         weights = getattr(term, "class_weights", None)
         if weights is not None:
-            rule = RULES[weights] if isinstance(weights, str) else "given numbers"
+            rule = RULES[weights] if isinstance(weights, str) else "fixed numbers"
             text += f" with classes weighted by {rule}"
         words.append(text if term.weight == 1 else f"{term.weight:g} times {text}")
     return " plus ".join(words)
 
 
 def _scores(rows: pd.DataFrame) -> list[Part]:
-    """Say what scores are of, a sentence for each protocol."""
-    sentences: list[Part] = []
+    """Describe what scores are computed on; what all evaluations share is said once."""
     scored = rows[rows["evaluation"].notna()].drop_duplicates("protocol")
+    if not len(scored):
+        return []
+    data, inference = [], []
     for _, row in each(scored):
-        about = protocol_terms(row)
-        data = re.sub(r" \(fingerprint \w+\)", "", about["data"])
-        sentences.append(
-            f"Scores ({row['evaluation']}) are of {data}, input {about['input']}, compared at "
-            f"{about['scored at']}, {about['labels']}. "
+        protocol = json.loads(row["protocol"])
+        data.append(
+            f"The {row['evaluation']} scores are computed on {data_of(protocol)} "
+            f"({row['num_images']:.0f} images), over {protocol['classes']} classes with void "
+            f"{protocol['void']}. "
         )
-    if len(scored):
-        convention = json.loads(scored.iloc[0]["protocol"])["miou"]
-        sentences.append(f"Mean IoU is of one confusion matrix: {convention}. ")
-    return sentences
+        inference.append(_inference(protocol))
+    convention = json.loads(scored.iloc[0]["protocol"])["miou"]
+    miou = f"Mean IoU is computed from a single confusion matrix ({convention}). "
+    if len(set(inference)) == 1:
+        return [*data, inference[0], miou]
+    return [*(text for pair in zip(data, inference, strict=True) for text in pair), miou]
+
+
+def _inference(protocol: Mapping[str, Any]) -> str:
+    """Describe how images become predictions, and at which size these are scored."""
+    method = protocol["method"]
+    for name, plural in METHODS.items():
+        if method.startswith(name):
+            method = plural + method.removeprefix(name)
+    stored = protocol["score_at"] == "stored"
+    size = "the resolution of the stored masks" if stored else "the size of the input"
+    return (
+        f"Images are {_resized(protocol['size'])} and processed as {method}; predictions are "
+        f"scored at {size}. "
+    )
 
 
 def _seeds(rows: pd.DataFrame) -> list[Part]:
     seeds = sorted(set(rows["seed"]))
     if len(seeds) == 1:
-        return [f"Each model is trained once (seed {seeds[0]}). "]
-    shown = ", ".join(map(str, seeds))
-    return [f"Figures are means and standard deviations over seeds {shown}. "]
+        return [f"All results are from a single seed ({seeds[0]}). "]
+    shown = _listed([str(seed) for seed in seeds])
+    return [f"We report means and standard deviations over seeds {shown}. "]
 
 
 def _machine(rows: pd.DataFrame) -> str:
@@ -184,8 +233,17 @@ def _machine(rows: pd.DataFrame) -> str:
         f"{machine} ({precision})"
         for machine, precision in rows[["machine", "trained_in"]].drop_duplicates().to_numpy()
     )
-    software = " or ".join(dict.fromkeys(map(str, rows["software"])))
-    return f"Everything ran on {machines} with {software}."
+    software = " or ".join(
+        text.replace(", ", " and ") for text in dict.fromkeys(map(str, rows["software"]))
+    )
+    return f"All experiments ran on {machines}, with {software}."
+
+
+def _separator(number: int, num: int) -> str:
+    """Return what stands before an item of a list of `num` items: "a, b and c"."""
+    if number == 0:
+        return ""
+    return " and " if number == num - 1 else ", "
 
 
 def _listed(labels: Sequence[str]) -> str:
@@ -193,7 +251,7 @@ def _listed(labels: Sequence[str]) -> str:
 
 
 def as_markdown(parts: Iterable[Part]) -> str:
-    """Write the paragraph with Pandoc's citations."""
+    """Write the paragraph in Markdown, with Pandoc citations."""
     text = "".join(
         f" [{'; '.join(f'@{key}' for key in part.keys)}]"
         if isinstance(part, Cite)
@@ -204,7 +262,7 @@ def as_markdown(parts: Iterable[Part]) -> str:
 
 
 def as_latex(parts: Iterable[Part]) -> str:
-    r"""Write the paragraph with \cite."""
+    r"""Write the paragraph in LaTeX, with \cite."""
     text = "".join(
         f"~\\cite{{{','.join(part.keys)}}}" if isinstance(part, Cite) else _spaced(_breakable, part)
         for part in parts
@@ -213,13 +271,13 @@ def as_latex(parts: Iterable[Part]) -> str:
 
 
 def _breakable(text: str) -> str:
-    """Escape a text, whose long names may be broken."""
+    """Escape a text and allow line breaks in long names."""
     escaped = escape_latex(text)
     return escaped.replace("/", "/\\allowbreak{}").replace("\\_", "\\_\\allowbreak{}")
 
 
 def _spaced(escape: Any, text: str) -> str:
-    """Escape a part, but keep the space at its ends."""
+    """Escape a part and keep the spaces at both ends."""
     before = " " if text[:1] == " " else ""
     after = " " if text[-1:] == " " else ""
     return f"{before}{escape(text)}{after}"

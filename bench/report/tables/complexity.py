@@ -1,16 +1,17 @@
-"""What models cost, as documents' tables of complexity show it; a table for each machine."""
+"""The cost of models: time, parameters, sizes, MACs, memory; one table per machine."""
 
 import json
 
 import pandas as pd
 
 from bench.report.group import Group
+from bench.report.protocol import changed_note
 from bench.report.rows import conditions, data_bound, each, figure, missing_times, names
 from bench.report.table import Cell, Footnotes, Header, Table, Text
 from bench.report.tables.failures import failed_note
 from bench.suite.columns import COLUMNS
 
-ALWAYS = ("epoch_s", "num_params", "model_mb")  # as enet-r2unet-pspnet has them
+ALWAYS = ("epoch_s", "num_params", "model_mb")  # as in enet-r2unet-pspnet, table 1
 MORE = (
     "checkpoint_mb",
     "gmacs",
@@ -22,7 +23,7 @@ MORE = (
 
 
 def complexity(group: Group) -> list[Table]:
-    """Make a table for each machine that something ran on."""
+    """Make one table per machine."""
     if not group.evaluations:
         return []
     rows = group.of(group.evaluations[0])
@@ -51,9 +52,14 @@ def _table(group: Group, rows: pd.DataFrame) -> Table:
     return Table(
         "complexity",
         f"{group.stem}-complexity",
-        group.caption(f"Complexity{of}{limit}; MACs of one image of {sizes}"),
+        group.caption(f"Complexity{of}{limit}; MACs per image of {sizes}"),
         [Header(group.header), *(Header(COLUMNS[column].title) for column in columns)],
         body,
-        notes=[*conditions(rows), *missing_times(rows), *failed_note(group.failed)],
+        notes=[
+            *conditions(rows),
+            *missing_times(rows),
+            *failed_note(group.failed),
+            *changed_note(group.changes),
+        ],
         footnotes=footnotes.texts,
     )

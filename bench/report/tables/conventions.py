@@ -1,4 +1,4 @@
-"""One set of predictions under several conventions, beside the floor of no prediction at all."""
+"""The same predictions scored under different conventions, with the majority-class row."""
 
 import math
 from dataclasses import replace
@@ -13,7 +13,7 @@ from bench.report.table import Cell, Footnotes, Header, Table, Text
 from bench.suite.columns import CONVENTIONS
 
 OFFICIAL = ("miou", "pixel_accuracy")
-HEADERS = {  # group and title, short enough for a page
+HEADERS = {  # title and group, short enough for a page
     "miou": Header("official", "mIoU (%)"),
     "miou_absent_0": Header("absent as 0", "mIoU (%)"),
     "miou_no_background": Header("no background", "mIoU (%)"),
@@ -27,16 +27,16 @@ HEADERS = {  # group and title, short enough for a page
     "pixel_accuracy_void_background": Header("void as backgr.", "Pixel acc. (%)"),
 }
 EXPLAINED = (
-    "The same predictions in every column; the official figure is the first. Absent as 0: a class "
-    "in neither truth nor prediction counts as 0, not left out. Void as background: void pixels "
-    "are background that may be missed. Of images, of batches: an mIoU of each, then their mean "
-    "(batches of the recipe's batch size).",
-    "* absent classes as 0 and void as background too. ** void as background too.",
+    "All columns score the same predictions; the official scores are those in the summary. Absent "
+    "as 0: a class in neither truth nor prediction counts as 0 instead of being left out. Void as "
+    "background: void pixels count as background, so any other prediction there is wrong. Of "
+    "images, of batches: mIoU per image or per batch (the recipe's batch size), then the mean.",
+    "* Also absent as 0 and void as background. ** Also void as background.",
 )
 
 
 def conventions(group: Group) -> list[Table]:
-    """Make a table for each protocol of each reported evaluation."""
+    """Make one table per protocol of each reported evaluation."""
     return [
         _table(group, evaluation, data, rows)
         for evaluation in group.reported
@@ -52,19 +52,21 @@ def _table(group: Group, evaluation: str, data: str, rows: pd.DataFrame) -> Tabl
         [Text(name, own[index]), *(replace(figure(row, c), spread=math.nan) for c in columns)]
         for name, (index, row) in zip(names(rows, group.choice.by), each(rows), strict=True)
     ]
-    floor = [floor_row(each(rows.iloc[:1])[0][1], columns)] if group.choice.by != "model" else []
+    majority = []
+    if group.choice.by != "model":
+        majority = [floor_row(each(rows.iloc[:1])[0][1], columns)]
     starred = "miou_image_absent_0_void_background" in columns
     over_seeds = ["Means over seeds."] if (rows["num_seeds"] > 1).any() else []
     return Table(
         "conventions",
         group.name("conventions", evaluation),
-        group.caption(f"One set of predictions, several conventions: {data}"),
+        group.caption(f"The same predictions under different conventions: {data}"),
         [Header(group.header), *(HEADERS[column] for column in columns)],
-        [*body, *floor],
-        card=card,
+        [*body, *majority],
+        card=group.card(card),
         notes=[*(EXPLAINED if starred else EXPLAINED[:1]), *over_seeds],
         footnotes=footnotes.texts,
-        rules=frozenset({len(body)} if floor else ()),
+        rules=frozenset({len(body)} if majority else ()),
     )
 
 

@@ -1,15 +1,16 @@
-"""Cases that came to nothing, in tables."""
+"""Cases without scores, in tables."""
 
 import pandas as pd
 
+from bench.report.protocol import changed_note, mark_changed
 from bench.report.rows import listing
 from bench.report.table import EMPTY, Cell, Footnotes, Header, Table, Text
 
-MOST_OF_A_REASON = 200
+MOST_OF_A_REASON = 200  # characters
 
 
 def failed_rows(failed: pd.DataFrame, num_figures: int, footnotes: Footnotes) -> list[list[Cell]]:
-    """Return a row without figures for each case, its reason a footnote."""
+    """Return one row per case, without numbers; its reason is a footnote."""
     rows: list[list[Cell]] = []
     for name, reason in _reasons(failed):
         rows.append([Text(name, (footnotes.add(reason),)), *[Text(EMPTY)] * num_figures])
@@ -17,21 +18,23 @@ def failed_rows(failed: pd.DataFrame, num_figures: int, footnotes: Footnotes) ->
 
 
 def failed_note(failed: pd.DataFrame) -> list[str]:
-    """Name the cases in a note."""
+    """Return a note that lists the cases, or nothing if there are none."""
     if not len(failed):
         return []
-    return [f"Without figures, as the summary says why: {listing(pd.Series(_names(failed)))}."]
+    return [f"No results (the summary gives the reasons): {listing(pd.Series(_names(failed)))}."]
 
 
-def only_failed(stem: str, title: str, failed: pd.DataFrame) -> Table:
-    """Make the table of a group of which nothing finished."""
+def only_failed(stem: str, title: str, failed: pd.DataFrame, changes: tuple[str, ...]) -> Table:
+    """Make the table of a group without any scores."""
     rows: list[list[Cell]] = [[Text(name), Text(reason)] for name, reason in _reasons(failed)]
     headers = [Header("Model"), Header("Outcome")]
-    return Table("summary", f"{stem}-summary", f"{title}: no case finished", headers, rows)
+    caption = mark_changed(f"{title}: no case has scores", changes)
+    notes = changed_note(changes)
+    return Table("summary", f"{stem}-summary", caption, headers, rows, notes=notes)
 
 
 def _reasons(failed: pd.DataFrame) -> list[tuple[str, str]]:
-    """Return name and reason of each case; the reason is as long as a table bears."""
+    """Return name and reason of each case; long reasons are cut."""
     found = []
     for name, status, reason in zip(
         _names(failed), failed["status"], failed["reason"], strict=True

@@ -1,4 +1,4 @@
-"""Training beside validation, as enet-r2unet-pspnet has it in its table 2."""
+"""Scores on training and validation data, as in table 2 of enet-r2unet-pspnet."""
 
 from typing import Any
 
@@ -15,7 +15,7 @@ SHOWN = ("dice", "f1", "miou", "pixel_accuracy", "sensitivity", "loss")
 
 
 def metrics(group: Group) -> list[Table]:
-    """Make a table for all models of equal protocols."""
+    """Make one table per set of models with equal protocols."""
     suite = group.suite
     training = [k for k in group.evaluations if suite.scored[k].split == suite.splits.train]
     order = [*training, *(k for k in group.evaluations if k not in training)]
@@ -67,7 +67,7 @@ def _table(group: Group, order: list[str], rows: pd.DataFrame) -> Table:
         group.caption(f"Scores {of} {group.title}{recipe}: {listed}"),
         headers,
         body,
-        card=together(cards),
+        card=group.card(together(cards)),
         notes=[*conditions(rows), *explained, *failed_note(group.failed)],
         footnotes=footnotes.texts,
     )

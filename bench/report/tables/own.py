@@ -1,4 +1,4 @@
-"""Tables that a suite defines: its columns, in its order, published figures beside ours."""
+"""Tables that a suite defines: its own columns and order, with published values next to ours."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -28,15 +28,15 @@ from bench.suite.columns import column, of_case
 from bench.suite.suite import Table as TableSpec
 
 PAPER, OURS = "paper", "ours"
-MOST_PAIRS = 4  # of columns, theirs and ours side by side; of more, theirs are a row above ours
-Published = Mapping[tuple[int, str, str], Beside]  # by entry, column, evaluation
+MOST_PAIRS = 4  # of columns, theirs next to ours; with more, theirs are a row above ours
+Published = Mapping[tuple[int, str, str], Beside]  # by entry, column and evaluation
 
 
 @dataclass(frozen=True)
 class Asked:
-    """A column as the suite asks for it.
+    """A column that the suite asks for.
 
-    is_paired: whether something was published of it.
+    is_paired: whether there are published values for it.
     """
 
     of: str
@@ -46,7 +46,7 @@ class Asked:
 
 
 def own(group: Group) -> list[Table]:
-    """Make each table of the suite's own; rows of several protocols share it, with footnotes."""
+    """Make the tables that the suite defines; rows of other protocols get footnotes."""
     published = _published(group) if group.choice.reported else {}
     specs = group.suite.tables.items() if group.evaluations else ()
     made = [_table(group, key, spec, published) for key, spec in specs]
@@ -56,7 +56,7 @@ def own(group: Group) -> list[Table]:
 def _cards(
     rows: pd.DataFrame, evaluations: Iterable[str], footnotes: Footnotes
 ) -> tuple[dict[str, dict[str, str]], dict[Any, tuple[int, ...]]]:
-    """Return the protocol of each evaluation, and the footnotes of rows that differ from it."""
+    """Return the card of each evaluation, and the footnotes of rows that differ from it."""
     cards: dict[str, dict[str, str]] = {}
     notes: dict[Any, tuple[int, ...]] = {}
     for evaluation in evaluations:
@@ -106,9 +106,9 @@ def _table(group: Group, key: str, spec: TableSpec, published: Published) -> Tab
             pairs = zip(columns, theirs, ours, strict=True)
             cells = [[one, other] if asked.is_paired else [other] for asked, one, other in pairs]
             body.append([named, *(cell for pair in cells for cell in pair)])
-    if _has_floor(rows, columns, main):
+    if _has_majority_row(rows, columns, main):
         rules.add(len(body))
-        body.append(_floor(each(rows.iloc[:1])[0][1], columns, main, stacked))
+        body.append(_majority_row(each(rows.iloc[:1])[0][1], columns, main, stacked))
     is_timed = any(asked.of in OF_A_MACHINE for asked in columns)
     return Table(
         key,
@@ -116,7 +116,7 @@ def _table(group: Group, key: str, spec: TableSpec, published: Published) -> Tab
         group.caption(_caption(group, key, spec)),
         _headers(group.header, columns, stacked),
         body,
-        card=together(cards),
+        card=group.card(together(cards)),
         notes=[
             *conditions(rows),
             *(missing_times(rows) if is_timed else []),
@@ -129,7 +129,7 @@ def _table(group: Group, key: str, spec: TableSpec, published: Published) -> Tab
 
 
 def _ranks(group: Group, rows: pd.DataFrame, columns: list[Asked]) -> tuple[Ranks, list[str]]:
-    """Rank the models in each column among the rows of its own evaluation."""
+    """Rank the models in each column, within the evaluation of that column."""
     ranks: dict[tuple[Any, str], Rank] = {}
     explained: list[str] = []
     for evaluation in dict.fromkeys(asked.evaluation for asked in columns):
@@ -140,13 +140,13 @@ def _ranks(group: Group, rows: pd.DataFrame, columns: list[Asked]) -> tuple[Rank
     return ranks, explained
 
 
-def _has_floor(rows: pd.DataFrame, columns: list[Asked], main: str) -> bool:
-    """Say whether all rows have one floor, and some column shows it."""
+def _has_majority_row(rows: pd.DataFrame, columns: list[Asked], main: str) -> bool:
+    """Return whether all rows share one protocol and some column shows scores of it."""
     scored = any(asked.evaluation == main and not of_case(asked.of) for asked in columns)
     return scored and rows["protocol"].nunique() == 1
 
 
-def _floor(row: Row, columns: list[Asked], main: str, stacked: bool) -> list[Cell]:
+def _majority_row(row: Row, columns: list[Asked], main: str, stacked: bool) -> list[Cell]:
     first, *figures = floor_row(row, [asked.of for asked in columns])
     cells: list[Cell] = [first, *([Text("")] if stacked else [])]
     for asked, cell in zip(columns, figures, strict=True):
@@ -169,7 +169,7 @@ def _columns(spec: TableSpec, main: str, rows: list[int], published: Published) 
 
 
 def _caption(group: Group, key: str, spec: TableSpec) -> str:
-    """Return the suite's caption, with what tells the tables of several groups apart."""
+    """Return the suite's caption, plus the model or recipe if tables are made per one."""
     if not spec.caption:
         return f"{key}: {group.title}{f', {group.recipe}' if group.recipe else ''}"
     title = group.title if group.choice.by == "model" else group.recipe
@@ -196,9 +196,9 @@ def _theirs(published: Published, entry: int, asked: Asked, footnotes: Footnotes
 
 
 def _published(group: Group) -> Published:
-    """Return published figures by the rows that they are of; of several the first.
+    """Return the published value for each of our cells; if there are several, the first.
 
-    One of the very split goes before one of another.
+    Values published on the same split go before values of another split.
     """
     found: dict[tuple[int, str, str], Beside] = {}
     all_items = [b for i in group.suite.reported for b in beside(i, group.rows, group.evaluations)]

@@ -1,4 +1,4 @@
-"""The IoU of each class, as in table 1 of fcn-idd; many classes are rows."""
+"""The IoU per class, as in table 1 of fcn-idd; if there are many classes, they are the rows."""
 
 import pandas as pd
 
@@ -9,11 +9,11 @@ from bench.report.table import Cell, Footnotes, Header, Table, Text
 from bench.report.tables.failures import failed_note
 from bench.suite.columns import IOU
 
-MOST_COLUMNS = 8  # of classes, or of models where classes are rows
+MOST_COLUMNS = 8  # classes; models if classes are rows
 
 
 def per_class(group: Group) -> list[Table]:
-    """Make a table for each protocol of each reported evaluation; more where models are many."""
+    """Make one table per protocol of each reported evaluation, or several if models are many."""
     tables = []
     for evaluation in group.reported:
         name = group.name("per-class", evaluation)
@@ -40,10 +40,10 @@ def _classes_as_columns(
     return Table(
         "per_class",
         name,
-        group.caption(f"IoU (%) of each class: {data}"),
+        group.caption(f"IoU (%) per class: {data}"),
         [Header(group.header), *map(Header, classes), Header("mean")],
         body,
-        card=card,
+        card=group.card(card),
         notes=[*conditions(rows), *explained, *failed_note(group.failed)],
         footnotes=footnotes.texts,
     )
@@ -71,10 +71,10 @@ def _classes_as_rows(
             Table(
                 "per_class",
                 name,
-                group.caption(f"IoU (%) of each class: {data}{of_parts}"),
+                group.caption(f"IoU (%) per class: {data}{of_parts}"),
                 [Header("Class"), *(Header(named[index]) for index in here.index)],
                 body,
-                card=card,
+                card=group.card(card),
                 notes=[*marked, *conditions(here), *explained, *failed_note(group.failed)],
                 rules=frozenset({len(classes)}),
             )

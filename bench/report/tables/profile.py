@@ -1,7 +1,8 @@
-"""What networks cost without training: counts and latencies, measured by `bench profile`."""
+"""The cost of networks without training: counts and latencies from `bench profile`."""
 
 import pandas as pd
 
+from bench.report.protocol import changed_note, mark_changed
 from bench.report.rows import each, figure
 from bench.report.table import Cell, Header, Table, Text
 
@@ -18,17 +19,17 @@ SHOWN = {  # headers short enough for a page
 }
 
 
-def profile(name: str, rows: pd.DataFrame) -> list[Table]:
-    """Make a table for each machine and precision that something was timed in."""
+def profile(name: str, rows: pd.DataFrame, changes: tuple[str, ...]) -> list[Table]:
+    """Make one table per machine and precision."""
     return [
-        _table(name, here, f"{machine}, {precision}")
+        _table(name, here, f"{machine}, {precision}", changes)
         for (machine, precision), here in rows.groupby(
             ["machine", "precision"], sort=False, dropna=False
         )
     ]
 
 
-def _table(name: str, rows: pd.DataFrame, timed_on: str) -> Table:
+def _table(name: str, rows: pd.DataFrame, timed_on: str, changes: tuple[str, ...]) -> Table:
     headers = [Header("Model"), Header("K"), *SHOWN.values(), Header("timed at")]
     body: list[list[Cell]] = [
         [
@@ -41,8 +42,9 @@ def _table(name: str, rows: pd.DataFrame, timed_on: str) -> Table:
     ]
     sizes = ", ".join(dict.fromkeys(rows["macs_size"]))
     notes = [
-        "K: classes. No grad.: parameters that training never reaches.",
-        f"Latency and img/s of single images, from uint8 to logits, on {timed_on}.",
+        "K: number of classes. No grad.: parameters that get no gradient in training.",
+        f"Latency and img/s: one image at a time, from uint8 to logits, on {timed_on}.",
+        *changed_note(changes),
     ]
-    caption = f"Complexity without training; MACs of one image of {sizes}"
+    caption = mark_changed(f"Complexity without training; MACs per image of {sizes}", changes)
     return Table("profile", f"{name}-profile", caption, headers, body, notes=notes)

@@ -1,15 +1,15 @@
-"""What the figures of each evaluation rest on, side by side."""
+"""The protocols of all evaluations, side by side."""
 
 import pandas as pd
 
 from bench.report.group import Group
-from bench.report.protocol import terms
+from bench.report.protocol import changed_note, terms
 from bench.report.rows import each
 from bench.report.table import EMPTY, Cell, Header, Table, Text
 
 
 def protocol(group: Group) -> list[Table]:
-    """Make a table with a column for each protocol of each evaluation."""
+    """Make a table with one column per protocol of each evaluation."""
     columns: list[tuple[str, dict[str, str]]] = []
     for evaluation in group.evaluations:
         for _, rows in group.of(evaluation).groupby("protocol", sort=False):
@@ -25,9 +25,10 @@ def protocol(group: Group) -> list[Table]:
         [Text(term), *(Text(described.get(term, EMPTY)) for _, described in columns)]
         for term in columns[0][1]
     ]
-    caption = group.caption(f"Protocols of the scores: {group.title}")
+    caption = group.caption(f"Evaluation protocols: {group.title}")
     headers = [Header(""), *(Header(evaluation) for evaluation, _ in columns)]
-    return [Table("protocol", f"{group.stem}-protocol", caption, headers, body)]
+    notes = changed_note(group.changes)
+    return [Table("protocol", f"{group.stem}-protocol", caption, headers, body, notes=notes)]
 
 
 def _listed(values: "pd.Series[str]") -> str:

@@ -1,10 +1,11 @@
-"""Published figures, ours, and why the two cannot be compared where they cannot."""
+"""Published values next to ours, with footnotes if the two are not comparable."""
 
 from collections.abc import Mapping
 from fnmatch import fnmatchcase
 
 import pandas as pd
 
+from bench.report.protocol import changed_note, mark_changed
 from bench.report.published import Beside, beside, remarks_of
 from bench.report.rows import figure
 from bench.report.table import Cell, Figure, Footnotes, Header, Table, Text
@@ -21,24 +22,25 @@ def reported(
     evaluations: list[str],
     changes: tuple[str, ...],
 ) -> list[Table]:
-    """Make the one table of a suite's reported figures, where it has any.
+    """Make the table of a suite's reported values; no table if there are none.
 
     Args:
         rows: of all datasets, seeds merged, and of profiles.
-        labels: by the name of each case, those without figures too.
+        labels: the label of each case by its name, including cases without results.
+        changes: the settings of --set and --limit.
     """
     found = [one for item in suite.reported for one in beside(item, rows, evaluations)]
     if not found:
         return []
     footnotes = Footnotes()
-    caption = "Reported figures beside ours"
     return [
         Table(
             "reported",
             f"{suite.name}-reported",
-            f"{caption} (changed: {', '.join(changes)})" if changes else caption,
+            mark_changed("Reported values next to ours", changes),
             [Header(title) for title in TITLES],
             [_row(one, labels, footnotes) for one in found],
+            notes=changed_note(changes),
             footnotes=footnotes.texts,
         )
     ]

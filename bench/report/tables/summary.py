@@ -1,4 +1,4 @@
-"""The summary: scores beside what they cost, failed cases, and the floor of no model at all."""
+"""The summary: scores, cost, failed cases and the majority-class row."""
 
 import pandas as pd
 
@@ -22,7 +22,7 @@ COLUMNS_SHOWN = ("miou", "pixel_accuracy", "num_params", "model_mb", "epoch_s")
 
 
 def summary(group: Group) -> list[Table]:
-    """Make a table for each protocol of each reported evaluation."""
+    """Make one table per protocol of each reported evaluation."""
     tables = []
     for evaluation in group.reported:
         for number, (data, rows) in enumerate(group.protocols(evaluation)):
@@ -59,7 +59,7 @@ def _table(
         group.caption(data),
         [Header(group.header), *(Header(COLUMNS[c].title) for c in COLUMNS_SHOWN)],
         body,
-        card=card,
+        card=group.card(card),
         notes=[*conditions(rows), *missing_times(rows), *explained],
         footnotes=footnotes.texts,
         rules=frozenset(rules),

@@ -1,4 +1,4 @@
-"""Every table of a suite's records."""
+"""Make all tables of a suite."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -28,7 +28,7 @@ OF_GROUPS: Mapping[str, Callable[[Group], list[Table]]] = {
     "conventions": conventions,
     "protocol": protocol,
 }
-KINDS = USUAL_TABLES  # and those of the suite's own
+KINDS = USUAL_TABLES  # a suite can define more
 
 
 def build_tables(
@@ -38,25 +38,25 @@ def build_tables(
     changes: tuple[str, ...] = (),
     choice: Choice = EVERYTHING,
 ) -> list[Table]:
-    """Make the tables that were asked for of all that the records hold.
+    """Make the chosen tables from a suite's records.
 
     Args:
-        frame: rows of `bench.frame.load` in the order that tables are to have.
-        profiles: the same of `bench.frame.load_profiles`.
-        changes: what --set and --limit changed of the suite.
+        frame: rows of `bench.load`, in the order of the tables.
+        profiles: rows of `bench.records.frame.load_profiles`, in the same order.
+        changes: the settings of --set and --limit.
     """
     wanted = choice.kinds or (*KINDS, *suite.tables)
     found = groups(suite, frame, changes, choice, Marks())
     tables: list[Table] = []
     for group in found:
         if not group.evaluations:
-            tables.append(only_failed(group.stem, group.title, group.failed))
+            tables.append(only_failed(group.stem, group.title, group.failed, changes))
             continue
         for kind, build in OF_GROUPS.items():
             tables += build(group) if kind in wanted else []
         tables += [table for table in own(group) if table.kind in wanted]
     if "profile" in wanted and len(profiles):
-        tables += profile(suite.name, profiles)
+        tables += profile(suite.name, profiles, changes)
     if "reported" in wanted and choice.reported and suite.reported:
         rows = [group.rows for group in found if group.evaluations]
         everything = pd.concat([*rows, _as_entries(profiles)], ignore_index=True)
@@ -66,14 +66,14 @@ def build_tables(
 
 
 def _as_entries(profiles: pd.DataFrame) -> pd.DataFrame:
-    """Give profiles what rows of models have."""
+    """Give profiles the columns that rows of models have."""
     folders = pd.Series([(one,) for one in profiles.get("folder", ())], profiles.index, object)
     numbers = [-1 - number for number in range(len(profiles))]
     return profiles.assign(evaluation=None, split=None, folders=folders, entry=numbers)
 
 
 def _with_own_names(tables: list[Table]) -> list[Table]:
-    """Number the tables whose name another has: those of further protocols."""
+    """Number tables with the same name, which differ in their protocol."""
     seen: dict[str, int] = {}
     named = []
     for table in tables:

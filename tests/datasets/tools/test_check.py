@@ -125,8 +125,11 @@ def test_the_real_part_of_voc_is_a_part_and_nothing_else(shared: Path) -> None:
     report = checked(open_dataset("voc2012", "voc2012", None, {}, roots))
     assert found(report) == {
         "split size": [
-            f"{split}: {num} officially; partial: true (--set partial=true) accepts a part."
-            for split, num in (("train", "437 images here, 1464"), ("val", "445 images here, 1449"))
+            f"{split}: {num}. Set partial: true to accept this (--set partial=true)."
+            for split, num in (
+                ("train", "437 images; the official split has 1464"),
+                ("val", "445 images; the official split has 1449"),
+            )
         ]
     }
     counts, borders = np.zeros(256, np.int64), 0
@@ -140,8 +143,8 @@ def test_the_real_part_of_voc_is_a_part_and_nothing_else(shared: Path) -> None:
     accepted = checked(open_dataset("voc2012", "voc2012", None, {"partial": True}, roots))
     assert accepted.findings == []
     assert accepted.notes == [
-        "train: 437 images here, 1464 officially: a part.",
-        "val: 445 images here, 1449 officially: a part.",
+        "train: 437 images; the official split has 1464 (accepted by partial: true).",
+        "val: 445 images; the official split has 1449 (accepted by partial: true).",
     ]
 
 
@@ -301,7 +304,7 @@ def test_withheld_and_unknown_splits(tmp_path: Path) -> None:
     roots = {"voc2012": make_voc(tmp_path)}
     voc = open_dataset("voc2012", "voc2012", None, {"partial": True}, roots)
     kinds = found(checked(voc, ("train", "test")))
-    assert "kept by the challenge's server" in kinds["withheld split"][0]
+    assert "test split are not public" in kinds["withheld split"][0]
 
 
 def test_a_folder_without_test_is_no_fault(tmp_path: Path) -> None:

@@ -359,16 +359,16 @@ def test_a_damaged_member_of_a_zip_is_found(tiny: Served, root: Path) -> None:
         one = next(one for one in content.infolist() if one.filename.endswith("README.md"))
     at = one.header_offset + 30 + len(one.filename) + one.compress_size // 2
     tiny.files[archive.file] = whole[:at] + bytes([whole[at] ^ 0xFF]) + whole[at + 1 :]
-    with pytest.raises(UserError, match=r"expected commit .*found (a damaged|no whole)"):
+    with pytest.raises(UserError, match=r"expected commit .*found (a damaged|an invalid)"):
         get("camvid", root, silent)
 
 
 def test_an_address_that_is_gone(tiny: Served, root: Path) -> None:
     archive = ARCHIVES["camvid"][0]
     tiny.files.clear()
-    with pytest.raises(UserError, match=f"{archive.url}: the server answers 404") as caught:
+    with pytest.raises(UserError, match=f"{archive.url}: the server answered 404") as caught:
         get("camvid", root, silent)
-    assert f"put it at {root / archive.file}, then run the same command" in str(caught.value)
+    assert f"put it at {root / archive.file} and run the same command" in str(caught.value)
     assert len(tiny.asked) == 1
 
 
@@ -377,7 +377,7 @@ def test_a_server_that_says_nothing(
 ) -> None:
     monkeypatch.setattr(download, "TIMEOUT_S", 0.2)
     tiny.hang = True
-    with pytest.raises(UserError, match="timed out.*Fetch it elsewhere"):
+    with pytest.raises(UserError, match="timed out.*Download it elsewhere"):
         get("camvid", root, silent)
     assert len(tiny.asked) == 1
 
@@ -396,8 +396,8 @@ def test_without_network_it_is_told_where_to_put_the_file(
     with pytest.raises(UserError) as caught:
         get("voc2012", root, silent)
     assert str(caught.value) == (
-        f"Cannot download {away.url}: Connection refused. Fetch it elsewhere and put it at "
-        f"{place}, then run the same command again."
+        f"Cannot download {away.url}: Connection refused. Download it elsewhere, put it at "
+        f"{place} and run the same command again."
     )
     place.write_bytes(tiny.files[archive.file])
     get("voc2012", root, silent)
@@ -441,7 +441,7 @@ def test_a_dataset_that_the_user_brought_is_there(
 
 def test_a_part_that_would_be_read_instead_is_refused(tiny: Served, root: Path) -> None:
     make_voc(root)
-    with pytest.raises(UserError, match=r"VOC2012 is there, is not complete.*--root"):
+    with pytest.raises(UserError, match=r"VOC2012 exists but is incomplete.*--root"):
         get("voc2012", root, silent)
     assert tiny.asked == []
 
@@ -524,7 +524,7 @@ def test_members_outside_are_refused(
                 archive.addfile(info, io.BytesIO(b"evil"))
     made = replace(archives.VOC2012_TRAINVAL, file=f"evil.{kind}")
     monkeypatch.setitem(ARCHIVES, "voc2012", (serve(served, made, stream.getvalue()),))
-    with pytest.raises(UserError, match=f"member '{re.escape(name)}' would lie outside"):
+    with pytest.raises(UserError, match=f"member '{re.escape(name)}' would be unpacked outside"):
         get("voc2012", root, silent)
     assert not (root / "VOCdevkit").exists()
     assert not (root.parent / "evil").exists()
@@ -551,12 +551,12 @@ def test_a_full_disk_is_told_before(
     size = len(tiny.files[archive.file])
     free = SimpleNamespace(free=3 * size - 1)
     monkeypatch.setattr(unpack.shutil, "disk_usage", lambda _: free)
-    with pytest.raises(UserError, match=r"needs .* MiB .*free. Make space.*--root"):
+    with pytest.raises(UserError, match=r"needs .* MiB .*free\. Free some space.*--root"):
         get("voc2012", root, silent)
     assert not (root / f"{archive.file}.part").exists()
     free.free = 10
     (root / archive.file).write_bytes(tiny.files[archive.file])
-    with pytest.raises(UserError, match="Make space"):
+    with pytest.raises(UserError, match="Free some space"):
         get("voc2012", root, silent)
     assert not (root / "VOCdevkit").exists()
 
@@ -571,7 +571,7 @@ def test_one_process_at_a_time(tiny: Served, root: Path) -> None:
     root.mkdir(parents=True)
     with (
         FileLock(root / ".bench-get.lock"),
-        pytest.raises(UserError, match="Another process is fetching into"),
+        pytest.raises(UserError, match="Another process is downloading into"),
     ):
         get("camvid", root, silent)
 
@@ -592,7 +592,7 @@ def test_an_archive_without_what_is_wanted(
     [
         ("cityscapes", ["cityscapes-dataset.com/login/", "gtFine_trainvaltest.zip", "{}/gtFine/"]),
         ("idd", ["idd.insaan.iiit.ac.in/accounts/login/", "bench data prepare idd --root {}"]),
-        ("shapes", ["nothing to fetch"]),
+        ("shapes", ["nothing to download"]),
         ("folder", ["your own"]),
         ("mine:Dataset", ["your own"]),
     ],
