@@ -80,7 +80,7 @@ class Stub(nn.Module):
 
 
 class Sleepy(nn.Module):
-    """Sleeps where it trains, and notes when it was called; a user's own network."""
+    """A user's own network that sleeps in training and notes when it was called."""
 
     input_multiple = 1
     calls: ClassVar[list[tuple[bool, float]]] = []  # (training, time), of all instances
@@ -378,7 +378,7 @@ def wall_clock(calls: Sequence[tuple[bool, float]]) -> list[float]:
 
 
 def was(calls: Sequence[tuple[bool, float]], i: int) -> bool:
-    """Say whether the call before was one of training."""
+    """Return whether the previous call was in training."""
     return i > 0 and calls[i - 1][0]
 
 

@@ -3,11 +3,11 @@
 `from custom_models import enet; enet.build(21)` gives an `nn.Module` that maps images
 (N, 3, H, W) to logits (N, 21, H, W). What else a network says of itself are attributes:
 
-- `input_multiple`, and where they differ from it `input_minimum` and `input_remainder`: heights
+- `input_multiple`, and if they differ from it `input_minimum` and `input_remainder`: heights
   and widths that it takes are `input_remainder` (0) more than a multiple, and no smaller.
 - `output_margin` (0): pixels that the output lacks at each side. `output_stride` (1): the output
   is that much coarser than the input.
-- `encoder`: the part that pretrained weights fill. Its method `adapted`, where it has one, gives
+- `encoder`: the part that pretrained weights fill. Its method `adapted`, if it has one, gives
   the weights of a classifier its own names and shapes.
 
 In training a network with auxiliary heads gives {"out": logits, "aux": logits}.

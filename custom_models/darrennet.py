@@ -15,8 +15,8 @@ class DarrenNet(nn.Module):
 
     The report speaks of additional convolution layers and a higher dropout; its layer table is
     ERFNet's own (5, 8, 2 and 2 blocks), and its released code has ERFNet's rates. Ours: those
-    rates from scratch, and 0.1 everywhere with a pretrained encoder. Weights begin as He's, which
-    the report names. H and W are multiples of 8.
+    rates from scratch, and 0.1 everywhere with a pretrained encoder. Weights start with He
+    initialisation, which the report names. H and W are multiples of 8.
 
     Args:
         num_classes: K.

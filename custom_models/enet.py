@@ -113,7 +113,7 @@ class Down(nn.Module):
 
 
 def unpool(x: Tensor, indices: Tensor) -> Tensor:
-    """Put values (N, C, H, W) back where a 2x2 max-pool took them from: (N, C, 2H, 2W).
+    """Put values (N, C, H, W) back to where a 2x2 max-pool took them from: (N, C, 2H, 2W).
 
     All else is 0. torch's max_unpool2d has no deterministic form; a scatter is equal, for no two
     pooled values come from one place.

@@ -176,7 +176,7 @@ class ERFNetEncoder(nn.Module):
 
 
 class ERFNetClassifier(nn.Module):
-    """The encoder under a classifier of whole images, to be pretrained on ImageNet elsewhere."""
+    """The encoder under a classifier of whole images, for pretraining on ImageNet elsewhere."""
 
     input_multiple = 16
 

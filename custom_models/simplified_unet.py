@@ -15,8 +15,8 @@ class SimplifiedUNet(nn.Module):
     """U-Net's shape without its skips: 3,015,509 parameters at 21 classes.
 
     A convolution and a max-pool three times, a convolution, an up-convolution and a convolution
-    three times; ReLU after each, BatchNorm nowhere. Weights begin as Xavier's, which the report
-    names. H and W are multiples of 8.
+    three times; ReLU after each, BatchNorm nowhere. Weights start with Xavier initialisation,
+    which the report names. H and W are multiples of 8.
     """
 
     input_multiple = 8

@@ -30,7 +30,7 @@ class DoubleConv(nn.Sequential):
 class UNet(nn.Module):
     """The usual U-Net of today: 31,038,933 parameters at 21 classes (31,044,821 with biases).
 
-    Takes any size from 16 on: where a level's size is odd, what comes from below is padded to
+    Takes any size of 16 or more: if a level's size is odd, what comes from below is padded to
     the skip's size. The documents' variant has biases in its 3x3 convolutions and, in
     fcn-resnet50-voc2007, one BatchNorm for both convolutions of a block and a crop-and-copy that
     its padding turns into nothing; here each convolution has its own. Weights begin as He's, as

@@ -14,7 +14,7 @@ from bench.evaluation.bootstrap import (
     Sampled,
     difference,
     draw_images,
-    num_seeds_to_tell,
+    num_seeds_needed,
     of_seeds,
     sample,
 )
@@ -53,7 +53,7 @@ class Figure:
         """Whether both sides have this score."""
         return math.isfinite(self.base.value) and math.isfinite(self.new.value)
 
-    def can_tell(self, spread: float) -> bool:
+    def could_be_significant(self, spread: float) -> bool:
         """Whether a relevant difference could be significant; with two images, none can."""
         if not self.has_values:
             return False
@@ -118,7 +118,7 @@ def compare_scores(found: Sequence[Pair], gate: Gate, first: str | None) -> Iter
     figures: list[Figure] = []
     for pair in found:
         figures += _figures(pair, _minimums(pair, gate, first))
-    judging = [one for one in figures if one.can_tell(gate.seed_spread)]
+    judging = [one for one in figures if one.could_be_significant(gate.seed_spread)]
     num_changed = sum(one.base.value != one.new.value for one in judging)
     confidence = 1 - (1 - CONFIDENCE) / max(1, num_changed)
     for figure in figures:
@@ -168,11 +168,11 @@ def _judge(figure: Figure, gate: Gate, confidence: float) -> Finding:
     base, new, minimum = figure.base, figure.new, figure.minimum
     found = difference(new, base, confidence, gate.seed_spread)
     verdict: Verdict = "same"
-    if found.is_told_apart:
+    if found.is_significant:
         verdict = "worse" if found.value < 0 else "better"
     bounds = [_interval(found, confidence, figure, gate)]
     if verdict == "same" and found.value != 0:
-        num = num_seeds_to_tell(new, base, confidence, gate.seed_spread)
+        num = num_seeds_needed(new, base, confidence, gate.seed_spread)
         bounds.append(_seeds_needed(num))
     if minimum is not None:
         below = new.value < minimum

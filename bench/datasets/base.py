@@ -125,7 +125,7 @@ class Dataset(ABC):
         self._fingerprints: dict[str, str] = {}
         self.configure()
 
-    def configure(self) -> None:
+    def configure(self) -> None:  # noqa: B027 - most datasets have nothing to set
         """Set what depends on the options, such as `title` or `splits`; reads no images."""
 
     @classmethod

@@ -57,7 +57,7 @@ class Difference:
     high: float
 
     @property
-    def is_told_apart(self) -> bool:
+    def is_significant(self) -> bool:
         """Whether the difference is significant: its interval does not contain 0."""
         return not self.low <= 0 <= self.high
 
@@ -123,7 +123,7 @@ def difference(
     return Difference(value, value - half, value + half)
 
 
-def num_seeds_to_tell(
+def num_seeds_needed(
     one: Sampled, other: Sampled, confidence: float = CONFIDENCE, assumed_spread: float = 0.0
 ) -> int | None:
     """Return how many seeds per model would make this difference significant.

@@ -1,4 +1,4 @@
-"""The folder of a case: its layout, its lock, its signs of life."""
+"""The folder of a case: its layout, its lock, its heartbeat."""
 
 import hashlib
 import os
@@ -28,7 +28,7 @@ class Held(Exception):
 
 @dataclass(frozen=True)
 class CaseFolder:
-    """Where a case keeps what it leaves."""
+    """The files of a case."""
 
     path: Path
 
@@ -39,7 +39,7 @@ class CaseFolder:
 
     @property
     def profile(self) -> Path:
-        """What the network costs; has no part in whether the case is done."""
+        """What the network costs; a case can be done without it."""
         return self.path / "profile.json"
 
     @property
@@ -59,17 +59,17 @@ class CaseFolder:
 
     @property
     def history(self) -> Path:
-        """A row an epoch."""
+        """One row per epoch."""
         return self.path / "history.csv"
 
     @property
     def checkpoint(self) -> Path:
-        """What a killed run continues from."""
+        """The checkpoint that a killed run continues from."""
         return self.path / "last.pt"
 
     @property
     def previous(self) -> Path:
-        """The checkpoint before that, for the case that the last cannot be read."""
+        """The checkpoint before that, in case the last cannot be read."""
         return self.path / "previous.pt"
 
     @property
@@ -84,28 +84,28 @@ class CaseFolder:
 
     @property
     def log(self) -> Path:
-        """What happened, with tracebacks."""
+        """The log, with tracebacks."""
         return self.path / "log.txt"
 
     @property
     def pictures(self) -> Path:
-        """A few predictions beside their truth."""
+        """A few predictions next to their truth."""
         return self.path / "pictures"
 
     def evaluation(self, name: str) -> Path:
-        """The scores of one evaluation; its counts lie beside it as .npz."""
+        """The scores of one evaluation; its counts are in a .npz file next to it."""
         return self.path / "eval" / f"{name}.json"
 
     @contextmanager
     def hold(self, name: str = "") -> Iterator[None]:
-        """Keep other processes from this case; the lock goes with the process that has it.
+        """Keep other processes away from this case; the lock ends with its process.
 
         Args:
-            name: of the case, for the sign of life.
+            name: of the case, for the heartbeat.
 
         Raises:
-            Held: naming who has it.
-            UserError: where the folder cannot be written.
+            Held: with the process that has it.
+            UserError: if the folder cannot be written.
         """
         try:
             self.path.mkdir(parents=True, exist_ok=True)
@@ -116,7 +116,9 @@ class CaseFolder:
         except OSError as error:
             raise UserError(f"Cannot write to {self.path}: {error.strerror}.") from error
         try:
-            for left in self.path.rglob(".*.tmp"):  # by a process that was killed while writing
+            for left in self.path.rglob(
+                ".*.tmp"
+            ):  # left by a process that was killed while writing
                 left.unlink(missing_ok=True)
             self.beat(case=name)
             yield
@@ -125,26 +127,26 @@ class CaseFolder:
             lock.release()
 
     def lock_id(self) -> int | None:
-        """Tell this lock from one that is made anew; None where there is none."""
+        """Return a number that changes if the lock is recreated; None if there is no lock."""
         try:
             return self.lock.stat().st_ino
         except OSError:
             return None
 
     def require_lock(self, lock_id: int | None) -> None:
-        """Make sure that the lock still lies where another process would look for it.
+        """Make sure that the lock is still where another process would look for it.
 
         Raises:
-            CannotWrite: where it does not: the folder was moved or removed.
+            CannotWrite: if it is not, because the folder was moved or removed.
         """
         if lock_id is None or self.lock_id() != lock_id:
             raise CannotWrite(
-                f"{self.path} disappeared while its case ran; what it had is lost, and bench run "
-                "begins it again."
+                f"{self.path} disappeared while its case ran. Its progress is lost; bench run "
+                "starts the case again."
             )
 
     def holder(self) -> str:
-        """Say who last gave a sign of life here."""
+        """Name the process that last wrote a heartbeat here."""
         beat = read_json(self.alive) or {}
         return f"process {beat.get('pid', '?')} on {beat.get('host', '?')}"
 
@@ -159,20 +161,20 @@ class CaseFolder:
         return tuple(lines[-LOG_TAIL_LINES:])
 
     def beat(self, **progress: Any) -> None:
-        """Write a sign of life."""
+        """Write a heartbeat."""
         signs = {"pid": os.getpid(), "host": socket.gethostname(), "time": time.time()}
         write_json(self.alive, signs | progress, sync=False)
 
 
 def drop_checkpoints(folder: CaseFolder, keep_last: bool) -> None:
-    """Remove what a finished case does not need any more."""
+    """Remove what a finished case no longer needs."""
     folder.previous.unlink(missing_ok=True)
     if not keep_last:
         folder.checkpoint.unlink(missing_ok=True)
 
 
 def clear(folder: CaseFolder) -> None:
-    """Empty a case's folder but for its log and lock; only by who holds it."""
+    """Empty a case's folder except for its log and lock; call it only while holding the lock."""
     for file in (
         folder.record,
         folder.checkpoint,
@@ -186,7 +188,7 @@ def clear(folder: CaseFolder) -> None:
 
 
 def results_folder(out: Path, suite: Suite, settings: Iterable[str]) -> Path:
-    """Return where a suite's cases go; those changed by --set or --limit lie apart."""
+    """Return the folder of a suite's cases; a suite changed by --set or --limit has its own."""
     changes = ",".join(re.sub(r"[^A-Za-z0-9._+,-]+", "-", setting) for setting in sorted(settings))
     if len(changes) > MOST_OF_A_NAME:
         digest = hashlib.sha256(changes.encode()).hexdigest()[:8]

@@ -14,16 +14,16 @@ from bench.records.case_folder import CaseFolder
 
 @dataclass(frozen=True)
 class Counts:
-    """What an evaluation counted: image ids, and (N, 4, K) as `bench.scores` has them."""
+    """What an evaluation counted: image ids, and (N, 4, K) as in `bench.evaluation.scores`."""
 
     ids: tuple[str, ...]
     per_image: NDArray[np.uint32]
 
 
 def load_counts(folder: str | Path, evaluation: str) -> Counts | None:
-    """Read the counts of a case's evaluation; None where there are none.
+    """Read the counts of a case's evaluation; None if there are none.
 
-    A file that cannot be read is warned of.
+    Warns if the file cannot be read.
     """
     file = CaseFolder(Path(folder)).evaluation(evaluation).with_suffix(".npz")
     if not file.exists():
@@ -32,5 +32,5 @@ def load_counts(folder: str | Path, evaluation: str) -> Counts | None:
         with np.load(file) as content:
             return Counts(tuple(content["ids"].tolist()), content["per_image"])
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error):
-        warnings.warn(f"{file} has no counts that can be read.", stacklevel=2)
+        warnings.warn(f"The counts in {file} cannot be read.", stacklevel=2)
         return None

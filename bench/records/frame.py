@@ -58,11 +58,11 @@ def load(*folders: str | Path) -> pd.DataFrame:
     Returns:
         One row per case and evaluation, one per case without any. Scores are in 0..1, `iou/NAME`
         the IoU of a class, `floor/NAME` the scores of always predicting the most frequent class.
-        Records that cannot be read are passed over with a warning that names them, and so are,
-        silently, those of `published` and `baselines` right below a folder.
+        Records that cannot be read are skipped with a warning that names them. Those directly
+        below a folder in `published` and `baselines` are skipped silently.
 
     Raises:
-        UserError: where a folder is none.
+        UserError: if a folder does not exist.
     """
     for folder in folders:
         if not Path(folder).is_dir():
@@ -80,16 +80,16 @@ def load(*folders: str | Path) -> pd.DataFrame:
 
 
 def load_profiles(folder: Path) -> pd.DataFrame:
-    """Read every profile right below a suite's folder: one row each, with the columns of `load`.
+    """Read every profile directly below a suite's folder: one row each, columns as in `load`.
 
-    Profiles that cannot be read are passed over with a warning that names them.
+    Profiles that cannot be read are skipped with a warning that names them.
     """
     rows = []
     for file in sorted(folder.glob("*/profile.json")):
         try:
             profile = Profile.model_validate_json(file.read_bytes())
         except (OSError, ValidationError):
-            warnings.warn(f"{file} is no profile; bench profile makes it again.", stacklevel=2)
+            warnings.warn(f"{file} is not a profile; bench profile makes it again.", stacklevel=2)
             continue
         rows.append(_profile_row(profile, file.parent))
     return pd.DataFrame(rows, columns=None if rows else ["id"])
@@ -133,7 +133,7 @@ def _rows(folder: Path) -> Iterable[dict[str, Any]]:
 
 
 def folders_with(name: str, folder: Path) -> Iterable[Path]:
-    """Find the folders that hold a file, but for those within them, and results kept apart."""
+    """Yield the folders that hold a file, without those inside them or kept apart (`APART`)."""
     for place, below, files in os.walk(folder):
         if Path(place) == folder:
             below[:] = [one for one in below if one not in APART]
@@ -145,7 +145,7 @@ def folders_with(name: str, folder: Path) -> Iterable[Path]:
 
 def _case_row(record: Record, folder: Path) -> dict[str, Any]:
     case, training, numerics = record.case, record.training, record.numerics
-    # Times of cases that shared a machine say nothing of the network.
+    # Times of cases that shared a machine say nothing about the network.
     timed = training if training is not None and training.num_sharing == 1 else None
     return {
         "suite": folder.parent.name,
@@ -182,7 +182,7 @@ def _case_row(record: Record, folder: Path) -> dict[str, Any]:
 
 
 def machine_of(numerics: Mapping[str, Any], environment: Mapping[str, Any]) -> str | None:
-    """Name what something was measured on: the GPU, or the CPU with the number of threads."""
+    """Name the hardware that was measured: the GPU, or the CPU with its number of threads."""
     if numerics.get("device") == "cuda":
         return environment.get("gpu")
     cpu: str | None = environment.get("cpu")
@@ -193,7 +193,7 @@ def machine_of(numerics: Mapping[str, Any], environment: Mapping[str, Any]) -> s
 
 
 def _variant(case: Case) -> str:
-    """Tell a case from one of the same names whose suite was another."""
+    """Identify the settings of a case, to separate cases of the same name with other settings."""
     asked = case.model_dump_json(exclude=NOT_OF_A_VARIANT)
     return hashlib.sha256(asked.encode()).hexdigest()[:8]
 
@@ -204,7 +204,7 @@ def _software(environment: Mapping[str, Any]) -> str:
 
 
 def _facts(complexity: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the counts that hold on any machine."""
+    """Return the counts that are the same on any machine."""
     return {
         "num_params": complexity.get("num_params"),
         "num_trainable": complexity.get("num_trainable"),

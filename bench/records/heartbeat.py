@@ -1,4 +1,4 @@
-"""Signs of life of a running case, and its stopping when asked to."""
+"""The heartbeat of a running case, which also stops it on request."""
 
 import time
 from collections.abc import Callable
@@ -16,7 +16,7 @@ class Interrupted(Exception):
 
 
 class Heartbeat:
-    """Writes `alive.json` now and then; called between steps, where a case can stop."""
+    """Writes `alive.json` once per second; it is called between steps, when a case can stop."""
 
     def __init__(self, folder: CaseFolder, should_stop: Callable[[], bool]) -> None:
         self.folder, self.should_stop = folder, should_stop
@@ -25,17 +25,17 @@ class Heartbeat:
         self.lock = folder.lock_id()
 
     def __call__(self, **progress: Any) -> None:
-        """Note progress, write it if the last time is long ago, and stop if asked to.
+        """Note progress, write it if the last time was over a second ago, and stop if asked to.
 
         Raises:
-            Interrupted: where it was asked for.
-            CannotWrite: where the case's folder is gone.
+            Interrupted: if the case was asked to stop.
+            CannotWrite: if the case's folder is gone.
         """
         self.progress |= progress
         if time.monotonic() - self.last > BEAT_S:
             self.last = time.monotonic()
             self.folder.require_lock(self.lock)
-            with suppress(CannotWrite):  # a full disk is found where something matters
+            with suppress(CannotWrite):  # a full disk is reported when results are written
                 self.folder.beat(**self.progress)
         if self.should_stop():
             done, total = self.progress.get("step"), self.progress.get("num_steps")

@@ -1,4 +1,4 @@
-"""Records: what a case left on disk."""
+"""Records: what a case leaves on disk."""
 
 import os
 import time
@@ -15,18 +15,18 @@ from bench.suite.case import Case
 from bench.suite.evaluation import Evaluation
 from bench.suite.suite import Suite
 
-APART = ("published", "baselines")  # below results/: reported only where they are named
+APART = ("published", "baselines")  # below results/: reported only if they are named
 Status = Literal["ok", "failed", "blocked"]
 
 
 class Training(BaseModel):
     """How the training went.
 
-    total_s, first_epoch_s, epoch_s: of training alone, synchronised; data_wait_share is the part
-        of it that waited for images.
+    total_s, first_epoch_s, epoch_s: of training alone, synchronised; data_wait_share is the share
+        of it spent waiting for images.
     start_s: from the beginning of the case to its first step, over all resumptions.
-    validation_s: of one scoring between epochs.
-    chosen_epoch: whose model is the result.
+    validation_s: of scoring once between epochs.
+    chosen_epoch: the epoch whose model is the result.
     num_sharing: cases that shared the machine, this one included.
     """
 
@@ -51,8 +51,8 @@ class Training(BaseModel):
 class Failure(BaseModel):
     """What is known of a case that failed, beside its reason.
 
-    signal: that ended its process.
-    peak_memory_mib: of the process, on the machine, not its GPU.
+    signal: the signal that ended its process.
+    peak_memory_mib: of the process in main memory, not of its GPU.
     log_tail: the last lines of its log.
     """
 
@@ -63,9 +63,9 @@ class Failure(BaseModel):
 
 
 class Record(BaseModel):
-    """One case: what was asked, what ran, on what, and what came of it.
+    """One case: what was asked, what ran, on which machine, and the outcome.
 
-    notes: what happened on the way that a reader should know.
+    notes: what happened during the run that a reader should know.
     """
 
     version: int = 1
@@ -121,7 +121,7 @@ class EvaluationRecord(BaseModel):
     num_images: int
     num_averaged: int
     scores: dict[str, float | None]
-    conventions: dict[str, float | None] | None = None  # none in records before there were any
+    conventions: dict[str, float | None] | None = None  # None in old records
     class_iou: dict[str, float | None]
     most_frequent: str
     floor: dict[str, float | None]
@@ -131,7 +131,7 @@ class EvaluationRecord(BaseModel):
 class Resolved(BaseModel):
     """A suite as it was when it last ran, with its cases; reports read it.
 
-    settings: what --set and --limit laid over the file.
+    settings: given with --set and --limit.
     """
 
     suite: Suite
@@ -140,10 +140,10 @@ class Resolved(BaseModel):
 
 
 def read_record(folder: Path) -> Record | None:
-    """Read the record of a case's folder; None where there is none.
+    """Read the record in a case's folder; None if there is none.
 
     Raises:
-        UserError: where the file cannot be read or is no record.
+        UserError: if the file cannot be read or is not a record.
     """
     file = CaseFolder(folder).record
     try:
@@ -157,7 +157,7 @@ def read_record(folder: Path) -> Record | None:
 
 
 def read_evaluations(folder: Path) -> list[EvaluationRecord]:
-    """Read every evaluation of a case's folder; one that cannot be read is warned of."""
+    """Read every evaluation in a case's folder; warn if one cannot be read."""
     found = []
     place = os.path.join(folder, "eval")
     try:
@@ -169,20 +169,22 @@ def read_evaluations(folder: Path) -> list[EvaluationRecord]:
             with open(file, "rb") as stream:
                 found.append(EvaluationRecord.model_validate_json(stream.read()))
         except (OSError, ValidationError):
-            warnings.warn(f"{file} is no evaluation; bench evaluate makes it again.", stacklevel=2)
+            warnings.warn(
+                f"{file} is not an evaluation; bench evaluate makes it again.", stacklevel=2
+            )
     return found
 
 
 def write_resolved(folder: Path, resolved: Resolved) -> None:
-    """Save a suite beside its results."""
+    """Save a suite with its results."""
     write_text(folder / "suite.json", resolved.model_dump_json(indent=1) + "\n")
 
 
 def read_resolved(folder: Path) -> Resolved | None:
-    """Read the suite saved beside its results; None where there is none.
+    """Read the suite saved with its results; None if there is none.
 
     Raises:
-        UserError: where the file is no suite.
+        UserError: if the file is not a saved suite.
     """
     file = folder / "suite.json"
     try:
@@ -190,7 +192,7 @@ def read_resolved(folder: Path) -> Resolved | None:
     except FileNotFoundError:
         return None
     except (OSError, ValidationError) as error:
-        raise UserError(f"{file} is no saved suite: {str(error).splitlines()[0]}") from error
+        raise UserError(f"{file} is not a saved suite: {str(error).splitlines()[0]}") from error
 
 
 def now() -> str:

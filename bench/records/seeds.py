@@ -10,16 +10,16 @@ ONE_SCORE = ["evaluation", "protocol", "scores_version"]
 
 
 def entries(frame: pd.DataFrame) -> "pd.Series[int]":
-    """Number the models: rows that differ in seed and evaluation alone have one number."""
+    """Number the models: rows that differ only in seed and evaluation have the same number."""
     return frame.groupby(ONE_MODEL, sort=False, dropna=False).ngroup()
 
 
 def over_seeds(frame: pd.DataFrame) -> pd.DataFrame:
-    """Reduce rows that differ in their seed alone to mean, `NAME/std` and the number of seeds.
+    """Merge rows that differ only in their seed to mean, `NAME/std` and number of seeds.
 
-    Rows with other numerics, or of another suite's case of the same name, stay apart. `entry` is
+    Rows with other numerics, or of a case with other settings, are not merged. `entry` is
     the number of the model, as `entries` counts them; `folders` are those of the seeds. The
-    standard deviation is of the sample (n - 1). Times and memory are left out where the seeds ran
+    standard deviation is of the sample (n - 1). Times and memory are left out if the seeds ran
     on several machines.
     """
     if "entry" not in frame:

@@ -1,4 +1,4 @@
-"""Where reports find records: suites and folders, several of one name merged."""
+"""Where reports find records: suites and folders; folders of the same name are merged."""
 
 import warnings
 from collections.abc import Iterator, Sequence
@@ -33,10 +33,10 @@ class Source:
 
 
 def find(targets: Sequence[Path], out: Path, settings: Sequence[str]) -> list[Source]:
-    """Find what to report on; folders of one name are one suite's.
+    """Find what to report on; folders of the same name belong to one suite.
 
     Raises:
-        UserError: where a target is neither a suite nor a folder.
+        UserError: if a target is neither a suite nor a folder.
     """
     found: list[Source] = []
     for target in targets or [out]:
@@ -60,8 +60,8 @@ def _find(target: Path, out: Path, settings: Sequence[str]) -> Iterator[tuple[Pa
         for model in file.suite.models.values():
             if model.weights is not None and model.weights.is_missing:
                 warnings.warn(
-                    f"{model.weights.missing} Its cases are known by what is in that file: name "
-                    "the folder of results instead of the suite.",
+                    f"{model.weights.missing} The ids of its cases depend on that file: name the "
+                    "folder of results instead of the suite.",
                     stacklevel=2,
                 )
         folder = results_folder(out, file.suite, settings)
@@ -75,14 +75,14 @@ def _find(target: Path, out: Path, settings: Sequence[str]) -> Iterator[tuple[Pa
         try:
             resolved = read_resolved(folder)
         except UserError as error:
-            warnings.warn(f"Passed over: {error}", stacklevel=2)
+            warnings.warn(f"Skipped: {error}", stacklevel=2)
             continue
         if resolved is not None:
             yield folder, resolved
 
 
 def _merge(one: Resolved, other: Resolved) -> Resolved:
-    """Add the cases of another place; the rest of the suite is the first's."""
+    """Add the cases of another folder; the rest of the suite stays as in the first."""
     known = {case.id for case in one.cases}
     added = [case for case in other.cases if case.id not in known]
     return one.model_copy(update={"cases": (*one.cases, *added)})
@@ -90,7 +90,7 @@ def _merge(one: Resolved, other: Resolved) -> Resolved:
 
 @dataclass(frozen=True)
 class Records:
-    """The records of a suite's cases, in its order, and what to know of them."""
+    """The records of a suite's cases in its order, and notes about them."""
 
     frame: pd.DataFrame
     profiles: pd.DataFrame
@@ -98,10 +98,10 @@ class Records:
 
 
 def read(source: Source, prefer: Prefer | None) -> Records | None:
-    """Read what lies in a suite's folders; None where that is nothing.
+    """Read the records in a suite's folders; None if there are none.
 
     Raises:
-        UserError: where two folders have one case with other scores, and nothing is preferred.
+        UserError: if two folders have different scores for a case and no preference is given.
     """
     folders = [folder for folder in source.folders if folder.is_dir()]
     frames = [load(folder) for folder in folders]
@@ -138,7 +138,7 @@ def _with_rows(frames: list[pd.DataFrame]) -> list[pd.DataFrame]:
 
 
 def _each_once(frame: pd.DataFrame, prefer: Prefer | None) -> tuple[pd.DataFrame, list[str]]:
-    """Keep the rows of each case from one place only."""
+    """Keep the rows of each case from one folder only."""
     folders = frame[["id", "case", "folder"]].drop_duplicates() if len(frame) else frame
     if not len(frame) or not folders.duplicated(["id", "case"]).any():
         return frame, []
@@ -159,10 +159,10 @@ def _each_once(frame: pd.DataFrame, prefer: Prefer | None) -> tuple[pd.DataFrame
         dropped += [place["folder"].iloc[0] for place in places if place is not kept]
     if conflicts and prefer is None:
         raise UserError(
-            f"{len(conflicts)} cases have other scores in one folder than in another: "
+            f"{len(conflicts)} cases have different scores in different folders: "
             f"{listed(conflicts)}. Give --prefer newest, or leave a folder out."
         )
-    notes = [f"Of several records the newest was taken: {listed(conflicts)}."] if conflicts else []
+    notes = [f"The newest of several records was used: {listed(conflicts)}."] if conflicts else []
     return frame[~frame["folder"].isin(dropped)].reset_index(drop=True), notes
 
 
@@ -171,7 +171,7 @@ def _finished(place: pd.DataFrame) -> datetime:
 
 
 def _agree(one: pd.DataFrame, other: pd.DataFrame) -> bool:
-    """Say whether two records of a case have equal scores of all that both were scored on."""
+    """Return whether two records of a case agree in every evaluation that both have."""
     both = one.merge(other, on="evaluation", suffixes=("", "/other"))
     return bool((both["protocol"] == both["protocol/other"]).all()) and all(
         np.array_equal(both[name], both[f"{name}/other"], equal_nan=True) for name in SCORES
@@ -179,14 +179,14 @@ def _agree(one: pd.DataFrame, other: pd.DataFrame) -> bool:
 
 
 def _in_order(frame: pd.DataFrame, ids: list[str]) -> pd.DataFrame:
-    """Choose the rows of some cases, in their order."""
+    """Return the rows of some cases, in the order of `ids`."""
     place = {one: number for number, one in enumerate(ids)}
     here = frame[frame["id"].isin(place)] if len(frame) else frame
     return here.sort_values("id", key=lambda column: column.map(place), kind="stable")
 
 
 def _with_latency(frame: pd.DataFrame, profiles: pd.DataFrame) -> pd.DataFrame:
-    """Add the latencies of the same case, machine and precision, of images of the MACs' size."""
+    """Add latencies of the same case, machine, precision and image size as the MACs."""
     if not (len(frame) and len(profiles)):
         return frame
     columns = ["latency_p50_ms", "latency_p95_ms", "inference_images_per_s"]

@@ -12,7 +12,7 @@ from bench.report.table import EMPTY, Cell, Figure, Text
 from bench.suite.columns import COLUMNS, IOU
 
 
-def floor_row(row: Row, columns: Sequence[str]) -> list[Cell]:
+def majority_class_row(row: Row, columns: Sequence[str]) -> list[Cell]:
     """Return the cells of the majority-class row, the same for every model of a protocol.
 
     Args:

@@ -87,7 +87,7 @@ def _ranked(drawn: Mapping[Any, Mapping[str, Sampled]], name: str) -> list[Rank]
         return ranks
     best = sampled[int(np.nanargmax(values))]
     for place, one in enumerate(sampled):
-        if one.value > 0 and not difference(best, one).is_told_apart:
+        if one.value > 0 and not difference(best, one).is_significant:
             ranks[place] = "best"
     left = np.where([bool(rank) for rank in ranks], np.nan, values)
     if len(sampled) > 2 and (left > 0).any():

@@ -86,7 +86,7 @@ def _protocol(case: Case, evaluation: Evaluation, evaluator: Evaluator) -> dict[
 
 
 def _checkpoint_rule(case: Case, evaluation: Evaluation) -> str:
-    """Say which model is scored, and whether it was chosen on the split that is scored."""
+    """Name the model that is scored, and whether it was chosen on the split that is scored."""
     recipe, select = case.recipe, case.select_split
     if not recipe.selects or recipe.epochs == 0:
         return "last"

@@ -1,4 +1,4 @@
-"""What a run says of one case: the data of `bench.run` and of `bench run --json`."""
+"""The result of one case: the data of `bench.run` and of `bench run --json`."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -14,7 +14,7 @@ VERSION = (
 
 @dataclass(frozen=True)
 class CaseResult:
-    """What became of one case.
+    """The result of one case.
 
     suite: name of the suite.
     case: name of the case, DATASET__MODEL__RECIPE__sSEED.
@@ -24,7 +24,7 @@ class CaseResult:
     skipped: whether it was done before.
     reason: why the status is not ok.
     seconds: that this run spent on it.
-    notes: what happened on the way that a reader should know.
+    notes: what happened during the run that a reader should know.
     folder: of the case, with its record.
     scores: by evaluation and name, in 0..1; None if the case is not ok.
     """

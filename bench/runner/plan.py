@@ -24,7 +24,7 @@ NUM_CHECKPOINTS = 3  # the one being written, the last and the one before
 
 @dataclass(frozen=True)
 class Planned:
-    """A case with its task, and how far it is."""
+    """A case with its task and its state."""
 
     task: Task
     state: State
@@ -39,11 +39,11 @@ class Planned:
 def plan(
     suite: Suite, cases: Iterable[Case], folder: Path, checked: "Mapping[str, Checked]"
 ) -> list[Planned]:
-    """Look up how far each case is, in the order in which they can run.
+    """Look up the state of each case, in the order in which they can run.
 
     Args:
-        folder: where the suite's cases go.
-        checked: what was found about each case, by its id.
+        folder: of the suite's cases.
+        checked: what is known about each case, by its id.
     """
     planned = []
     for case in in_order(cases):
@@ -54,7 +54,7 @@ def plan(
 
 
 def look_up(task: Task) -> tuple[State, str | None]:
-    """Say how far a case is, and why.
+    """Return the state of a case, and the reason for it.
 
     Raises:
         UserError: if its record cannot be read.

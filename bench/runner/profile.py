@@ -1,4 +1,4 @@
-"""What a model costs before any training: counts, and the time that one image takes."""
+"""What a model costs: counts, and the time that one image takes; needs no training."""
 
 import statistics
 import time
@@ -30,11 +30,11 @@ WARM_UP, FEWEST_RUNS, MOST_RUNS, ENOUGH_S = 2, 5, 200, 1.0
 def profile_case(case: Case, device: torch.device) -> Profile:
     """Count a case's network and time it, without data or training.
 
-    Counts are of the recipe's size, or 512x512 where it gives none. On the CPU a large network is
-    timed at half that size, or half of that again, until a pass takes a fraction of a second.
+    Counts are for the recipe's size, or 512x512 if it gives none. On the CPU, the size is halved
+    for timing until a pass takes a fraction of a second.
 
     Raises:
-        UserError: where the network does not build or run.
+        UserError: if the network does not build or run.
     """
     num_classes = case.dataset.labels.num_classes
     recipe = case.recipe
@@ -74,7 +74,7 @@ def profile_case(case: Case, device: torch.device) -> Profile:
 def _timed_size(
     spec: ModelSpec, num_classes: int, geometry: Geometry, size: Size, device: torch.device
 ) -> Size:
-    """Return the largest size, halved as often as needed, that can be timed soon."""
+    """Return the size, halved until one pass is quick enough to be timed."""
     if device.type != "cpu":
         return size
 
@@ -116,7 +116,7 @@ def _latency(model: nn.Module, size: Size, device: torch.device) -> Latency:
 
 
 def _repeated(seconds: Callable[[], float]) -> list[float]:
-    """Measure at least a few times, then until enough time has passed."""
+    """Measure a few times, and on until enough time has passed."""
     times: list[float] = []
     while len(times) < FEWEST_RUNS or (sum(times) < ENOUGH_S and len(times) < MOST_RUNS):
         times.append(seconds())

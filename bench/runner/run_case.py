@@ -1,4 +1,4 @@
-"""Running one case: under its lock, from seed to record; the place that records a failure."""
+"""Running one case under its lock; this is where a failure is recorded."""
 
 import logging
 import time
@@ -38,7 +38,7 @@ Ending = tuple[Status, str | None]
 def run_case(task: Task, options: Options) -> Outcome:
     """Train and score a case and leave its record; a failure is recorded too.
 
-    What another process has finished meanwhile stays as it is.
+    A case that another process has finished in the meantime stays as it is.
     """
 
     def work(folder: CaseFolder) -> Ending:
@@ -46,7 +46,7 @@ def run_case(task: Task, options: Options) -> Outcome:
         if state == "done":
             return "ok", None
         if state == "failed" and not options.retry_failed:
-            return "failed", f"{reason} (earlier; --retry-failed)"
+            return "failed", f"{reason} (in an earlier run; --retry-failed runs it again)"
         if state == "stale":
             clear(folder)
         parent = _parent_status(task)
@@ -67,7 +67,7 @@ def evaluate_case(task: Task, options: Options) -> Outcome:
     def work(folder: CaseFolder) -> Ending:
         record = read_record(task.folder)
         if record is None or record.status != "ok":
-            return "failed", "not trained; bench run trains it"
+            return "failed", "not trained; train it with bench run"
         missing = unscored(task.folder, task.evaluations)
         if not missing:
             return "ok", None
@@ -103,13 +103,13 @@ def _score_kept_weights(
 
 
 def _as_recorded(record: Record) -> dict[str, Any]:
-    """Return what changes in a model whose weights are kept: mean and std stay."""
+    """Return the changes that rebuild a recorded model: no weights, its recorded mean and std."""
     mean, std = record.model["mean"], record.model["std"]
     return {"weights": None, "normalize": "none" if mean is None else Normalize(mean=mean, std=std)}
 
 
 def _under_lock(task: Task, options: Options, work: Callable[[CaseFolder], Ending]) -> Outcome:
-    """Do something with a case that no other process may touch meanwhile."""
+    """Do something with a case while no other process may touch it."""
     start = time.perf_counter()
     folder = CaseFolder(task.folder)
     try:
@@ -142,7 +142,7 @@ def _train_and_score(task: Task, options: Options, folder: CaseFolder) -> Ending
     except (
         Exception,
         SystemExit,
-    ) as error:  # the one place: whatever a case does, its failure is a record
+    ) as error:  # whatever a case does, its failure becomes a record
         log.error("failed\n%s", traceback.format_exc())
         reason = _reason(error, folder, task.case.recipe.on_oom)
         notes = tuple(getattr(error, "__notes__", ()))
@@ -161,17 +161,17 @@ def _reason(error: Exception | SystemExit, folder: CaseFolder, on_oom: str) -> s
         return str(error)
     more = f"traceback in {folder.log.name}"
     if is_out_of_memory(error) and on_oom == "fail":
-        more += "; on_oom: accumulate computes fewer images at once"
+        more += "; on_oom: accumulate uses smaller micro-batches"
     return f"{type(error).__name__}: {first_line(error)} ({more})"
 
 
 def _failure(folder: CaseFolder) -> Failure:
-    """Say what this process knows of its own failure."""
+    """Return what this process knows about its failure."""
     return Failure(peak_memory_mib=process_memory_mib(), log_tail=folder.log_tail())
 
 
 def record_death(task: Task, started: str, reason: str, failure: Failure) -> Outcome:
-    """Record that the process of a case ended without a word; its checkpoint stays."""
+    """Record that the process of a case ended without an outcome; its checkpoint stays."""
     folder = CaseFolder(task.folder)
     try:
         with folder.hold(task.case.name):
@@ -196,7 +196,7 @@ def _write_ending(
     failure: Failure | None = None,
     notes: tuple[str, ...] = (),
 ) -> None:
-    """Record that a case did not go well."""
+    """Record that a case failed or is blocked."""
     record = Record(
         id=task.case.id,
         case=task.case,
@@ -212,7 +212,7 @@ def _write_ending(
 
 
 def _parent_status(task: Task) -> str | None:
-    """Return the status of the case that this one starts from; None while it has none."""
+    """Return the status of the case that this one starts from; None if it has not finished."""
     if task.case.parent is None:
         return "ok"
     record = read_record(task.folder.parent / task.case.parent.folder)
@@ -221,7 +221,7 @@ def _parent_status(task: Task) -> str | None:
 
 @contextmanager
 def _logging_to(file: Path) -> Iterator[None]:
-    """Send what a case logs, and warnings, to its own file."""
+    """Write what a case logs, and warnings, to its own file."""
     handler = logging.FileHandler(file, encoding="utf-8")
     handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
     loggers = log, logging.getLogger("py.warnings")

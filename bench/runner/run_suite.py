@@ -28,7 +28,7 @@ class Placing:
 
     engine: of every suite; None: as each suite says.
     num_workers: cases at once.
-    timeout_s: after which a case is ended and has failed.
+    timeout_s: a case that runs for longer is killed and has failed.
     """
 
     engine: Literal["process", "in-process"] | None = None
@@ -56,8 +56,8 @@ class Placing:
 class PlannedSuite:
     """A valid suite with all its cases, and the plan for those that were asked for.
 
-    folder: where its cases go.
-    checked: what was found about each case, by its id.
+    folder: of its cases.
+    checked: what is known about each case, by its id.
     """
 
     resolved: Resolved
@@ -118,7 +118,7 @@ def total_disk(suites: Sequence[PlannedSuite], placing: Placing) -> int:
 
 
 def require_room(suites: Sequence[PlannedSuite], out: Path, placing: Placing) -> None:
-    """Refuse to start what this disk or the chosen engine cannot do.
+    """Refuse to start if the disk is too small or the engine does not fit.
 
     Raises:
         UserError: with what to do about it.
@@ -139,7 +139,7 @@ def run_suite(
     """Run what is left of a suite, and yield an outcome for every case that was not done before.
 
     Args:
-        announce: told of each case before it starts.
+        announce: called with each case before it starts.
     """
     write_resolved(one.folder, one.resolved)
     options = replace(options, num_sharing=max(1, min(placing.num_workers, len(one.left))))
@@ -175,7 +175,7 @@ def _engine(placing: Placing, suite: Suite, options: Options) -> Engine:
 
 
 def must_stop(outcomes: Sequence[Outcome], *, fail_fast: bool) -> bool:
-    """Say whether no further suite may start after these outcomes."""
+    """Return whether no further suite may start after these outcomes."""
     statuses = {outcome.status for outcome in outcomes}
     return bool(statuses & {"interrupted", "stopped"}) or (fail_fast and "failed" in statuses)
 

@@ -1,4 +1,4 @@
-"""A case to run: how to score it, where it goes, what became of it."""
+"""A case to run, how to score it, and its outcome."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -29,7 +29,7 @@ class Options:
 
 @dataclass(frozen=True)
 class Task:
-    """A case, how to score it and where it goes.
+    """A case, how to score it, and its folder.
 
     fingerprints: of the splits as they are now; a record of other data is stale.
     """
@@ -60,10 +60,10 @@ class Task:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a task.
+    """The outcome of a task.
 
-    interrupted: it was asked to stop, and goes on another time. stopped: its results cannot be
-    written; neither has a record, and after either nothing more is started.
+    interrupted: the case was asked to stop and continues in the next run. stopped: its results
+    cannot be written. Neither has a record, and after either no further case is started.
     """
 
     case: Case

@@ -1,4 +1,4 @@
-"""Whether a suite's cases can run, found out before any of them does."""
+"""Checking that a suite's cases can run, before any of them does."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -37,7 +37,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Checked:
-    """What is known of a case before it runs."""
+    """What is known about a case before it runs."""
 
     facts: Complexity
     fingerprints: Mapping[str, str]
@@ -58,11 +58,11 @@ def check(
     """Check each case's recipe, data, network and batch.
 
     Args:
-        need_data: every split and every file of weights must be there; without it what is
-            missing is passed over, and networks are tried at the recipe's size or a stand-in's.
+        need_data: every split and every weight file must exist; otherwise what is missing is
+            skipped, and networks are tried at the recipe's size or a stand-in size.
 
     Returns:
-        What was found, by case id.
+        What is known about each case, by its id.
 
     Raises:
         UserError: with every fault and its line.
@@ -79,7 +79,7 @@ def check(
 
 @dataclass(frozen=True)
 class Tried:
-    """What several cases have in common is tried once, and its fault told once."""
+    """Tries what several cases share only once, and reports its fault once."""
 
     faults: list[Fault]
     found: dict[object, Any] = field(default_factory=dict)
@@ -87,7 +87,7 @@ class Tried:
     def once(
         self, key: object, path: tuple[str, ...], of_data: tuple[str, ...], work: Callable[[], T]
     ) -> T | None:
-        """Return what work gives; None after a fault, which is one at a path, or of the data."""
+        """Return the result of `work`; None if it has a fault, which is then noted."""
         if key not in self.found:
             self.found[key] = None
             try:
@@ -108,7 +108,7 @@ def _check_case(
     device: torch.device,
     tried: Tried,
 ) -> Checked | None:
-    """Check one case, as far as no other has been the same; None where its network has a fault."""
+    """Check what is new about a case; None if its network has a fault."""
     recipe, of_data = case.recipe, ("datasets", case.dataset_name)
     of_recipe = ("recipes", case.recipe_name) if suite.recipes else ("recipe",)
     on_data = (case.dataset_name, recipe.model_dump_json(), case.recipe_name)
@@ -119,7 +119,7 @@ def _check_case(
     if splits:
         check_batch = partial(_check_batch, case, roots)
         size = tried.once(("batch", on_data), of_recipe, of_data, check_batch)
-    if size is None:  # to find the network's faults all the same
+    if size is None:  # the network's faults are found all the same
         size = counted_size(recipe.size)
     of_network = (
         *(case.model_name, case.dataset_name, size, case.parent and case.parent.part),
@@ -146,7 +146,7 @@ def _check_recipe(case: Case, device: torch.device) -> bool:
 
 
 def _uncounted_loss(recipe: Recipe, num_classes: int, device: torch.device) -> Loss:
-    """Return the loss with even weights in the place of those that pixels must be counted for."""
+    """Return the loss; class weights that need pixel counts are replaced by equal ones."""
     ones = np.ones(num_classes, np.int64)
     loss = numbered(recipe.loss, lambda: ClassCounts(ones, ones, ones))
     return build_loss(loss, num_classes, device, recipe.aux_weight)
@@ -155,7 +155,7 @@ def _uncounted_loss(recipe: Recipe, num_classes: int, device: torch.device) -> L
 def _check_splits(
     suite: Suite, case: Case, roots: Mapping[str, Path], need_data: bool
 ) -> dict[str, str]:
-    """Return the fingerprint of each split that is used; none where the data may be missing."""
+    """Return the fingerprint of each used split; none if the data are missing and may be."""
     dataset = open_case_dataset(case, roots)
     missing = dataset.needs_root and (dataset.root is None or not dataset.root.is_dir())
     if missing and not need_data:
@@ -216,15 +216,15 @@ def _check_network(case: Case, size: tuple[int, int], need_weights: bool) -> Com
         return find_geometry(net, case.model, num_classes), frozen
 
     if given is not None and given.file is not None:
-        build_model(case.model, num_classes)  # a file that does not fit is found now
+        build_model(case.model, num_classes)  # finds a file that does not fit
     geometry, frozen = without_values(case.model, num_classes, look)
     if frozen and given is None and case.parent is None:
         raise UserError(
-            f"{case.model.arch}: its encoder is frozen and would stay at random; give weights:, or "
+            f"{case.model.arch}: its encoder is frozen with random weights; give weights:, or "
             "freeze_encoder: false."
         )
     recipe = case.recipe
-    with algorithms(recipe.deterministic):  # some of what has none is found here already
+    with algorithms(recipe.deterministic):  # finds some operations that have no such algorithm
         return complexity(
             case.model, num_classes, size, geometry, recipe.micro_batch, recipe.freeze_encoder
         )
@@ -236,7 +236,7 @@ def check_deep(
     """Load every model and take one forward and backward at batch 2; yield the losses.
 
     Raises:
-        UserError: with every case that cannot, and its line.
+        UserError: with every case that fails, and its line.
     """
     device = pick_device(device_name)
     faults = []
@@ -277,14 +277,14 @@ def _one_step(suite: Suite, case: Case, roots: Mapping[str, Path], device: torch
 
 
 def missing_files(suite: Suite, cases: Sequence[Case], roots: Mapping[str, Path]) -> Iterator[str]:
-    """Name the datasets of cases whose folder is not there, and weights whose file is not."""
+    """Name the data and weight files of cases that do not exist here."""
     used = {name for case in cases for name in (case.dataset_name, case.model_name)}
     for key, spec in suite.datasets.items():
         if key not in used:
             continue
         dataset = open_dataset(key, spec.name, spec.root, spec.options, roots)
         if dataset.needs_root and (dataset.root is None or not dataset.root.is_dir()):
-            yield f"{key} data"
+            yield f"{key} data not found"
     for key, model in suite.models.items():
         if key in used and model.weights is not None and model.weights.is_missing:
-            yield f"{key} weights ({model.weights.source})"
+            yield f"{key} weights not found ({model.weights.source})"

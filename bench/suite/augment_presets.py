@@ -1,4 +1,4 @@
-"""Augmentations by one name, as published recipes describe them; they become plain transforms."""
+"""Augmentation presets of published recipes; each stands for a list of plain transforms."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -13,16 +13,17 @@ Transform = dict[str, dict[str, Any]]
 
 
 def in_order(bounds: tuple[float, float]) -> tuple[float, float]:
-    """Refuse a range whose end is below its beginning."""
+    """Check that a range does not end below its start."""
     if bounds[0] > bounds[1]:
         raise ValueError(f"Give the smaller number first, not {bounds}.")
     return bounds
 
 
 class VocStandard(Frozen):
-    """Random scale, crop, rotation, flip and blur, each pixel of padding void.
+    """Random scale, crop, rotation, flip and blur; padding is void.
 
-    base_size: the longest side that images get first; without it, recipe.size or as stored.
+    base_size: images are first resized to this longest side; if not given, they keep recipe.size
+        or their stored size.
     """
 
     crop: Size
@@ -33,7 +34,7 @@ class VocStandard(Frozen):
     _in_order = field_validator("scale")(in_order)
 
     def transforms(self) -> list[Transform]:
-        """Return what it stands for."""
+        """Return the transforms that this preset stands for."""
         height, width = self.crop
         low, high = self.scale
         base: list[Transform] = []
@@ -51,25 +52,25 @@ class VocStandard(Frozen):
 
 
 class Flip(Frozen):
-    """Mirror flips, each of half of the images."""
+    """Flips, each with a probability of one half."""
 
     horizontal: bool = True
     vertical: bool = False
 
     def transforms(self) -> list[Transform]:
-        """Return what it stands for."""
+        """Return the transforms that this preset stands for."""
         names = {"HorizontalFlip": self.horizontal, "VerticalFlip": self.vertical}
         return [{name: {"p": 0.5}} for name, wanted in names.items() if wanted]
 
 
 class Affine(Frozen):
-    """Rotation and translation, the translation as a share of each side."""
+    """Random rotation, and random translation by up to a share of each side."""
 
     degrees: PositiveFloat = 20
     translate: Fraction = 0.2
 
     def transforms(self) -> list[Transform]:
-        """Return what it stands for."""
+        """Return the transforms that this preset stands for."""
         shift = [-self.translate, self.translate]
         translate = {"x": shift, "y": shift}
         rotate = [-self.degrees, self.degrees]
@@ -77,7 +78,7 @@ class Affine(Frozen):
 
 
 class ResizedCrop(Frozen):
-    """A crop of random area and ratio, resized, and a horizontal flip of half of the images."""
+    """A crop of random area and aspect ratio, resized; half of the images are flipped."""
 
     size: Size
     scale: tuple[PositiveFloat, PositiveFloat] = (0.08, 1.0)
@@ -86,7 +87,7 @@ class ResizedCrop(Frozen):
     _in_order = field_validator("scale", "ratio")(in_order)
 
     def transforms(self) -> list[Transform]:
-        """Return what it stands for."""
+        """Return the transforms that this preset stands for."""
         crop = {"size": list(self.size), "scale": list(self.scale), "ratio": list(self.ratio)}
         return [{"RandomResizedCrop": crop | {"p": 1.0}}, {"HorizontalFlip": {"p": 0.5}}]
 
@@ -104,7 +105,7 @@ def spelled_out(name: str, args: Mapping[str, Any]) -> list[Transform]:
     """Return the transforms that a preset stands for.
 
     Raises:
-        Faults: for arguments that it does not take.
+        Faults: if the preset does not take the arguments.
     """
     preset = PRESETS[name]
     try:

@@ -19,8 +19,8 @@ from bench.suite.schema import Frozen
 from bench.suite.suite import DatasetSpec
 
 SCHEMA_VERSION = 1
-# Increased when the same case would give other numbers. 2: masks are resized to the pixel with the
-# nearest centre; transforms shrink images by area averaging.
+# Increased when the same case would give other numbers. 2: masks are resized by taking the pixel
+# with the nearest centre; transforms shrink images by area averaging.
 NUMERICS_VERSION = 2
 Names = tuple[str, str, str, int]
 # The original fields of these parts are in every id. A field added later is left out while it has

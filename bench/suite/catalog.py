@@ -1,6 +1,7 @@
 """Names of architectures and encoders, read from the installed packages without importing them.
 
-Importing torch, timm and segmentation_models_pytorch takes seconds; checking a name must not.
+Importing torch, timm and segmentation_models_pytorch takes seconds, which is too slow for checking
+a name.
 """
 
 import ast
@@ -18,17 +19,17 @@ SUITE_SUFFIXES = (".yaml", ".yml")
 
 def package_folder(name: str) -> Path:
     """Return the folder of an installed top-level package."""
-    spec = find_spec(name)  # of a top-level package: runs none of its code
+    spec = find_spec(name)  # for a top-level package this runs none of its code
     if spec is None or spec.origin is None:
         raise UserError(f"The package {name!r} is not installed; install this project with pip.")
     return Path(spec.origin).parent
 
 
 def shipped_suites() -> dict[str, Path]:
-    """List the suites that come with this package, by name: "quick", "documents/fcn-idd", …"""
+    """Return the files of the shipped suites by name: "quick", "documents/fcn-idd", …"""
     package = package_folder("bench")
     installed = package / "shipped_suites"
-    folder = installed if installed.is_dir() else package.parent / "suites"  # of a checkout
+    folder = installed if installed.is_dir() else package.parent / "suites"  # in a checkout
     return {
         file.relative_to(folder).with_suffix("").as_posix(): file
         for file in sorted(folder.rglob("*.yaml"))
@@ -36,13 +37,13 @@ def shipped_suites() -> dict[str, Path]:
 
 
 def is_suite(target: str | Path) -> bool:
-    """Say whether a target is a suite: a YAML file, or the name of a shipped one."""
+    """Return whether a target is a suite: a YAML file, or the name of a shipped suite."""
     path = Path(target)
     return path.suffix in SUITE_SUFFIXES or (not path.exists() and str(target) in shipped_suites())
 
 
 def find_suite(target: str | Path) -> Path:
-    """Return the file of a suite; what is in the working directory goes before a shipped one.
+    """Return the file of a suite; an existing path is preferred to a shipped suite.
 
     Raises:
         UserError: if it is neither a file nor the name of a shipped suite.
@@ -58,7 +59,7 @@ def find_suite(target: str | Path) -> Path:
 
 @cache
 def smp_architectures() -> tuple[str, ...]:
-    """List smp's architectures as its `create_model` names them: "unet", "pspnet", …"""
+    """List smp's architectures, as `create_model` takes them: "unet", "pspnet", …"""
     tree = ast.parse((package_folder("segmentation_models_pytorch") / "__init__.py").read_text())
     return tuple(
         sorted(
@@ -72,7 +73,7 @@ def smp_architectures() -> tuple[str, ...]:
 
 @cache
 def smp_encoders() -> tuple[str, ...]:
-    """List the encoders that smp names itself: "resnet18", "mit_b0", …"""
+    """List smp's own encoders: "resnet18", "mit_b0", …"""
     folder = package_folder("segmentation_models_pytorch") / "encoders"
     names: set[str] = set()
     for file in folder.glob("[a-z]*.py"):
@@ -87,7 +88,7 @@ def smp_encoders() -> tuple[str, ...]:
 
 @cache
 def timm_models() -> tuple[str, ...]:
-    """List the architectures of timm, without pretrained tags: "resnet50", …"""
+    """List timm's architectures, without pretrained tags: "resnet50", …"""
     folder = package_folder("timm") / "models"
     pattern = re.compile(r"^@register_model\s*\ndef (\w+)", re.MULTILINE)
     return tuple(
@@ -96,15 +97,15 @@ def timm_models() -> tuple[str, ...]:
 
 
 def encoders() -> tuple[str, ...]:
-    """List every encoder that `smp/…` takes: smp's own and timm's as "tu-…"."""
+    """List every encoder that `smp/…` takes: smp's own, and timm's as "tu-…"."""
     return smp_encoders() + tuple(f"tu-{name}" for name in timm_models())
 
 
 @cache
 def custom_options(name: str) -> dict[str, str]:
-    """List the options of a network of `custom_models` with their defaults, as Python has them.
+    """Return the options of a network of `custom_models` with their defaults, as Python source.
 
-    What `weights:` sets is left out.
+    The option `pretrained` is left out: `weights:` sets it.
     """
     tree = ast.parse((package_folder("custom_models") / f"{name}.py").read_text())
     [build] = (n for n in tree.body if isinstance(n, ast.FunctionDef) and n.name == "build")
@@ -115,7 +116,7 @@ def custom_options(name: str) -> dict[str, str]:
 
 @cache
 def torchvision_architectures() -> tuple[str, ...]:
-    """List the segmentation networks of torchvision: "deeplabv3_resnet50", …"""
+    """List torchvision's segmentation networks: "deeplabv3_resnet50", …"""
     folder = package_folder("torchvision") / "models" / "segmentation"
     return tuple(
         sorted(

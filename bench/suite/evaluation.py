@@ -22,7 +22,9 @@ class Evaluation(Frozen):
         description="how an image is predicted: as a whole, only its centre crop, or in sliding "
         "windows",
     )
-    crop: Size | None = Field(None, description="[H, W] of the centre crop or of the sliding window")
+    crop: Size | None = Field(
+        None, description="[H, W] of the centre crop or of the sliding window"
+    )
     stride: Size | None = Field(
         None, description="[H, W] by which the sliding window moves; null: two thirds of crop"
     )

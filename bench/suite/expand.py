@@ -34,7 +34,7 @@ def expand(suite: Suite) -> list[Case]:
             elif not _excluded(suite, names):
                 drafts[names] = row, path
     if not drafts and not faults:
-        faults.append(Fault(("exclude",), "No case is left: every case is excluded."))
+        faults.append(Fault(("exclude",), "No case is left; check exclude and cases."))
     cases: dict[Names, Case] = {}
     for names in drafts:
         try:

@@ -36,11 +36,11 @@ class Gate(Frozen):
     floors: tuple[Floor, ...] = Field((), description="minimum scores")
     exact: tuple[str, ...] = Field(
         (),
-        description="globs on names of cases whose predictions do not depend on rounding: their pixel "
-        "counts must be equal on every machine",
+        description="globs on names of cases whose predictions do not depend on rounding: their "
+        "pixel counts must be equal on every machine",
     )
     seed_spread: Share = Field(
         0.01,
-        description="assumed standard deviation of a score over seeds, in 0..1; it is combined with "
-        "the measured one and counts as 4 degrees of freedom",
+        description="assumed standard deviation of a score over seeds, in 0..1; it is combined "
+        "with the measured one and counts as 4 degrees of freedom",
     )

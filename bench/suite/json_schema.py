@@ -1,4 +1,4 @@
-"""The JSON Schema of suite files, for editors."""
+"""The JSON Schema of suite files, for editors, and the reference page made from it."""
 
 import json
 import re
@@ -11,7 +11,7 @@ from bench.suite.suite import Suite
 
 
 def json_schema() -> dict[str, Any]:
-    """Return the JSON Schema of suite files, with the short forms that are accepted."""
+    """Return the JSON Schema of suite files, including the accepted short forms."""
     schema = Suite.model_json_schema()
     parts = schema["$defs"]
     recipe = parts["Recipe"]["properties"]
@@ -23,7 +23,7 @@ def json_schema() -> dict[str, Any]:
         names = [str(spec.model_fields["name"].default) for spec in specs]
         recipe[key] = {"anyOf": [{"enum": names}, recipe[key]]}
         one_of = recipe[key]["anyOf"][1]
-        one_of["anyOf"] = one_of.pop("oneOf")  # a change of a recipe may leave the name out
+        one_of["anyOf"] = one_of.pop("oneOf")  # a change of a recipe may omit the name
         del one_of["discriminator"]
     terms = parts["Sum"]["properties"]["terms"]
     names_of_terms = recipe["loss"]["anyOf"][0]
@@ -52,17 +52,18 @@ def json_schema() -> dict[str, Any]:
 
 Part = Mapping[str, Any]
 TYPES = {"boolean": "true or false", "object": "mapping", "string": "text", "null": "null"}
-HEAD = """# What a suite can say
+HEAD = """# Suite reference
 
-Printed by `python -m bench schema --format md`. A suite is the first table; what its keys hold
-stands below. Text with `*` is a glob; text that YAML would read as something else needs quotes.
+Printed by `python -m bench schema --format md`. The first table lists the keys of a suite; the
+tables below it list the keys of its parts. Text with `*` is a glob. Quote text that YAML would read
+as something else.
 """
 REFERENCE = re.compile(r"#/\$defs/(\w+)")
 BOUNDS = {"minimum": "≥", "exclusiveMinimum": ">", "maximum": "≤", "exclusiveMaximum": "<"}
 
 
 def markdown(schema: Part) -> str:
-    """Write a table of keys for the suite and for each of its parts, as they are met."""
+    """Write one table of keys for the suite and one for each part, in order of first use."""
     parts: dict[str, Part] = {"Suite": schema}
     for name in (queue := ["Suite"]):
         for key in REFERENCE.findall(json.dumps(parts[name]["properties"])):
@@ -74,7 +75,7 @@ def markdown(schema: Part) -> str:
 
 def _section(name: str, part: Part) -> str:
     lines = [f"## {name}", "", " ".join(part["description"].split()), ""]
-    lines += ["| key | takes | default | |", "|---|---|---|---|"]
+    lines += ["| key | value | default | description |", "|---|---|---|---|"]
     required = part.get("required", ())
     for key, value in part["properties"].items():
         default = "required" if key in required else _default(value)
@@ -83,12 +84,12 @@ def _section(name: str, part: Part) -> str:
             f"| {' | '.join(cell.replace('|', '&#124;').replace('<', '&lt;') for cell in cells)} |"
         )
     if part.get("additionalProperties") is True:
-        lines.append("| any other | | | an option of the dataset or the architecture |")
+        lines.append("| any other key | | | an option of the dataset or the architecture |")
     return "\n".join([*lines, ""])
 
 
 def _default(value: Part) -> str:
-    """Write the default, which a short form has one level deeper."""
+    """Write the default; if a key has a short form, the schema holds it one level deeper."""
     for one in (value, *value.get("anyOf", ())):
         if "default" in one:
             named = one["default"]
@@ -106,7 +107,7 @@ def _described(value: Part) -> str:
 
 
 def _takes(value: Part) -> str:
-    """Say what values are allowed."""
+    """Describe the allowed values."""
     return " or ".join(dict.fromkeys(_alternatives(value)))
 
 
@@ -142,6 +143,6 @@ def _mapping(value: Part) -> str:
 
 
 def _grouped(value: Part) -> str:
-    """Write what items are, in brackets where they are several."""
+    """Describe the items of a list, in brackets if there are several kinds."""
     kinds = _takes(value)
     return f"({kinds})" if " or " in kinds else kinds

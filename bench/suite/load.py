@@ -1,4 +1,4 @@
-"""The suite file: every fault of schema and names at once, each with its file and line."""
+"""Load a suite file; all errors are reported at once, each with its file and line."""
 
 import fnmatch
 import json
@@ -28,21 +28,21 @@ SuiteSource = str | Path | Mapping[str, Any]  # a file, the name of a shipped su
 
 @dataclass(frozen=True)
 class SuiteFile:
-    """A valid suite and the file and line that each part of it came from."""
+    """A valid suite, with the file and line of each part."""
 
     suite: Suite
     document: yaml_file.Document
 
     def error(self, faults: Iterable[Fault]) -> UserError:
-        """Word faults found later, such as a model that does not build, with their lines."""
+        """Return an error for faults found later, such as a model that does not build."""
         return _located(self.document, faults)
 
     def cases(self) -> list[Case]:
-        """List the cases of the suite in its order.
+        """List the cases of the suite in the order of its file.
 
         Raises:
-            UserError: with the line of a case that is given twice, or that cannot start from the
-                case it names.
+            UserError: with the line, if a case is given twice or cannot start from the case that
+                it names.
         """
         try:
             return expand(self.suite)
@@ -54,12 +54,12 @@ def as_settings(values: Mapping[str, Any]) -> list[str]:
     """Write values, such as {"recipe.epochs": 2}, as the settings that `load` takes.
 
     Raises:
-        UserError: for values that JSON cannot have.
+        UserError: if a value cannot be written as JSON.
     """
     try:
         return [f"{key}={json.dumps(value)}" for key, value in values.items()]
     except (TypeError, ValueError) as error:
-        raise UserError(f"Settings map keys to plain values: {error}.") from error
+        raise UserError(f"Settings take plain values, such as text, numbers and lists: {error}.") from error
 
 
 def load(
@@ -72,9 +72,9 @@ def load(
     Args:
         source: a file; the name of a shipped suite, such as quick; or the content of a suite
             file as a dict, in which relative paths are relative to the working directory.
-        settings: "key.key=value" texts laid over the file; those under `recipe.` go over every
-            recipe and override, and come last.
-        check_transform: raises UserError for a bad augmentation; without it none is checked.
+        settings: texts "key.key=value" that override the file. Those that begin with `recipe.`
+            are applied last and change every recipe and override.
+        check_transform: raises UserError for a wrong augmentation; if None, none is checked.
 
     Raises:
         UserError: listing every fault with its file and line.
@@ -85,7 +85,7 @@ def load(
         file = find_suite(source)
         folder, document = file.parent, yaml_file.read(file)
     if not isinstance(document.data, dict):
-        raise UserError(f"{document.title}: a suite is keys and values, beginning with name:.")
+        raise UserError(f"{document.title}: a suite is keys and values, such as name: NAME.")
     for setting in sorted(settings, key=lambda text: text.startswith("recipe.")):
         for one in _spelled_out(setting, document.data):
             _apply(one, document)
@@ -103,7 +103,7 @@ def load(
 
 
 def _spelled_out(setting: str, suite: Any) -> list[str]:
-    """Write a setting whose keys have a * as one setting for each key that there is."""
+    """Expand a setting with a * among its keys to one setting per existing key."""
     name, text = name_and_value(setting, "--set", EXAMPLE)
     keys = name.split(".")
     if "*" not in keys:
@@ -119,7 +119,7 @@ def _spelled_out(setting: str, suite: Any) -> list[str]:
 
 
 def _apply(setting: str, document: yaml_file.Document) -> None:
-    """Lay one "key.key=value" over the suite."""
+    """Apply one "key.key=value" to the suite."""
     name, text = name_and_value(setting, "--set", EXAMPLE)
     keys: tuple[str | int, ...] = tuple(name.split("."))
     if not all(keys) or keys[0] == "include":
@@ -139,7 +139,7 @@ def _apply(setting: str, document: yaml_file.Document) -> None:
 
 
 def _spread_recipe(document: yaml_file.Document) -> None:
-    """Lay each of `recipes` over `recipe`, which is then only their start."""
+    """Merge `recipe` into each of `recipes` as its defaults, and remove it."""
     base, named = document.data.get("recipe"), document.data.get("recipes")
     if not (isinstance(base, dict) and isinstance(named, dict) and named):
         return
@@ -154,7 +154,7 @@ def _spread_recipe(document: yaml_file.Document) -> None:
 
 
 def _name_faults(suite: dict[str, Any], context: Any) -> Iterator[Fault]:
-    """Find names that refer to nothing, in data that need not be valid otherwise."""
+    """Find names that refer to nothing; the data need not be valid otherwise."""
     names = {kind: list(_mapping(suite.get(f"{kind}s"))) for kind in ("dataset", "model", "recipe")}
     names["recipe"] = names["recipe"] or ["default"]
     for i, row in enumerate(_rows(suite.get("cases"))):
@@ -171,7 +171,7 @@ def _name_faults(suite: dict[str, Any], context: Any) -> Iterator[Fault]:
                     message = f"{pattern!r} matches nothing. {unknown(kind, pattern, known)}"
                     yield Fault((group, i, key), message)
     if "recipe" not in suite and not suite.get("recipes"):
-        yield Fault((), "Give a recipe: or named recipes:.")
+        yield Fault((), "A suite needs recipe: or recipes:.")
     seeds = suite.get("seeds")
     if isinstance(seeds, list) and len({str(seed) for seed in seeds}) < len(seeds):
         yield Fault(("seeds",), "A seed is given twice.")
@@ -180,7 +180,7 @@ def _name_faults(suite: dict[str, Any], context: Any) -> Iterator[Fault]:
 
 
 def _split_faults(suite: dict[str, Any], context: Any) -> Iterator[Fault]:
-    """Find splits that a dataset has not."""
+    """Find splits that a dataset does not have."""
     splits, evaluations = _mapping(suite.get("splits")), _mapping(suite.get("evaluations"))
     used: dict[tuple[str | int, ...], Any]
     used = {("splits", kind): splits[kind] for kind in ("train", "select") if kind in splits}
@@ -196,7 +196,7 @@ def _split_faults(suite: dict[str, Any], context: Any) -> Iterator[Fault]:
             dataset = find(str(_mapping(spec).get("name", key)))
             opened = dataset(None, dataset.Options.model_validate(given, context=context))
         except (UserError, ValidationError):
-            continue  # an unknown dataset or option is a fault of its own
+            continue  # an unknown dataset or option is reported elsewhere
         for path, split in used.items():
             if split in opened.withheld:
                 yield Fault(path, f"Dataset {key!r}: {opened.withheld[split]}")
@@ -213,7 +213,7 @@ def _split_faults(suite: dict[str, Any], context: Any) -> Iterator[Fault]:
 
 
 def _evaluation_faults(suite: dict[str, Any]) -> Iterator[Fault]:
-    """Find evaluations that tables and floors name, and the suite has not."""
+    """Find evaluations that tables and gate.floors name but the suite does not have."""
     splits = _mapping(suite.get("splits"))
     report = splits.get("report")
     reported = report if isinstance(report, list) else ["val"]
@@ -243,7 +243,7 @@ def _rows(value: Any) -> list[dict[str, Any]]:
 
 
 def _override_faults(suite: Suite, context: Any) -> list[Fault]:
-    """Try each change on each recipe that it is for."""
+    """Apply each override to each recipe that it matches, and return the faults."""
     faults = {}
     for i, override in enumerate(suite.overrides):
         for name, recipe in suite.all_recipes.items():

@@ -1,4 +1,4 @@
-"""Losses as a recipe names them."""
+"""The schema of losses."""
 
 from typing import Annotated, Any, Literal
 
@@ -10,16 +10,18 @@ WeightRule = Literal["inverse", "one_minus_frequency", "enet", "median_frequency
 
 
 class Term(Frozen):
-    """What every loss has."""
+    """What every loss in a sum has."""
 
-    weight: PositiveFloat = Field(1.0, description="in a sum of losses")
+    weight: PositiveFloat = Field(1.0, description="weight in a sum of losses")
 
 
 class Weighted(Term):
-    """A loss of pixels, whose classes can have weights."""
+    """A pixel-wise loss with optional class weights."""
 
     class_weights: WeightRule | tuple[NonNegativeFloat, ...] | None = Field(
-        None, description="one a class, or a rule over the pixels of the training split"
+        None,
+        description="one weight per class, or a rule that computes them from the pixels of the "
+        "training split",
     )
 
     @field_validator("class_weights", mode="before")
@@ -36,24 +38,26 @@ class Weighted(Term):
 
 
 class CrossEntropy(Weighted):
-    """Pixel-wise cross-entropy; void pixels count for nothing."""
+    """Pixel-wise cross-entropy; void pixels are ignored."""
 
     name: Literal["cross_entropy"] = "cross_entropy"
-    label_smoothing: Fraction = Field(0.0, description="of the target, spread over all classes")
+    label_smoothing: Fraction = Field(
+        0.0, description="share of the target that is spread over all classes"
+    )
 
 
 class Focal(Weighted):
     """Lin et al. 2017, arXiv 1708.02002: cross-entropy times (1 - p of the true class)^gamma."""
 
     name: Literal["focal"] = "focal"
-    gamma: NonNegativeFloat = Field(2.0, description="0: cross-entropy")
+    gamma: NonNegativeFloat = Field(2.0, description="exponent; 0: cross-entropy")
 
 
 class Dice(Term):
-    """One minus soft Dice, of each class in an image's truth, then of each image.
+    """One minus soft Dice, averaged over the classes in an image's truth, then over images.
 
-    Milletari, Navab and Ahmadi 2016, arXiv 1606.04797, without their squares. Images are averaged,
-    not poured together, so that a batch in parts has the loss of the whole.
+    Milletari, Navab and Ahmadi 2016, arXiv 1606.04797, without the squares. Images are averaged,
+    not pooled, so that a batch split into micro-batches has the same loss as the whole batch.
     """
 
     name: Literal["dice"] = "dice"
@@ -63,7 +67,7 @@ OneLoss = CrossEntropy | Focal | Dice
 
 
 class Sum(Frozen):
-    """Several losses, each times its weight; a plain list is short for it."""
+    """A weighted sum of losses; a plain list is short for it."""
 
     name: Literal["sum"] = "sum"
     terms: tuple[Annotated[OneLoss, Field(discriminator="name")], ...] = Field(
@@ -81,7 +85,7 @@ class Sum(Frozen):
     @classmethod
     def _add_something(cls, value: Any) -> Any:
         if not value:
-            raise ValueError("A sum has at least one loss.")
+            raise ValueError("A sum needs at least one loss.")
         return value
 
 
@@ -89,5 +93,5 @@ LossSpec = OneLoss | Sum
 
 
 def terms(spec: LossSpec) -> tuple[OneLoss, ...]:
-    """List the losses that a recipe adds up."""
+    """Return the losses that are added up, which may be a single one."""
     return spec.terms if isinstance(spec, Sum) else (spec,)

@@ -26,7 +26,9 @@ class Weights(Frozen):
 
     part: Literal["encoder", "model"]
     source: str = Field(description="a file, or a name whose weights the library downloads")
-    sha256: str | None = Field(None, description="SHA-256 of the file, filled in when the suite is read")
+    sha256: str | None = Field(
+        None, description="SHA-256 of the file, filled in when the suite is read"
+    )
     file: Path | None = Field(None, exclude=True)  # its path; not part of ids or records
 
     @property
@@ -55,7 +57,10 @@ class InitFrom(Frozen):
     dataset: str | None = Field(None, description="key of datasets; null: the same dataset")
     recipe: str | None = Field(None, description="key of recipes; null: the same recipe")
     seed: int | None = Field(None, description="null: the same seed")
-    part: str = Field("all", description="prefix of the names of the tensors to copy, such as encoder; all: every tensor")
+    part: str = Field(
+        "all",
+        description="module whose tensors are copied, such as encoder; all: every tensor",
+    )
 
 
 class Normalize(Frozen):
@@ -77,20 +82,26 @@ class ModelSpec(Frozen):
     )
     encoder: str | None = Field(
         None,
-        description="for smp/…: one of smp's, or tu-NAME for one of timm's; for custom/…: one of timm's",
+        description="for smp/…: one of smp's, or tu-NAME for one of timm's; for custom/…: one of "
+        "timm's",
     )
     weights: Weights | None = Field(
-        None, description="pretrained weights: a name, a file, {encoder: …} or {model: …}; null: none"
+        None,
+        description="pretrained weights: a name, a file, {encoder: …} or {model: …}; null: none",
     )
     normalize: Literal["auto", "imagenet", "none"] | Normalize = Field(
-        "auto", description="auto: the mean and std of the encoder's pretraining if known, otherwise ImageNet's"
+        "auto",
+        description="auto: the mean and std of the encoder's pretraining if known, otherwise "
+        "ImageNet's",
     )
     init: Literal["xavier", "kaiming", "default"] | None = Field(
         None,
         description="initialisation of the weights that are neither loaded nor frozen; null: the "
         "architecture's own; default: PyTorch's default",
     )
-    init_from: InitFrom | None = Field(None, description="another case whose trained weights are the start")
+    init_from: InitFrom | None = Field(
+        None, description="another case whose trained weights are the start"
+    )
     label: str | None = Field(None, description="name in tables; defaults to the key")
 
     @field_validator("arch")
@@ -154,7 +165,9 @@ class ModelSpec(Frozen):
     @model_validator(mode="after")
     def _init_has_something_to_do(self) -> "ModelSpec":
         if self.init is not None and self.weights is not None and self.weights.part == "model":
-            raise ValueError("init has no effect: weights fill the whole model; remove one of the two.")
+            raise ValueError(
+                "init has no effect: weights fill the whole model; remove one of the two."
+            )
         return self
 
     @property

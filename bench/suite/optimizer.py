@@ -78,7 +78,7 @@ class Step(Frozen):
 
 
 class Warmup(Frozen):
-    """A linear rise from factor x lr to lr over the first steps, multiplied with the schedule."""
+    """A linear rise from factor x lr to lr over the first steps, multiplied by the schedule."""
 
     steps: PositiveInt = Field(description="length in optimizer steps")
     factor: Annotated[float, Field(ge=0, le=1)] = Field(

@@ -36,10 +36,16 @@ def named(value: object) -> object:
 class Recipe(Frozen):
     """How a model is trained."""
 
-    epochs: NonNegativeInt | None = Field(None, description="number of epochs; 0: score the model without training")
-    steps: PositiveInt | None = Field(None, description="number of optimizer steps, instead of epochs")
+    epochs: NonNegativeInt | None = Field(
+        None, description="number of epochs; 0: score the model without training"
+    )
+    steps: PositiveInt | None = Field(
+        None, description="number of optimizer steps, instead of epochs"
+    )
     batch_size: PositiveInt = Field(8, description="images per optimizer step")
-    accumulate: PositiveInt = Field(1, description="number of micro-batches that a batch is split into")
+    accumulate: PositiveInt = Field(
+        1, description="number of micro-batches that a batch is split into"
+    )
     size: Size | Side | None = Field(
         None,
         description="size that images are resized to before augmentation: [H, W], {longest: px} or "
@@ -47,8 +53,8 @@ class Recipe(Frozen):
     )
     augment: tuple[Transform, ...] = Field(
         (),
-        description="transforms of albumentations in order, by name, with arguments; also the presets "
-        "voc_standard, flip, affine and resized_crop",
+        description="transforms of albumentations in order, by name, with arguments; also the "
+        "presets voc_standard, flip, affine and resized_crop",
     )
     optimizer: Annotated[Adam | AdamW | SGD, Field(discriminator="name")] = Field(
         Adam(), description="a name, or a name with options"
@@ -80,27 +86,31 @@ class Recipe(Frozen):
         "keep",
         description="checkpoint: recompute activations in the backward pass, to save memory",
     )
-    clip_grad: PositiveFloat | None = Field(None, description="maximum norm of the gradient; null: no clipping")
+    clip_grad: PositiveFloat | None = Field(
+        None, description="maximum norm of the gradient; null: no clipping"
+    )
     precision: Literal["auto", "fp32", "tf32", "bf16", "fp16"] = Field(
-        "auto", description="auto: bf16 if the GPU supports it, fp32 on the CPU"
+        "auto", description="auto: bf16 if the GPU supports it, otherwise fp32"
     )
     deterministic: bool = Field(
         False,
-        description="use only algorithms whose result is the same in every run; an operation that has "
-        "none is an error",
+        description="use only algorithms whose result is the same in every run; an operation "
+        "that has none is an error",
     )
     on_oom: Literal["fail", "accumulate"] = Field(
         "fail",
-        description="what to do if memory runs out; accumulate: restart with micro-batches of half the "
-        "size",
+        description="what to do if memory runs out; accumulate: restart with micro-batches of half "
+        "the size",
     )
-    validate_every: PositiveInt = Field(1, description="number of epochs between two validations on splits.select")
+    validate_every: PositiveInt = Field(
+        1, description="number of epochs between two validations on splits.select"
+    )
     checkpoint: Literal["last", "best"] = Field(
         "last",
         description="epoch whose model is scored; best: the one with the best select_by on "
         "splits.select",
     )
-    select_by: str = Field("miou", description="score that checkpoint: best and patience go by")
+    select_by: str = Field("miou", description="score that checkpoint: best and patience use")
     patience: PositiveInt | None = Field(
         None,
         description="stop after this many epochs without a better score on splits.select",
@@ -141,7 +151,9 @@ class Recipe(Frozen):
         if (self.epochs is None) == (self.steps is None):
             raise ValueError("Give either epochs or steps.")
         if self.freeze_encoder and self.encoder_lr != 1:
-            raise ValueError("freeze_encoder: a frozen encoder has no encoder_lr; remove one of the two.")
+            raise ValueError(
+                "freeze_encoder: a frozen encoder has no encoder_lr; remove one of the two."
+            )
         if self.batch_size % self.accumulate:
             raise ValueError(
                 f"batch_size {self.batch_size} cannot be split into {self.accumulate} equal "

@@ -47,7 +47,7 @@ USUAL_TABLES = (
 
 
 class DatasetSpec(Frozen):
-    """A dataset with its options: a known one, or your own as `package.module:attribute`."""
+    """A dataset with its options: a built-in one, or your own as `package.module:attribute`."""
 
     model_config = ConfigDict(extra="allow")
 
@@ -94,7 +94,7 @@ class DatasetSpec(Frozen):
 
 
 def _find_root(name: str, suite_folder: Path) -> str:
-    """Return a dataset's folder: relative to the suite's folder if it exists there, else as given."""
+    """Return a dataset's folder: below the suite's folder if it exists there, else as given."""
     given = Path(os.path.expanduser(name))
     beside = suite_folder / given
     return str(beside if beside.is_dir() else given)
@@ -129,7 +129,7 @@ class Override(Frozen):
 
 
 class CaseRow(Frozen):
-    """One row of a suite that lists its cases, instead of combining datasets, models and recipes."""
+    """One row of `cases`, which lists the cases instead of combining all keys."""
 
     dataset: str = Field(description="key of datasets")
     model: str = Field(description="key of models")
@@ -174,7 +174,9 @@ class Table(Frozen):
     evaluation: str | None = Field(
         None, description="key of an evaluation; null: the first of splits.report"
     )
-    order: str = Field("suite", description="order of the rows; suite: that of the suite; a column: best first")
+    order: str = Field(
+        "suite", description="order of the rows; suite: that of the suite; a column: best first"
+    )
     caption: str = Field("", description="caption; the protocol is added to it")
 
     @field_validator("columns", mode="before")
@@ -201,10 +203,13 @@ class Reported(Frozen):
     )
     split: str | None = Field(None, description="split that the scores are for")
     values: dict[FigureName, float] = Field(
-        min_length=1, description="figures by column or iou/CLASS, in the units of records: scores in 0..1"
+        min_length=1,
+        description="figures by column or iou/CLASS, in the units of records: scores in 0..1",
     )
     source: str = Field(description="who published it, and where")
-    not_comparable: str | None = Field(None, description="why the published figures cannot be compared with ours")
+    not_comparable: str | None = Field(
+        None, description="why the published figures cannot be compared with ours"
+    )
 
     @model_validator(mode="after")
     def _scores_have_a_split(self) -> "Reported":
@@ -230,11 +235,14 @@ class Suite(Frozen):
     include: str | list[str] | None = Field(None, description="files with defaults for this one")
     description: str = Field("", description="free text for readers of the file")
     datasets: dict[Key, DatasetSpec] = Field(
-        min_length=1, description="datasets by key; the key is also the dataset's name unless name: is given"
+        min_length=1,
+        description="datasets by key; the key is also the dataset's name unless name: is given",
     )
     models: dict[Key, ModelSpec] = Field(min_length=1, description="models by a key of your choice")
     recipe: Recipe | None = Field(None, description="the only recipe, or the defaults of recipes")
-    recipes: dict[Key, Recipe] = Field({}, description="recipes by a key of your choice, each a change of recipe")
+    recipes: dict[Key, Recipe] = Field(
+        {}, description="recipes by a key of your choice, each a change of recipe"
+    )
     seeds: tuple[Seed, ...] = Field((0,), min_length=1, description="one training per seed")
     cases: tuple[CaseRow, ...] | None = Field(
         None, description="list of cases; null: every combination of dataset, model and recipe"
@@ -243,10 +251,13 @@ class Suite(Frozen):
     overrides: tuple[Override, ...] = Field((), description="changes of the recipe for some cases")
     splits: Splits = Field(Splits(), description="which splits of a dataset are used for what")
     evaluations: dict[Key, Evaluation] = Field(
-        {}, description="evaluations by key, in addition to one of splits.train and one of each split in "
-        "splits.report; a key that is the name of such a split replaces its evaluation"
+        {},
+        description="evaluations by key, in addition to one of splits.train and one of each split "
+        "in splits.report; a key that is the name of such a split replaces its evaluation",
     )
-    tables: dict[Key, Table] = Field({}, description="tables by key, in addition to the standard ones")
+    tables: dict[Key, Table] = Field(
+        {}, description="tables by key, in addition to the standard ones"
+    )
     reported: tuple[Reported, ...] = Field((), description="published figures, shown beside ours")
     gate: Gate = Field(Gate(), description="when bench compare calls a score worse")
     limit: Limit | None = Field(
@@ -257,8 +268,8 @@ class Suite(Frozen):
     )
     engine: Literal["process", "in-process"] = Field(
         "process",
-        description="process: one process per case; in-process: all cases in one process, for small "
-        "cases",
+        description="process: one process per case; in-process: all cases in one process, for "
+        "small cases",
     )
     cache: Cache = Field(
         "auto", description="where decoded images are kept between epochs; does not change results"
@@ -280,7 +291,9 @@ class Suite(Frozen):
     def _own_names(cls, tables: dict[str, Table]) -> dict[str, Table]:
         taken = [key for key in tables if key in USUAL_TABLES]
         if taken:
-            raise Faults([Fault((key,), f"{key} is a standard table; use another key.") for key in taken])
+            raise Faults(
+                [Fault((key,), f"{key} is a standard table; use another key.") for key in taken]
+            )
         return tables
 
     @model_validator(mode="after")

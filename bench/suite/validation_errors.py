@@ -1,4 +1,4 @@
-"""pydantic's errors in our words."""
+"""Translate pydantic's errors into our messages."""
 
 import re
 from collections.abc import Mapping
@@ -12,11 +12,11 @@ from pydantic import (
 from bench.errors import Fault, Faults
 from bench.lookup import unknown
 
-ITEMS = {"terms": "loss"}  # what the items of a list are called
+ITEMS = {"terms": "loss"}  # key of a list -> what an item of it is called in messages
 
 
 def describe(error: ValidationError, model: type[BaseModel]) -> list[Fault]:
-    """Turn pydantic's errors into faults in our words, one a place."""
+    """Translate pydantic's errors into faults, one per place."""
     schema = model.model_json_schema()
     faults: dict[tuple[str | int, ...], list[str]] = {}
     for item in error.errors():
@@ -57,7 +57,7 @@ def describe(error: ValidationError, model: type[BaseModel]) -> list[Fault]:
 
 
 def _place(loc: tuple[str | int, ...]) -> tuple[str | int, ...]:
-    """Drop the branch of a union that pydantic appends to a place."""
+    """Remove the branch of a union that pydantic appends to a place."""
     branch = re.compile(
         r"^(constrained-)?(int|float|str)$|^(literal|tuple|function|nullable)\[|^(Normalize|Side)$"
     )
@@ -67,7 +67,7 @@ def _place(loc: tuple[str | int, ...]) -> tuple[str | int, ...]:
 
 
 def _allowed(schema: Mapping[str, Any], loc: tuple[str | int, ...]) -> list[str]:
-    """List the keys that a JSON Schema allows at a place."""
+    """Return the keys that a JSON Schema allows at a place."""
     node = _follow(schema, schema)
     for part in loc:
         named = [*node.get("patternProperties", {}).values(), node.get("additionalProperties")]
@@ -84,7 +84,7 @@ def _allowed(schema: Mapping[str, Any], loc: tuple[str | int, ...]) -> list[str]
 
 
 def _follow(schema: Mapping[str, Any], node: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Return what a $ref, or the first choice that is not null, stands for."""
+    """Follow every $ref, and in an anyOf the first choice that is not null."""
     while "$ref" in node or "anyOf" in node:
         if "$ref" in node:
             node = schema["$defs"][node["$ref"].rsplit("/", 1)[1]]

@@ -1,7 +1,7 @@
-"""A YAML file as data that remembers the file and line of every key.
+"""Read a YAML file, keeping the file and line of every key.
 
-Scalars are read as YAML 1.2 has them (`off` is text, `1e-3` a number) and duplicate keys are
-faults. `include:` names files whose values are the defaults of this one.
+Scalars follow YAML 1.2 (`off` is text, `1e-3` is a number) and duplicate keys are errors.
+`include:` names files that provide defaults for this one.
 """
 
 import copy
@@ -19,7 +19,7 @@ KeyPath = tuple[str | int, ...]
 
 
 class _Loader(yaml.SafeLoader):
-    """PyYAML's parser with the scalars of YAML 1.2's core schema."""
+    """PyYAML's parser with the scalars of the YAML 1.2 core schema."""
 
 
 _Loader.yaml_implicit_resolvers = {}
@@ -40,9 +40,9 @@ for _tag, _pattern, _first in (
 
 @dataclass
 class Document:
-    """What a YAML file says and where it says it.
+    """The content of a YAML file, with the line of every key.
 
-    title: what stands in the place of a line that is not known.
+    title: shown in messages if no line is known.
     """
 
     title: str = ""
@@ -51,9 +51,9 @@ class Document:
     faults: list[Fault] = field(default_factory=list)
 
     def keys(self, path: KeyPath) -> KeyPath:
-        """Return the part of `path` that stands in the file.
+        """Return the part of `path` that exists in the file.
 
-        Parts that are no keys (a validator's tags, a key that is missing) are passed over.
+        Parts that are not keys of it (a validator's tags, a missing key) are skipped.
         """
         here: KeyPath = ()
         for part in path:
@@ -70,7 +70,7 @@ def read(file: Path, _including: tuple[Path, ...] = ()) -> Document:
     """Read a YAML file and the files it includes.
 
     Raises:
-        UserError: where a file cannot be read, is not YAML, or includes itself.
+        UserError: if a file cannot be read, is not valid YAML, or includes itself.
     """
     try:
         text = file.read_text(encoding="utf-8")
@@ -78,7 +78,7 @@ def read(file: Path, _including: tuple[Path, ...] = ()) -> Document:
     except OSError as error:
         raise UserError(f"Cannot read {file}: {error.strerror}.") from error
     except UnicodeDecodeError as error:
-        raise UserError(f"{file} is not a text file in UTF-8: {error}.") from error
+        raise UserError(f"{file} is not UTF-8 text: {error}.") from error
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         line = f":{mark.line + 1}" if mark else ""
@@ -87,7 +87,7 @@ def read(file: Path, _including: tuple[Path, ...] = ()) -> Document:
         )
         hint = ' Quote a value that begins with { or *: "{split}/*.png".' if "{" in written else ""
         problem = getattr(error, "problem", error)
-        raise UserError(f"{file}{line}: not YAML: {problem}.{hint}") from error
+        raise UserError(f"{file}{line}: invalid YAML: {problem}.{hint}") from error
     document = Document(str(file))
     if node is not None:
         document.data = _construct(node, (), file, document, ())
@@ -97,7 +97,7 @@ def read(file: Path, _including: tuple[Path, ...] = ()) -> Document:
 
 
 def from_data(data: dict[str, Any], title: str = "suite") -> Document:
-    """Treat data as if it had been read from a file, which has no lines."""
+    """Treat data as if it had been read from a file; its places have no lines."""
     document = Document(title, copy.deepcopy(data))
 
     def note(value: Any, path: KeyPath) -> None:
@@ -118,13 +118,13 @@ def _construct(
 ) -> Any:
     document.places.setdefault(path, f"{file}:{node.start_mark.line + 1}")
     if node in inside:
-        raise UserError(f"{file}:{node.start_mark.line + 1}: an alias stands inside its anchor.")
+        raise UserError(f"{file}:{node.start_mark.line + 1}: an alias is inside its own anchor.")
     if isinstance(node, yaml.MappingNode):
         mapping: dict[Any, Any] = {}
         for key_node, value_node in node.value:
             line = f"{file}:{key_node.start_mark.line + 1}"
             if not isinstance(key_node, yaml.ScalarNode):
-                raise UserError(f"{line}: a key must be a plain text.")
+                raise UserError(f"{line}: a key must be plain text.")
             key = _scalar(key_node)
             if key in mapping:
                 first = document.places[(*path, key)].rsplit(":", 1)[1]
@@ -163,11 +163,11 @@ def _scalar(node: yaml.Node) -> Any:
 
 
 def parse_value(text: str) -> Any:
-    """Read one YAML 1.2 value, as `--set key=value` gives it."""
+    """Read one YAML 1.2 value, such as that of `--set key=value`."""
     try:
         node = yaml.compose(text, Loader=_Loader)
     except yaml.YAMLError as error:
-        raise UserError(f"--set: not a YAML value: {text!r}.") from error
+        raise UserError(f"--set: {text!r} is not a valid YAML value.") from error
     return None if node is None else _construct(node, (), Path("--set"), Document(), ())
 
 
@@ -179,7 +179,9 @@ def _include(document: Document, file: Path, including: tuple[Path, ...]) -> Doc
         if included.resolve() in including:
             raise UserError(f"{document.place(('include',))}: {included} includes itself.")
         if not included.is_file():
-            raise UserError(f"{document.place(('include',))}: no file {included} to include.")
+            raise UserError(
+                f"{document.place(('include',))}: included file {included} does not exist."
+            )
         part = read(included, including)
         if not isinstance(part.data, dict):
             raise UserError(f"{included}: expected keys and values.")
@@ -192,7 +194,7 @@ def _include(document: Document, file: Path, including: tuple[Path, ...]) -> Doc
 
 
 def merge(base: Mapping[str, Any], change: Mapping[str, Any]) -> dict[str, Any]:
-    """Return `base` with `change` laid over it, mapping by mapping; lists are replaced."""
+    """Return `base` updated with `change`: mappings are merged, lists are replaced."""
     merged = dict(base)
     for key, value in change.items():
         if isinstance(value, Mapping) and isinstance(merged.get(key), Mapping):

@@ -1,4 +1,4 @@
-"""What a killed run continues from: the last checkpoint, or the one before it."""
+"""Checkpoints: a killed run continues from the last, or the one before it."""
 
 import io
 import os
@@ -19,7 +19,7 @@ from bench.records.history import History
 from bench.text import first_line
 from bench.training.loop import TrainState
 
-VERSION = 3  # of what a checkpoint holds; another's is not read
+VERSION = 3  # of the content of a checkpoint; other versions are not read
 
 
 @dataclass
@@ -28,14 +28,14 @@ class Best:
 
     epoch: int
     score: float
-    state: dict[str, torch.Tensor] | None  # None where the last model is the result
+    state: dict[str, torch.Tensor] | None  # None if the last model is the result
 
 
 @dataclass
 class Progress:
-    """What a training has to show so far, beside its state.
+    """What a training has produced so far, apart from its state.
 
-    notes: what happened on the way that a reader should know.
+    notes: what happened during the run that a reader should know.
     num_sharing: the most cases that shared the machine while this one was trained.
     """
 
@@ -48,19 +48,19 @@ class Progress:
 
 @dataclass(frozen=True)
 class Saved:
-    """A checkpoint as it was read."""
+    """A checkpoint as read from disk."""
 
     content: dict[str, Any]
 
     @property
     def numerics(self) -> Numerics:
-        """What it was made with."""
+        """The numerics that it was made with."""
         return read_numerics(self.content["numerics"])
 
 
 @dataclass(frozen=True)
 class Beginning:
-    """How a training begins: anew, or from a checkpoint; the rest as in `Progress`."""
+    """How a training starts: from its seed or a checkpoint; the rest as in `Progress`."""
 
     saved: Saved | None
     clock: Clock
@@ -76,13 +76,13 @@ def save_checkpoint(
     progress: Progress,
     setup: Setup,
 ) -> None:
-    """Write all that the next step depends on; the checkpoint before stays beside it.
+    """Write all that the next step depends on; the checkpoint before it is kept.
 
     Args:
         data: fingerprint of the training split.
 
     Raises:
-        CannotWrite: where the disk is full, say; the checkpoint before is still there.
+        CannotWrite: for example if the disk is full; the checkpoint before is still there.
     """
     content = {
         "version": VERSION,
@@ -104,14 +104,14 @@ def save_checkpoint(
         "notes": progress.notes,
         "num_sharing": progress.num_sharing,
     }
-    serialised = io.BytesIO()  # torch's own writer does not say why it cannot write
+    serialised = io.BytesIO()  # torch's own writer does not say why it fails
     torch.save(content, serialised)
 
     def write(beside: Path) -> None:
         with beside.open("wb") as stream:
             stream.write(serialised.getbuffer())
             stream.flush()
-            os.fsync(stream.fileno())  # before the last one gives way
+            os.fsync(stream.fileno())  # before the last one is renamed
         if folder.checkpoint.exists():
             os.replace(folder.checkpoint, folder.previous)
 
@@ -119,39 +119,41 @@ def save_checkpoint(
 
 
 def read_checkpoint(folder: CaseFolder, case_id: str, data: str) -> tuple[Saved | None, str | None]:
-    """Read the last checkpoint of a case on this data, or the one before where that is broken.
+    """Read the last checkpoint of a case on this data, or the one before if it is broken.
 
     Returns:
-        The checkpoint, None where there is none: then the case begins anew, which changes no
-        number. And what is broken and what was done about it.
+        The checkpoint, or None if there is none (the case then restarts, which changes no
+        number), and a note on what is broken and what was done about it.
     """
     broken = []
     for file in (folder.checkpoint, folder.previous):
         try:
             content: dict[str, Any] = torch.load(file, map_location="cpu", weights_only=True)
             if not isinstance(content, dict):
-                raise ValueError("it is no checkpoint")
+                raise ValueError("not a checkpoint")
         except FileNotFoundError:
             continue
         except UNREADABLE as error:
             broken.append(f"{file.name} cannot be read ({first_line(error)})")
-            file.unlink()  # else the next one saved would take the place of the good one
+            file.unlink()  # otherwise the next save would replace the good one
             continue
         if (content.get("case"), content.get("data")) != (case_id, data):
             continue
         if content.get("version") != VERSION:
-            broken.append(f"{file.name} is of another version of bench")
+            broken.append(f"{file.name} was written by another version of bench")
             file.unlink()
             continue
-        note = f"{broken[0]}; went on from {file.name}, step {content['step']}" if broken else None
+        note = (
+            f"{broken[0]}; continued from {file.name}, step {content['step']}" if broken else None
+        )
         return Saved(content), note
-    return None, f"{' and '.join(broken)}; began anew" if broken else None
+    return None, f"{' and '.join(broken)}; restarted" if broken else None
 
 
 def restore(begin: Beginning, state: TrainState, device: torch.device) -> Progress:
-    """Put the checkpoint, where there is one, back into `state`.
+    """Load the checkpoint, if there is one, into `state`.
 
-    The random states are those of the saved moment.
+    The random generators continue from the saved moment.
     """
     if begin.saved is None:
         return Progress([], notes=begin.notes, num_sharing=begin.num_sharing)

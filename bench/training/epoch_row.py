@@ -1,4 +1,4 @@
-"""The row of an epoch in the history, and what a record says of all of them."""
+"""The row of an epoch in the history, and the summary of all epochs for a record."""
 
 import statistics
 from collections.abc import Mapping
@@ -34,7 +34,7 @@ def trained_row(state: TrainState, epoch: int, recipe: Recipe) -> dict[str, Any]
 
 
 def validated_row(counts: Counts, validation_s: float) -> dict[str, Any]:
-    """Return what an epoch's row says of the scores on the selection split."""
+    """Return the part of an epoch's row with the scores on the selection split."""
     found = scores.finite(scores.scores(counts.per_image) | {"loss": counts.loss})
     return {f"select_{name}": value for name, value in found.items()} | {
         "validation_s": validation_s
@@ -42,7 +42,7 @@ def validated_row(counts: Counts, validation_s: float) -> dict[str, Any]:
 
 
 def shown(history: History) -> Mapping[str, Any]:
-    """Return what the heartbeat says of the epochs so far."""
+    """Return what the heartbeat shows of the epochs so far."""
     last = history[-1] if history else {}
     scored = [row["select_miou"] for row in history if row.get("select_miou") is not None]
     return {

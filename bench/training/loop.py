@@ -18,7 +18,7 @@ from bench.suite.recipe import Recipe
 from bench.training.losses import mean
 from bench.training.optimizer import learning_rate, set_learning_rate
 
-COUNT_EVERY = 4  # rows and columns of a training image: neighbours tell the same
+COUNT_EVERY = 4  # row and column of a training image: neighbours are alike
 LOOK_EVERY = 100  # steps between looks at the losses, each of which waits for the device
 
 
@@ -32,7 +32,7 @@ class NotFinite(Exception):
 
 @dataclass
 class TrainState:
-    """Where a training stands; all of it goes into the checkpoint.
+    """The state of a training; all of it goes into the checkpoint.
 
     step: optimizer steps done, of num_steps.
     losses: of the steps of this epoch, (steps_per_epoch,) float32 on the device.
@@ -40,7 +40,7 @@ class TrainState:
         the steps of this epoch: in training mode, on augmented images, at every fourth pixel of
         every fourth row.
     peak_memory_mib: of this epoch's training so far.
-    clock: its training and data_wait are of this epoch so far.
+    clock: its training and data_wait are those of this epoch so far.
     """
 
     model: Segmenter
@@ -60,17 +60,17 @@ class TrainState:
         return math.ceil(self.num_steps / self.steps_per_epoch)
 
     def begin_epoch(self) -> None:
-        """Forget what is of one epoch alone."""
+        """Reset what belongs to one epoch."""
         self.losses.zero_()
         self.counts.zero_()
         self.clock.reset("training", "validation", "data_wait")
         self.peak_memory_mib = 0.0
 
     def require_finite(self, first: int) -> None:
-        """Look at the losses of the epoch that began with step `first`; waits for the device.
+        """Check the losses of the epoch that began with step `first`; waits for the device.
 
         Raises:
-            NotFinite: with the first step, from 0, whose loss is none.
+            NotFinite: with the first step, from 0, whose loss is not finite.
         """
         losses = self.losses[: self.step - first].cpu()
         for index in (~losses.isfinite()).nonzero()[:1].flatten().tolist():
@@ -78,7 +78,7 @@ class TrainState:
 
 
 def train_epoch(state: TrainState, batches: Any, recipe: Recipe, setup: Setup) -> None:
-    """Train on what `batches` gives, to the end of the epoch or of the recipe.
+    """Train on `batches` to the end of the epoch or of the recipe.
 
     Args:
         batches: images (N, 3, H, W) uint8, targets (N, H, W) uint8 and ids.
@@ -137,7 +137,7 @@ def train_epoch(state: TrainState, batches: Any, recipe: Recipe, setup: Setup) -
 
 
 def _counts(logits: Tensor | Heads, target: Tensor, num_classes: int) -> Tensor:
-    """Count the predictions of a micro-batch, those of its auxiliary heads left out."""
+    """Count the predictions of a micro-batch, without its auxiliary heads."""
     out = logits if isinstance(logits, Tensor) else logits["out"]
     some = out.detach()[:, :, ::COUNT_EVERY, ::COUNT_EVERY]
     pred, true = some.max(1).indices, target[:, ::COUNT_EVERY, ::COUNT_EVERY]

@@ -1,4 +1,4 @@
-"""Losses whose sums and weights are kept apart, so that a step's loss is one mean."""
+"""Losses with separate sums and weights, so that the loss of a step is one mean."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -15,13 +15,13 @@ from bench.suite.loss import CrossEntropy, Dice, Focal, LossSpec, OneLoss, Sum, 
 
 
 class Term(Protocol):
-    """A loss that is a sum over something, divided by a weight over the same."""
+    """A loss: a sum, divided by a weight over the same pixels or images."""
 
     def total(self, logits: Tensor, target: Tensor) -> Tensor:
         """Add up the losses of float logits (N, K, H, W) against target (N, H, W) int64."""
 
     def weight(self, target: Tensor) -> Tensor:
-        """Add up what the sum is divided by; 0 where nothing is valid."""
+        """Add up what the sum is divided by; 0 if nothing is valid."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class PixelCrossEntropy:
         )
 
     def weight(self, target: Tensor) -> Tensor:
-        """Add up the weights of the valid pixels: their number where classes have no weights."""
+        """Add up the weights of the valid pixels: their number if classes have no weights."""
         return _pixel_weights(target, self.class_weights).sum()
 
 
@@ -57,7 +57,7 @@ class PixelFocal:
         """Add up the pixels' losses."""
         logits, target = _pixels(logits, target)
         loss = F.cross_entropy(logits, target, ignore_index=IGNORE_INDEX, reduction="none")
-        # 1 - p of the true class, above 0 so that its power has a slope.
+        # 1 - p of the true class, kept above 0 so that its power has a gradient.
         missed = (-torch.expm1(-loss)).clamp_min(torch.finfo(loss.dtype).eps)
         return (missed**self.gamma * loss * _pixel_weights(target, self.class_weights)).sum()
 
@@ -71,7 +71,7 @@ class ImageDice:
     """One minus soft Dice of the classes in each image's truth, averaged over images."""
 
     def total(self, logits: Tensor, target: Tensor) -> Tensor:
-        """Add up the images' losses; an image without a valid pixel has none."""
+        """Add up the images' losses; an image without a valid pixel adds nothing."""
         classes = torch.arange(logits.shape[1], device=target.device).view(1, -1, 1, 1)
         truth = target[:, None] == classes
         valid = (target != IGNORE_INDEX)[:, None]
@@ -88,7 +88,7 @@ class ImageDice:
 
 
 def _pixels(logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
-    """Lay pixels out as rows where that is asked for: torch's 2-d loss is not deterministic."""
+    """Lay pixels out as rows if algorithms must be deterministic: torch's 2-d loss is not."""
     if logits.is_cuda and torch.are_deterministic_algorithms_enabled():
         return logits.movedim(1, -1).flatten(0, -2), target.flatten()
     return logits, target
@@ -115,7 +115,7 @@ class Loss:
     def totals(self, logits: Tensor | Mapping[str, Tensor], target: Tensor) -> Tensor:
         """Add up each term of logits (N, K, H, W) against target (N, H, W) int64: (terms,).
 
-        Of several heads, all but "out" are auxiliary.
+        If there are several heads, all except "out" are auxiliary.
         """
         if isinstance(logits, Tensor):
             return self._of_one_head(logits, target)
@@ -135,7 +135,7 @@ class Loss:
 
 
 def mean(totals: Tensor, weights: Tensor) -> Tensor:
-    """Divide each term by its weight and add up; zero, with a gradient, where nothing is valid."""
+    """Divide each term by its weight and add up; zero, with a gradient, if nothing is valid."""
     return (totals / weights.where(weights > 0, 1)).sum()
 
 
@@ -143,7 +143,7 @@ def build_loss(spec: LossSpec, num_classes: int, device: torch.device, aux_weigh
     """Return the recipe's loss, whose class weights are numbers; see `numbered`.
 
     Raises:
-        UserError: where the class weights are not one a class.
+        UserError: if there is not one class weight per class.
     """
     built = tuple((term.weight, _build_term(term, num_classes, device)) for term in terms(spec))
     return Loss(built, aux_weight)
@@ -165,7 +165,7 @@ def _build_term(spec: OneLoss, num_classes: int, device: torch.device) -> Term:
 
 
 def numbered(spec: LossSpec, count: Callable[[], ClassCounts]) -> LossSpec:
-    """Return the loss with its class weights as numbers; pixels are counted where a rule asks."""
+    """Return the loss with class weights as numbers; pixels are counted if a rule needs them."""
     if isinstance(spec, Sum):
         return spec.model_copy(update={"terms": tuple(_numbered(t, count) for t in spec.terms)})
     return _numbered(spec, count)

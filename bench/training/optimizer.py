@@ -13,12 +13,12 @@ from bench.suite.recipe import Recipe
 def build_optimizer(recipe: Recipe, net: nn.Module) -> optim.Optimizer:
     """Return the recipe's optimizer over the trainable parameters.
 
-    Parameters of the encoder, and those without decay, have groups of their own where the recipe
-    treats them otherwise; a group's `lr_factor` is what its learning rate is multiplied by.
+    Parameters of the encoder, and those without decay, are in separate groups if the recipe
+    treats them differently; a group's learning rate is multiplied by its `lr_factor`.
 
     Raises:
-        UserError: where the recipe speaks of an encoder and the network has none, or nothing is
-            there to train.
+        UserError: if the recipe has settings for an encoder and the network has none, or if there
+            is nothing to train.
     """
     encoder = set()
     if recipe.encoder_lr != 1:
@@ -28,7 +28,7 @@ def build_optimizer(recipe: Recipe, net: nn.Module) -> optim.Optimizer:
     for parameter in net.parameters():
         if not parameter.requires_grad:
             continue
-        # Biases and the scales and shifts of norms are what has one axis.
+        # Only biases and the scales and shifts of norms have one axis.
         decays = recipe.decay == "all" or parameter.ndim > 1
         factor = recipe.encoder_lr if parameter in encoder else 1.0
         groups.setdefault((factor, spec.weight_decay if decays else 0.0), []).append(parameter)
@@ -50,7 +50,7 @@ def build_optimizer(recipe: Recipe, net: nn.Module) -> optim.Optimizer:
 def learning_rate(recipe: Recipe, step: int, num_steps: int, steps_per_epoch: int) -> float:
     """Return the learning rate of a step, 0..num_steps-1, as a pure function.
 
-    Nothing of a schedule needs saving, so nothing of it can be lost.
+    A schedule has no state, so there is nothing to save or lose.
     """
     lr, schedule = recipe.optimizer.lr, recipe.schedule
     epoch = step // steps_per_epoch
@@ -72,6 +72,6 @@ def learning_rate(recipe: Recipe, step: int, num_steps: int, steps_per_epoch: in
 
 
 def set_learning_rate(optimizer: optim.Optimizer, lr: float) -> None:
-    """Give every group of parameters the learning rate, times its factor."""
+    """Set the learning rate of every parameter group, times its factor."""
     for group in optimizer.param_groups:
         group["lr"] = lr * group["lr_factor"]

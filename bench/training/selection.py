@@ -8,7 +8,7 @@ from bench.training.checkpoint import Best, Progress
 
 
 def is_done(progress: Progress, recipe: Recipe, num_epochs: int) -> bool:
-    """Say whether the last epoch is done, or the recipe's patience has run out."""
+    """Return whether the last epoch is done, or the recipe's patience has run out."""
     if len(progress.history) >= num_epochs:
         return True
     if recipe.patience is None or progress.best is None:

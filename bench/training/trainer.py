@@ -38,7 +38,7 @@ log = logging.getLogger("bench.case")
 
 @dataclass(frozen=True)
 class Job:
-    """What is trained, on which images, how it is scored meanwhile, and where it is saved.
+    """What is trained, on which images, how it is scored between epochs, and where it is saved.
 
     select: the split that is scored between epochs.
     """
@@ -117,7 +117,7 @@ def train(job: Job, begin: Beginning) -> Trained:
 
 
 def _untrained(job: Job, begin: Beginning) -> Trained:
-    """Return what there is to say of a recipe without epochs."""
+    """Return the outcome of a recipe without epochs."""
     start_s = begin.clock.seconds["start"]
     nothing = Training(epochs=0, steps=0, num_train=len(job.images), total_s=0, start_s=start_s)
     return Trained(nothing, state_bytes(job.model.net.state_dict()), begin.notes)
@@ -143,7 +143,7 @@ def _new_state(job: Job, clock: Clock) -> TrainState:
 def _train_one_epoch(
     job: Job, state: TrainState, progress: Progress, loader: Loader, sampler: EpochSampler
 ) -> dict[str, Any]:
-    """Train what is left of the next epoch and return its row of the history."""
+    """Train what is left of the next epoch and return its row for the history."""
     recipe, device = job.case.recipe, job.setup.device
     epoch = len(progress.history)
     job.heartbeat.progress |= {**shown(progress.history), "step": state.step}
@@ -162,12 +162,12 @@ def _beat(job: Job, state: TrainState) -> None:
 
 
 def _is_validated(job: Job, state: TrainState, epoch: int) -> bool:
-    """Say whether an epoch, from 1, is followed by scoring on the selection split."""
+    """Return whether an epoch, from 1, is followed by scoring on the selection split."""
     return epoch % job.case.recipe.validate_every == 0 or epoch == state.num_epochs
 
 
 def _validate(job: Job, state: TrainState) -> dict[str, Any]:
-    """Score the model between epochs and return what the history's row says of it."""
+    """Score the model between epochs and return that part of the history's row."""
     state.clock.reset("validation")  # an interrupted one is done again
     times_read = math.ceil(state.num_epochs / job.case.recipe.validate_every)
     with state.clock.timing("validation"):
@@ -181,7 +181,7 @@ def _save(job: Job, state: TrainState, progress: Progress) -> None:
 
 
 def _not_finite(error: NotFinite, job: Job, state: TrainState, sampler: EpochSampler) -> UserError:
-    """Say where training broke: epoch, step, learning rate and the files of that batch."""
+    """Describe where training broke: epoch, step, learning rate and the files of that batch."""
     epoch, number = divmod(error.step, state.steps_per_epoch)
     batch = [job.images.samples[index] for _, index in sampler.batches(epoch)[number]]
     files = [str(sample.image or sample.id) for sample in batch]

@@ -228,7 +228,7 @@ def test_layers_are_printed_as_reports_are() -> None:
         (TINY + "name: twice\n", "suite.yaml:13: name: Duplicate key 'name'"),
         (TINY.replace("custom/enet", "custom/ennet"), "Did you mean 'custom/enet'"),
         ("", "a suite is keys and values"),
-        ("a: [", "not YAML"),
+        ("a: [", "invalid YAML"),
         (TINY.replace("batch_size: 4", "batch_size: 99"), "16 training images are fewer than"),
         (TINY.replace("custom/enet", "custom/enet, x: 1"), "suite.yaml:7: models.enet: custom/en"),
         (CAMVID, "has no folder. Give --root camvid=PATH"),

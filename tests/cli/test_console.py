@@ -128,7 +128,9 @@ def test_a_closed_pipe_is_no_negative_answer(tmp_path: Path) -> None:
 def test_help_is_quick_to_import() -> None:
     code = "import sys; sys.argv = ['bench', '--help']; from bench.__main__ import main\n"
     code += "try: main()\nexcept SystemExit: pass\n"
-    code += "print([m for m in ('torch', 'numpy', 'pandas', 'pydantic', 'yaml') if m in sys.modules])"
+    code += (
+        "print([m for m in ('torch', 'numpy', 'pandas', 'pydantic', 'yaml') if m in sys.modules])"
+    )
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
     )

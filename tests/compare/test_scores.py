@@ -10,7 +10,7 @@ from bench.evaluation.bootstrap import (
     MOST_SEEDS,
     difference,
     draw_images,
-    num_seeds_to_tell,
+    num_seeds_needed,
     of_seeds,
     sample,
 )
@@ -165,13 +165,13 @@ def case(one: Scored) -> tuple[str, CaseSnapshot]:
 def test_num_seeds_by_hand() -> None:
     """0.03 > t(8) 0.02 sqrt(2 / 5) = 0.0292, but not t(6) 0.02 sqrt(2 / 4) = 0.0346."""
     one, other = of_seeds([0.53]), of_seeds([0.50])
-    assert num_seeds_to_tell(one, other, assumed_spread=0.02) == 5
-    assert num_seeds_to_tell(of_seeds([0.5]), other, assumed_spread=0.02) is None
-    assert num_seeds_to_tell(of_seeds([0.501]), other, assumed_spread=0.02) == MOST_SEEDS + 1
+    assert num_seeds_needed(one, other, assumed_spread=0.02) == 5
+    assert num_seeds_needed(of_seeds([0.5]), other, assumed_spread=0.02) is None
+    assert num_seeds_needed(of_seeds([0.501]), other, assumed_spread=0.02) == MOST_SEEDS + 1
 
 
 def test_equal_models_with_several_seeds_are_rarely_significantly_different() -> None:
     rng = np.random.default_rng(1)
     trials = rng.normal(0.5, 0.02, (2000, 2, 3))
-    num_significant = sum(difference(of_seeds(a), of_seeds(b)).is_told_apart for a, b in trials)
+    num_significant = sum(difference(of_seeds(a), of_seeds(b)).is_significant for a, b in trials)
     assert 0.03 < num_significant / len(trials) < 0.07

@@ -39,7 +39,7 @@ def test_by_hand() -> None:
     found = difference(one, other)
     half = 12.7062 * (2 * 0.02 / 3) ** 0.5
     assert (found.value, found.low, found.high) == pytest.approx((0.2, 0.2 - half, 0.2 + half))
-    assert not found.is_told_apart
+    assert not found.is_significant
 
 
 def test_seeds_by_hand() -> None:
@@ -52,7 +52,7 @@ def test_seeds_by_hand() -> None:
     half = 3.1824 * (0.001 / 3 * (1 / 3 + 1 / 2)) ** 0.5
     found = difference(other, one)
     assert (found.low, found.high) == pytest.approx((0.09 - half, 0.09 + half), rel=1e-4)
-    assert found.is_told_apart
+    assert found.is_significant
 
 
 def test_equal_predictions_are_never_told_apart() -> None:
@@ -60,7 +60,7 @@ def test_equal_predictions_are_never_told_apart() -> None:
     draws = draw_images(3, 50)
     one = sample(counts, NAMES, draws)
     assert difference(one["miou"], one["miou"]).high == 0
-    assert not difference(one["miou"], one["miou"]).is_told_apart
+    assert not difference(one["miou"], one["miou"]).is_significant
 
 
 def test_a_class_that_some_draws_lack() -> None:
@@ -77,7 +77,7 @@ def told_apart(make: Callable[[], np.ndarray], num_seeds: tuple[int, int], score
         seeds = [[make() for _ in range(num)] for num in num_seeds]
         draws = draw_images(len(seeds[0][0]), 200)
         models = [sample(one, NAMES, draws)[score] for one in seeds]
-        apart += difference(*models).is_told_apart
+        apart += difference(*models).is_significant
     return apart / trials
 
 
@@ -123,7 +123,7 @@ def test_a_class_in_few_images(num_with_class: int, score: str) -> None:
 def test_one_image_tells_nothing() -> None:
     draws = draw_images(1, 50)
     one, other = (sample([counts_of(np.array([n]))], NAMES, draws)["miou"] for n in (10, 90))
-    assert not difference(one, other).is_told_apart
+    assert not difference(one, other).is_significant
 
 
 def test_a_real_difference_is_told() -> None:
@@ -133,4 +133,4 @@ def test_a_real_difference_is_told() -> None:
         sample([counts_of(rng.normal(mean, 3, 40).round().astype(np.int64))], NAMES, draws)
         for mean in (70, 75, 80)
     ]
-    assert all(difference(b["miou"], a["miou"]).is_told_apart for a, b in pairwise(models))
+    assert all(difference(b["miou"], a["miou"]).is_significant for a, b in pairwise(models))

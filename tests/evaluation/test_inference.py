@@ -163,7 +163,7 @@ def test_scales_are_averaged_as_probabilities() -> None:
         ({"method": "sliding"}, "method sliding needs crop"),
         ({"crop": [4, 4]}, "method whole takes no crop"),
         ({"method": "centre_crop", "crop": [4, 4]}, "give score_at: input, or size: stored"),
-        ({"method": "sliding", "crop": [4, 4], "stride": [5, 4]}, "steps longer than the window"),
+        ({"method": "sliding", "crop": [4, 4], "stride": [5, 4]}, "leaves gaps"),
         ({"stride": [4, 4]}, "stride is for method: sliding"),
         ({"size": [4, 4], "method": "sliding", "crop": [8, 8]}, "is larger than size"),
         ({"scales": []}, "at least 1 item"),

@@ -187,7 +187,7 @@ def test_a_network_of_ones_own_may_need_values() -> None:
         (f"{__name__}:wrong", {}, r":wrong returns logits .*; expected .*No image size works"),
         (f"{__name__}:no_module", {}, "returned int; expected an nn.Module"),
         (f"{__name__}:gone", {}, "Unknown attribute 'gone'"),
-        ("custom/enet", {"width": 3}, "Unknown option 'width'; there is none"),
+        ("custom/enet", {"width": 3}, "Unknown option 'width'. Known: none."),
         ("smp/unet", {"decoder_chanels": [8]}, "Unknown option .*Did you mean 'decoder_channels'"),
         ("smp/unet", {"encoder_weights": "imagenet"}, "encoder_weights is set by weights:"),
         ("smp/unet", {"encoder": "tu-resnet18.no_tag"}, "does not build: Invalid pretrained tag"),

@@ -171,7 +171,7 @@ def test_init_from_orders_and_blocks_ids(write_suite: Callable[..., Path]) -> No
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ("model: enet", "in a circle"),
+        ("model: enet", "forms a cycle"),
         ("model: unet", "init_from: Unknown model 'unet'"),
         ("model: enet, seed: 3", "Unknown case 'shapes__enet__default__s3'"),
     ],

@@ -106,7 +106,7 @@ exclude: [{model: c}]
         (
             "recipe:",
             "reported: [{case: x, values: {miou: 0.5}, source: y}]\nrecipe:",
-            "give it",
+            "Give the split",
         ),
         ("enet: {arch: custom/enet}", "'a/b': {arch: custom/enet}", "pattern"),
         ("name: tiny", "nam: tiny", "The key 'name' is required"),

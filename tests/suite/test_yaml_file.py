@@ -61,10 +61,10 @@ def test_include_gives_defaults(tmp_path: Path) -> None:
     ("text", "message"),
     [
         ("include: a.yaml\n", "includes itself"),
-        ("include: gone.yaml\n", "no file .*gone.yaml to include"),
-        ("a: [1\n", r"a\.yaml:\d: not YAML"),
-        ("a: &x [*x]\n", "alias stands inside its anchor"),
-        ("a: \x00\n", "not YAML"),
+        ("include: gone.yaml\n", "included file .*gone.yaml does not exist"),
+        ("a: [1\n", r"a\.yaml:\d: invalid YAML"),
+        ("a: &x [*x]\n", "alias is inside its own anchor"),
+        ("a: \x00\n", "invalid YAML"),
     ],
 )
 def test_faults_of_files(tmp_path: Path, text: str, message: str) -> None:

@@ -290,7 +290,9 @@ def test_deterministic_training(run: Run, tmp_path: Path) -> None:
     assert record_of(tmp_path, "one").numerics["deterministic"] is True
     assert not torch.are_deterministic_algorithms_enabled()
     unpool = "models.enet.arch=planted:unpool"
-    with pytest.raises(UserError, match="deterministic: max_unpool.* has no deterministic implementation"):
+    with pytest.raises(
+        UserError, match="deterministic: max_unpool.* has no deterministic implementation"
+    ):
         run(unpool, "recipe.deterministic=true", out="refused")
     assert not torch.are_deterministic_algorithms_enabled()
     assert run(unpool, out="otherwise").status == "ok"

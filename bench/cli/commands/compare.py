@@ -59,8 +59,8 @@ def _hint(suites: Sequence[str], where: Path) -> str:
     apart = sorted(folder.name for suite in suites for folder in where.glob(f"{suite}@*"))
     others = f" It has {', '.join(apart)}: name one." if apart else ""
     return (
-        f"{where} has no records of {', '.join(suites)} to compare. Run the suite, or name the folder "
-        f"of its records.{others}"
+        f"{where} has no records of {', '.join(suites)} to compare. Run the suite, or name the "
+        f"folder of its records.{others}"
     )
 
 
@@ -92,8 +92,8 @@ def save_baseline(
     if any(lacks.values()):
         problems = "; ".join(f"{what}: {listed(names)}" for what, names in lacks.items() if names)
         raise UserError(
-            f"A baseline holds finished cases; {problems} (in {snapshot.folders[0]}). Make them with "
-            "bench run and bench evaluate, or choose some cases with --filter."
+            f"A baseline holds finished cases; {problems} (in {snapshot.folders[0]}). Make them "
+            "with bench run and bench evaluate, or choose some cases with --filter."
         )
     if not snapshot.cases:
         raise UserError(f"No case matches {pattern!r}.")

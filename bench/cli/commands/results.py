@@ -3,23 +3,14 @@
 import fnmatch
 import shlex
 import shutil
-from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from pydantic import ValidationError
-
-from bench.datasets.registry import DATASETS
-from bench.errors import UserError
 from bench.cli.commands.list import suites
-from bench.lookup import pick
+from bench.errors import UserError
 from bench.machine.numerics import read_numerics
 from bench.records.case_folder import CaseFolder, Held
 from bench.records.record import APART, Record, read_evaluations, read_record, read_resolved
-from bench.report.formats.formats import FORMATS
-from bench.suite import catalog, yaml_file
-from bench.suite.catalog import shipped_suites
-from bench.text import name_and_value
-from custom_models import ARCHITECTURES
+from bench.suite import yaml_file
 
 CASES_SHOWN = 20
 

@@ -130,7 +130,7 @@ def _show_plan(one: PlannedSuite, options: Options, console: Console) -> None:
         console.say(f"\n{one.suite.name}: {plural(len(rows), 'case')} in {one.folder}, {done} done")
         _say_reasons(one.planned, console)
     for what in missing_files(one.suite, [item.case for item in one.planned], options.roots):
-        console.say(f"Not found: {what}.")
+        console.say(f"Note: {what}.")
 
 
 def _plan_row(one: PlannedSuite, item: Planned) -> list[str]:

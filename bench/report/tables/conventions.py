@@ -6,7 +6,7 @@ from dataclasses import replace
 import pandas as pd
 
 from bench.report.group import Group
-from bench.report.majority_class import floor_row
+from bench.report.majority_class import majority_class_row
 from bench.report.protocol import card_of
 from bench.report.rows import each, figure, names
 from bench.report.table import Cell, Footnotes, Header, Table, Text
@@ -54,7 +54,7 @@ def _table(group: Group, evaluation: str, data: str, rows: pd.DataFrame) -> Tabl
     ]
     majority = []
     if group.choice.by != "model":
-        majority = [floor_row(each(rows.iloc[:1])[0][1], columns)]
+        majority = [majority_class_row(each(rows.iloc[:1])[0][1], columns)]
     starred = "miou_image_absent_0_void_background" in columns
     over_seeds = ["Means over seeds."] if (rows["num_seeds"] > 1).any() else []
     return Table(

@@ -8,7 +8,7 @@ import pandas as pd
 
 from bench.records.frame import OF_A_MACHINE
 from bench.report.group import Group, ordered
-from bench.report.majority_class import floor_row
+from bench.report.majority_class import majority_class_row
 from bench.report.protocol import card_of, together
 from bench.report.published import Beside, beside, matches, remarks_of
 from bench.report.rows import (
@@ -147,7 +147,7 @@ def _has_majority_row(rows: pd.DataFrame, columns: list[Asked], main: str) -> bo
 
 
 def _majority_row(row: Row, columns: list[Asked], main: str, stacked: bool) -> list[Cell]:
-    first, *figures = floor_row(row, [asked.of for asked in columns])
+    first, *figures = majority_class_row(row, [asked.of for asked in columns])
     cells: list[Cell] = [first, *([Text("")] if stacked else [])]
     for asked, cell in zip(columns, figures, strict=True):
         shown = cell if asked.evaluation == main else Text(EMPTY)

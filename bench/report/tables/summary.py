@@ -3,7 +3,7 @@
 import pandas as pd
 
 from bench.report.group import Group
-from bench.report.majority_class import floor_row
+from bench.report.majority_class import majority_class_row
 from bench.report.protocol import card_of
 from bench.report.rows import (
     conditions,
@@ -52,7 +52,7 @@ def _table(
     rules = set()
     if group.choice.by != "model":
         rules.add(len(body))
-        body.append(floor_row(each(rows.iloc[:1])[0][1], COLUMNS_SHOWN))
+        body.append(majority_class_row(each(rows.iloc[:1])[0][1], COLUMNS_SHOWN))
     return Table(
         "summary",
         group.name("summary", evaluation),

@@ -1,7 +1,7 @@
-"""The process of one case: reads its task from stdin, writes what became of it to stdout.
+"""The process of one case: reads its task from stdin and writes its outcome to stdout.
 
-It goes on while stdin is open. What closes it, the engine or its end, makes the case stop after
-saving; so does SIGTERM. Ctrl-C is left to the engine. All that libraries print goes to the log.
+The case runs while stdin is open. If the engine closes it, or ends, the case saves and stops;
+SIGTERM does the same. Ctrl-C is left to the engine. All that libraries print goes to the log.
 """
 
 import faulthandler
@@ -22,7 +22,7 @@ def main() -> None:
     signal.signal(signal.SIGTERM, lambda number, frame: stop.set())
     from bench.records.case_folder import CaseFolder
 
-    # Copies: loader workers close stdin, and would wait for the thread that reads it.
+    # Copies, because loader workers close stdin and would wait for the thread that reads it.
     given, answer = os.dup(0), os.fdopen(os.dup(1), "w")
     with os.fdopen(given, "rb", closefd=False) as stream:
         task, options, cores = pickle.load(stream)
@@ -35,14 +35,14 @@ def main() -> None:
     from bench.runner.run_case import run_case
 
     outcome = run_case(task, replace(options, should_stop=stop.is_set))
-    with suppress(BrokenPipeError), answer:  # where the engine is gone
+    with suppress(BrokenPipeError), answer:  # the engine may be gone
         fields = outcome.status, outcome.reason, outcome.seconds, outcome.notes
         json.dump(fields, answer)
     os._exit(0)  # a loader worker that hangs must not keep this process; the engine ends it
 
 
 def _redirect(folder: Path, log: Path) -> None:
-    """Send all output of this process to the case's log, as far as it can be written."""
+    """Send all output of this process to the case's log, if it can be written."""
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -54,7 +54,7 @@ def _redirect(folder: Path, log: Path) -> None:
 
 
 def _wait_for_end(pipe: int, stop: threading.Event) -> None:
-    """Ask the case to stop when nobody holds the other end any more."""
+    """Ask the case to stop when the other end of the pipe is closed."""
     while os.read(pipe, 1024):
         pass
     stop.set()

@@ -1,4 +1,4 @@
-"""One case after the other in this process."""
+"""The engine that runs one case after the other in this process."""
 
 from collections.abc import Callable, Generator, Iterable
 
@@ -9,10 +9,10 @@ from bench.runner.task import Options, Outcome, Task
 def run(
     tasks: Iterable[Task], options: Options, announce: Callable[[Task], None]
 ) -> Generator[Outcome, None, None]:
-    """Run tasks in order, each to its outcome.
+    """Run tasks in order and yield their outcomes.
 
     Args:
-        announce: told of each task before it starts.
+        announce: called with each task before it starts.
     """
     for task in tasks:
         announce(task)

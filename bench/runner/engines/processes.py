@@ -1,4 +1,4 @@
-"""A process for each case: what kills, hangs or crashes one costs that case alone."""
+"""The engine with one process per case: a crash or a hang affects only that case."""
 
 import json
 import os
@@ -22,23 +22,23 @@ from bench.runner.task import Options, Outcome, Task
 from bench.text import duration
 
 POLL_S = 0.05
-HANG_S = 1800.0  # without a sign of life
+HANG_S = 1800.0  # without a heartbeat
 LAST_WORDS_S = 1.0  # to write where it hangs
 MOST_OF_A_LOOK_S = 5.0
 STOPS = ("SIGTERM", "SIGINT", "SIGHUP")  # of a process that could not yet stop by itself
 CAUSES = {
-    "SIGKILL": "by somebody, or by the kernel because memory ran out",
+    "SIGKILL": "sent by a user, or by the kernel because memory ran out",
     "SIGSEGV": "a fault in compiled code",
-    "SIGBUS": "often shared memory that ran out (/dev/shm)",
+    "SIGBUS": "often because shared memory ran out (/dev/shm)",
     "SIGABRT": "compiled code gave up",
 }
 
 
 @dataclass(frozen=True)
 class Slot:
-    """The part of the machine that a case has for itself: cores, and a GPU by its name.
+    """The part of the machine that one case uses: cores, and a GPU by its name.
 
-    Empty where it has all.
+    Empty if it has everything.
     """
 
     cores: tuple[int, ...] = ()
@@ -46,10 +46,10 @@ class Slot:
 
 
 def divide(num: int, device: torch.device) -> list[Slot]:
-    """Divide the machine among cases that run at once: cores, and a GPU each.
+    """Divide the machine among cases that run at once: some cores and one GPU each.
 
     Raises:
-        UserError: where there are fewer cores or GPUs than cases.
+        UserError: if there are fewer cores or GPUs than cases.
     """
     if num == 1:
         return [Slot()]
@@ -71,7 +71,7 @@ def divide(num: int, device: torch.device) -> list[Slot]:
 
 @dataclass
 class Running:
-    """A case under way."""
+    """A running case."""
 
     task: Task
     slot: Slot
@@ -82,22 +82,22 @@ class Running:
     silent_s: float = 0.0
     peak_memory_mib: float = 0.0
     looked: float = field(default_factory=time.monotonic)
-    sign: float | None = None  # when it last gave a sign of life, by its own clock
+    sign: float | None = None  # when it last wrote its heartbeat, by its own clock
 
     def ask_to_stop(self) -> None:
-        """Let it stop after saving."""
+        """Ask it to save and stop."""
         assert self.process.stdin is not None
         with suppress(BrokenPipeError):
             self.process.stdin.close()
 
     def kill(self) -> None:
-        """End it and what it started at once."""
+        """Kill it and all its processes."""
         with suppress(ProcessLookupError):
             os.killpg(self.process.pid, signal.SIGKILL)
 
     def look(self) -> None:
-        """Take note of its signs of life and its memory."""
-        # A machine that sleeps is no silence: no more counts than one look can take.
+        """Read its heartbeat and its memory."""
+        # A suspended machine is not a silent case: count at most the time that one look takes.
         passed = min(time.monotonic() - self.looked, MOST_OF_A_LOOK_S)
         self.looked = time.monotonic()
         sign = None
@@ -117,10 +117,10 @@ def run(
     slots: Sequence[Slot] = (Slot(),),
     timeout_s: float | None = None,
 ) -> Generator[Outcome, None, None]:
-    """Run tasks in processes of their own, as many at once as there are slots.
+    """Run each task in its own process, as many at once as there are slots.
 
     Args:
-        timeout_s: after which a case is ended and has failed.
+        timeout_s: a case that runs for longer is killed and has failed.
     """
     waiting, running, free = list(tasks), list[Running](), list(slots)
     stopping = interrupted = False
@@ -145,7 +145,7 @@ def run(
             yield Outcome(waiting[0].case, "interrupted", "before it began")
     except GeneratorExit:
         raise
-    except BaseException:  # nobody waits any more: a second Ctrl-C
+    except BaseException:  # a second Ctrl-C: nobody waits for the outcome
         for case in running:
             case.kill()
         raise
@@ -154,7 +154,7 @@ def run(
 
 
 def _end(running: list[Running], timeout_s: float | None) -> None:
-    """Let what still runs stop after saving; a second Ctrl-C ends it."""
+    """Let running cases save and stop; a second Ctrl-C kills them."""
     try:
         while running:
             for case in running:
@@ -168,15 +168,15 @@ def _end(running: list[Running], timeout_s: float | None) -> None:
 
 
 def _next(waiting: Sequence[Task], running: Sequence[Running]) -> Task | None:
-    """Return the first task whose parent is not still to come."""
+    """Return the first task whose parent has ended."""
     coming = {task.case.id for task in waiting} | {case.task.case.id for case in running}
     ready = (t for t in waiting if t.case.parent is None or t.case.parent.id not in coming)
     return next(ready, None)
 
 
 def _start(task: Task, options: Options, slot: Slot) -> Running:
-    """Start the process of a case and tell it what to do."""
-    path = os.pathsep.join(sys.path)  # so that it finds what this process finds
+    """Start the process of a case and send it its task."""
+    path = os.pathsep.join(sys.path)  # so that it imports what this process imports
     environment = os.environ | {"PYTHONPATH": path}
     if slot.gpu is not None:
         environment["CUDA_VISIBLE_DEVICES"] = slot.gpu
@@ -192,7 +192,7 @@ def _start(task: Task, options: Options, slot: Slot) -> Running:
         start_new_session=True,  # Ctrl-C in a terminal reaches the engine alone
     )
     assert process.stdin is not None
-    # The child has a should_stop of its own; ours does not pickle.
+    # The child has its own should_stop; ours cannot be pickled.
     words = pickle.dumps((task, replace(options, should_stop=bool), slot.cores))
     with suppress(BrokenPipeError):
         process.stdin.write(words)
@@ -201,7 +201,7 @@ def _start(task: Task, options: Options, slot: Slot) -> Running:
 
 
 def _look_after(case: Running, timeout_s: float | None) -> Outcome | None:
-    """Return what became of a case; None while it runs."""
+    """Return the outcome of a case; None while it runs."""
     if case.process.poll() is not None:
         return _outcome(case)
     case.look()
@@ -209,7 +209,7 @@ def _look_after(case: Running, timeout_s: float | None) -> Outcome | None:
         if timeout_s is not None and case.ran_s > timeout_s:
             case.killed = f"ran for more than {duration(timeout_s)} (--timeout)"
         elif case.silent_s > HANG_S:
-            case.killed = f"gave no sign of life for {duration(case.silent_s)}"
+            case.killed = f"wrote no heartbeat for {duration(case.silent_s)}"
         if case.killed is not None:
             case.process.send_signal(signal.SIGUSR1)
             time.sleep(LAST_WORDS_S)
@@ -218,8 +218,8 @@ def _look_after(case: Running, timeout_s: float | None) -> Outcome | None:
 
 
 def _outcome(case: Running) -> Outcome:
-    """Read what a process that ended had to say; record its death where it said nothing."""
-    case.kill()  # what it left behind, which may hold its end of the pipe
+    """Read the outcome that a process wrote; record its death if it wrote none."""
+    case.kill()  # its children may hold its end of the pipe
     assert case.process.stdout is not None
     with case.process.stdout as stream:
         said = stream.read()
@@ -241,7 +241,7 @@ def _outcome(case: Running) -> Outcome:
 
 
 def _cause(case: Running, name: str | None, failure: Failure) -> str:
-    """Say why a process ended."""
+    """Describe why a process ended."""
     if case.killed is not None:
         return f"{case.killed}; see log.txt"
     if name is None:
