@@ -59,7 +59,9 @@ def as_settings(values: Mapping[str, Any]) -> list[str]:
     try:
         return [f"{key}={json.dumps(value)}" for key, value in values.items()]
     except (TypeError, ValueError) as error:
-        raise UserError(f"Settings take plain values, such as text, numbers and lists: {error}.") from error
+        raise UserError(
+            f"Settings take plain values, such as text, numbers and lists: {error}."
+        ) from error
 
 
 def load(
