@@ -1,16 +1,16 @@
-"""Segmentation networks as their papers have them, one file an architecture.
+"""Segmentation networks as described in their papers, one file per architecture.
 
-`from custom_models import enet; enet.build(21)` gives an `nn.Module` that maps images
-(N, 3, H, W) to logits (N, 21, H, W). What else a network says of itself are attributes:
+`from custom_models import enet; enet.build(21)` returns an `nn.Module` that maps images
+(N, 3, H, W) to logits (N, 21, H, W). A network describes itself by attributes:
 
-- `input_multiple`, and if they differ from it `input_minimum` and `input_remainder`: heights
-  and widths that it takes are `input_remainder` (0) more than a multiple, and no smaller.
-- `output_margin` (0): pixels that the output lacks at each side. `output_stride` (1): the output
-  is that much coarser than the input.
-- `encoder`: the part that pretrained weights fill. Its method `adapted`, if it has one, gives
-  the weights of a classifier its own names and shapes.
+- `input_multiple`, `input_remainder` (0) and `input_minimum` (`input_multiple`): height and width
+  must be a multiple of the first plus the second, and at least the third.
+- `output_margin` (0): how many pixels smaller than the input the output is on each side.
+  `output_stride` (1): how much coarser than the input the output is.
+- `encoder`: the part that takes pretrained weights. Its method `adapted`, if it has one, renames
+  and reshapes a classifier's weights to fit it.
 
-In training a network with auxiliary heads gives {"out": logits, "aux": logits}.
+In training, a network with an auxiliary head returns {"out": logits, "aux": logits}.
 """
 
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Architecture:
-    """One file of this package.
+    """One architecture of this package, in a file of its own.
 
     slips: where the layer tables of the documents differ from the network.
     """
@@ -34,7 +34,7 @@ class Architecture:
 
     @property
     def options(self) -> dict[str, Any]:
-        """What `build` takes beside `num_classes`, with the defaults."""
+        """The arguments of `build` other than `num_classes`, with their defaults."""
         build = import_module(f"{__name__}.{self.name}").build
         parameters = list(signature(build).parameters.values())[1:]
         return {parameter.name: parameter.default for parameter in parameters}

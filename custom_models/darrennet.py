@@ -13,14 +13,15 @@ TRANSFER_DROPOUT = 0.1
 class DarrenNet(nn.Module):
     """ERFNet without the head of its encoder: 2,064,321 parameters at 21 classes.
 
-    The report speaks of additional convolution layers and a higher dropout; its layer table is
-    ERFNet's own (5, 8, 2 and 2 blocks), and its released code has ERFNet's rates. Ours: those
+    The report mentions additional convolution layers and a higher dropout, but its layer table is
+    that of ERFNet (5, 8, 2 and 2 blocks), and its released code has ERFNet's rates. We use those
     rates from scratch, and 0.1 everywhere with a pretrained encoder. Weights start with He
-    initialisation, which the report names. H and W are multiples of 8.
+    initialisation, as the report says. H and W must be multiples of 8.
 
     Args:
         num_classes: K.
-        dropout: of every block; None for ERFNet's 0.03 and 0.3 in the encoder, 0 in the decoder.
+        dropout: rate in every block; None means ERFNet's: 0.03 and 0.3 in the encoder, 0 in the
+            decoder.
     """
 
     input_multiple = 8
@@ -37,9 +38,9 @@ class DarrenNet(nn.Module):
 
 
 def build(num_classes: int, transfer: bool = False, dropout: float | None = None) -> nn.Module:
-    """Build DarrenNet from scratch or, with `transfer`, for a pretrained ERFNet encoder.
+    """Build DarrenNet; `transfer` sets the dropout for a pretrained ERFNet encoder.
 
-    The encoder's weights are given apart: the authors' file, or those of an ERFNet trained before.
+    The encoder's weights are loaded separately, from the authors' file or a trained ERFNet.
     """
     rate = TRANSFER_DROPOUT if transfer and dropout is None else dropout
     net = DarrenNet(num_classes, rate)

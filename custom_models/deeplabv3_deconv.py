@@ -1,6 +1,6 @@
 """The transfer network of a student report on IDD (Ai, Qiao and Zhang 2021): DeepLabv3 (Chen,
-Papandreou, Schroff and Adam 2017, arXiv 1706.05587) with ResNet-101 under four transposed
-convolutions.
+Papandreou, Schroff and Adam 2017, arXiv 1706.05587) with ResNet-101 and four transposed
+convolutions on top.
 """
 
 from typing import Any, Literal
@@ -13,27 +13,28 @@ from custom_models.fcn import deconvolutions
 from custom_models.initialisation import xavier
 
 WIDTHS = (512, 256, 128, 64, 32)
-NUM_COCO = 21  # classes of the auxiliary head, which the report kept
+NUM_COCO = 21  # classes of the auxiliary head, which the report kept unchanged
 
 
 class DeepLabV3Deconv(nn.Module):
     """A frozen DeepLabv3-R101 with a new head: 62,691,440 parameters at 27 classes, 17,826,075 of
     them trainable.
 
-    The head is DeepLab's own to 512 channels, then four transposed convolutions, each with ReLU
-    and BatchNorm, and a 1x1 classifier. From stride 8 they lead to twice the input's size, and
-    torchvision's bilinear resizing leads back. The frozen auxiliary head runs and is not used, as
-    in the report's network, whose cost includes it. What is frozen keeps its BatchNorm statistics
-    too. Takes images of any size; batches of one image cannot train: BatchNorm follows a 1x1 map.
-    What is new begins as Xavier's, which the report names.
+    The head is DeepLab's own up to its 512 channels, then four transposed convolutions, each with
+    ReLU and BatchNorm, and a 1x1 classifier. They upsample from stride 8 to twice the input's
+    size; torchvision's bilinear resizing halves that. The frozen auxiliary head is computed but
+    not used, as in the report's network, so its cost counts. Frozen parts also keep their
+    BatchNorm statistics. Takes images of any size, but cannot train on batches of one image,
+    since a BatchNorm follows a 1x1 map. New layers start with Xavier initialisation, as the
+    report says.
 
     Args:
         num_classes: K.
-        freeze_encoder: whether the encoder stays as it is; the auxiliary head always does.
+        freeze_encoder: whether the encoder is frozen; the auxiliary head always is.
         pretrained: "coco" for torchvision's weights, which are downloaded.
 
     Raises:
-        ValueError: for other names of weights.
+        ValueError: if `pretrained` is anything else.
     """
 
     input_multiple = 1
@@ -64,12 +65,12 @@ class DeepLabV3Deconv(nn.Module):
 
     @property
     def encoder(self) -> nn.Module:
-        """The ResNet-101 below everything."""
+        """The ResNet-101 backbone."""
         backbone: nn.Module = self.net.backbone
         return backbone
 
     def train(self, mode: bool = True) -> "DeepLabV3Deconv":
-        """Switch to training, or not; what is frozen never trains."""
+        """Set training or eval mode; frozen parts stay in eval mode."""
         super().train(mode)
         self.encoder.train(mode and not self.frozen)
         self.net.aux_classifier.eval()
@@ -84,5 +85,5 @@ class DeepLabV3Deconv(nn.Module):
 def build(
     num_classes: int, freeze_encoder: bool = True, pretrained: Literal["coco"] | None = None
 ) -> nn.Module:
-    """Build DeepLabv3 under transposed convolutions."""
+    """Build DeepLabv3 with transposed convolutions on top."""
     return DeepLabV3Deconv(num_classes, freeze_encoder, pretrained)

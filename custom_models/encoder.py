@@ -1,4 +1,4 @@
-"""Encoders of timm: networks that give features instead of classes."""
+"""Encoders from timm: networks that return features instead of classes."""
 
 from typing import Any
 
@@ -6,14 +6,14 @@ import timm
 
 
 def timm_encoder(name: str, pretrained: str | None, **options: Any) -> Any:
-    """Build an encoder by timm's name.
+    """Build an encoder by its name in timm.
 
     Args:
-        pretrained: "imagenet" for timm's default weights, or their tag; they are downloaded.
-        options: of timm: which features, which output stride.
+        pretrained: "imagenet" for timm's default weights, or a tag of others; they are downloaded.
+        options: passed to timm, such as which features to return or the output stride.
 
     Raises:
-        RuntimeError: for a name or tag that timm has not.
+        RuntimeError: if timm does not know the name or the tag.
     """
     tagged = name if pretrained in (None, "imagenet") else f"{name}.{pretrained}"
     return timm.create_model(

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-EPS = 1e-3  # of every BatchNorm, as in the authors' Torch code
+EPS = 1e-3  # for every BatchNorm, as in the authors' Torch code
 Kind = Literal["regular", "dilated", "asymmetric"]
 
 STAGE_2: tuple[tuple[Kind, int], ...] = (
@@ -23,7 +23,7 @@ STAGE_2: tuple[tuple[Kind, int], ...] = (
 
 
 class Initial(nn.Module):
-    """Strided 3x3 convolution to 13 channels beside a max-pool of the image: 16 channels."""
+    """Strided 3x3 convolution to 13 channels, concatenated with a max-pool of the image: 16."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -39,11 +39,11 @@ class Initial(nn.Module):
 
 
 class Bottleneck(nn.Module):
-    """Project to a quarter, convolve, expand, drop channels, add the input.
+    """Project to a quarter of the channels, convolve, expand, drop channels, add the input.
 
     Args:
-        size: of an asymmetric kernel, or the dilation of a 3x3 one.
-        activation: makes the activation of some channels; the decoder's is ReLU.
+        size: kernel size if asymmetric, else the dilation of a 3x3 kernel.
+        activation: builds the activation for a number of channels; ReLU in the decoder.
     """
 
     def __init__(
@@ -76,7 +76,7 @@ class Bottleneck(nn.Module):
 
 
 def _middle(inner: int, kind: Kind, size: int) -> list[nn.Module]:
-    if kind == "asymmetric":  # 1 x size, then size x 1, nothing between
+    if kind == "asymmetric":  # 1 x size, then size x 1, with nothing in between
         half = size // 2
         return [
             nn.Conv2d(inner, inner, (1, size), padding=(0, half), bias=False),
@@ -86,7 +86,7 @@ def _middle(inner: int, kind: Kind, size: int) -> list[nn.Module]:
 
 
 class Down(nn.Module):
-    """Halve the size: a 2x2 strided projection beside a max-pool that keeps its indices."""
+    """Halve the size: a strided 2x2 projection, added to a max-pool that keeps its indices."""
 
     def __init__(self, in_channels: int, out_channels: int, dropout: float) -> None:
         super().__init__()
@@ -113,10 +113,10 @@ class Down(nn.Module):
 
 
 def unpool(x: Tensor, indices: Tensor) -> Tensor:
-    """Put values (N, C, H, W) back to where a 2x2 max-pool took them from: (N, C, 2H, 2W).
+    """Put values (N, C, H, W) back where a 2x2 max-pool took them from: (N, C, 2H, 2W).
 
-    All else is 0. torch's max_unpool2d has no deterministic form; a scatter is equal, for no two
-    pooled values come from one place.
+    All other pixels are 0. torch's max_unpool2d has no deterministic form; a scatter gives the
+    same result, because no two pooled values come from the same place.
     """
     if not torch.are_deterministic_algorithms_enabled():
         return F.max_unpool2d(x, indices, [2, 2])
@@ -127,7 +127,7 @@ def unpool(x: Tensor, indices: Tensor) -> Tensor:
 
 
 class Up(nn.Module):
-    """Double the size: a transposed convolution beside an unpool to the places pooled from."""
+    """Double the size: a transposed convolution, added to an unpool by the indices of `Down`."""
 
     def __init__(self, in_channels: int, out_channels: int) -> None:
         super().__init__()
@@ -158,9 +158,9 @@ class Up(nn.Module):
 class ENet(nn.Module):
     """The authors' network: 364,441 parameters at 21 classes.
 
-    Projections and expansions are bias-free, the middle convolutions are not; there is no
-    activation between the last BatchNorm of a branch and the addition; the encoder has PReLU and
-    dropout, the decoder ReLU and none. H and W are multiples of 8.
+    Projections and expansions have no bias; the middle convolutions do. There is no activation
+    between the last BatchNorm of a branch and the addition. The encoder uses PReLU and dropout,
+    the decoder ReLU and no dropout. H and W must be multiples of 8.
     """
 
     input_multiple = 8

@@ -7,16 +7,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-EPS = 1e-3  # of every BatchNorm, as in the authors' code
+EPS = 1e-3  # for every BatchNorm, as in the authors' code
 Head = Literal["full", "eighth", "classification"]
-Row = tuple[int, float, int]  # of a block: channels, dropout, dilation
+Row = tuple[int, float, int]  # a block's channels, dropout and dilation
 
 STAGE_1: tuple[Row, ...] = ((64, 0.03, 1),) * 5
 STAGE_2: tuple[Row, ...] = tuple((128, 0.3, dilation) for dilation in (2, 4, 8, 16)) * 2
 
 
 class Downsampler(nn.Module):
-    """Halve the size: a strided 3x3 convolution beside a 2x2 max-pool, concatenated."""
+    """Halve the size: a strided 3x3 convolution concatenated with a 2x2 max-pool."""
 
     def __init__(self, in_channels: int, out_channels: int) -> None:
         super().__init__()
@@ -56,7 +56,7 @@ class NonBottleneck1d(nn.Module):
 
 
 class Upsampler(nn.Module):
-    """Double the size by a transposed 3x3 convolution."""
+    """Double the size with a transposed 3x3 convolution."""
 
     def __init__(self, in_channels: int, out_channels: int) -> None:
         super().__init__()
@@ -71,14 +71,14 @@ class Upsampler(nn.Module):
 
 
 class Encoder(nn.Module):
-    """Stride 8, 128 channels; with a 1x1 head for training on labels of 1/8 size.
+    """The encoder: stride 8, 128 channels; optionally a 1x1 head to train on 1/8-size labels.
 
     Args:
-        num_classes: of the head; None for none.
-        dropout: in the place of the authors' rates.
+        num_classes: of the head; None for no head.
+        dropout: replaces the authors' rates.
     """
 
-    not_pretrained = ("output_conv.",)  # a classifier's weights have none
+    not_pretrained = ("output_conv.",)  # missing from a classifier's weights
 
     def __init__(self, num_classes: int | None, dropout: float | None = None) -> None:
         super().__init__()
@@ -102,12 +102,12 @@ class Encoder(nn.Module):
 
     @staticmethod
     def adapted(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Name the weights of the authors' encoder, trained with a classifier, as ours are."""
+        """Rename the weights of the authors' encoder, trained as a classifier, to our keys."""
         return {key.removeprefix("features."): value for key, value in state.items()}
 
 
 class Decoder(nn.Module):
-    """Stride 8 back to 1."""
+    """The decoder: from stride 8 back to 1."""
 
     def __init__(self, num_classes: int, dropout: float = 0.0) -> None:
         super().__init__()
@@ -137,12 +137,12 @@ def _blocks(rows: tuple[Row, ...], dropout: float | None = None) -> list[NonBott
 
 
 class ERFNet(nn.Module):
-    """The authors' network: 2,067,030 parameters at 21 classes, 2,709 of them in a head that only
-    the first of the two stages trains. H and W are multiples of 8.
+    """The authors' network: 2,067,030 parameters at 21 classes, 2,709 of them in a head that is
+    trained only in the first of two stages. H and W must be multiples of 8.
 
-    The authors train the encoder with its own head on labels of 1/8 size, then the whole from
-    that encoder; each for 150 epochs with Adam, 5e-4, weight decay 1e-4, poly 0.9 and batch 6. The
-    keys are those of their PyTorch code, so that their weight files fit.
+    The authors train the encoder with its own head on 1/8-size labels, then the whole network
+    from that encoder; each for 150 epochs with Adam, learning rate 5e-4, weight decay 1e-4, poly
+    0.9 and batch size 6. The keys match their PyTorch code, so their weight files can be loaded.
     """
 
     input_multiple = 8
@@ -159,7 +159,7 @@ class ERFNet(nn.Module):
 
 
 class ERFNetEncoder(nn.Module):
-    """The first stage: logits at 1/8 of the input's size."""
+    """The network of the first stage: logits at 1/8 of the input's size."""
 
     input_multiple = 8
     output_stride = 8
@@ -176,7 +176,7 @@ class ERFNetEncoder(nn.Module):
 
 
 class ERFNetClassifier(nn.Module):
-    """The encoder under a classifier of whole images, for pretraining on ImageNet elsewhere."""
+    """The encoder with an image classifier on top, to pretrain on ImageNet outside this project."""
 
     input_multiple = 16
 
@@ -186,7 +186,7 @@ class ERFNetClassifier(nn.Module):
         self.linear = nn.Linear(128, num_classes)
 
     def forward(self, image: Tensor) -> Tensor:
-        """Map (N, 3, H, W) to scores of whole images (N, K)."""
+        """Map (N, 3, H, W) to one row of class scores per image, (N, K)."""
         x = F.adaptive_avg_pool2d(F.max_pool2d(self.encoder(image), 2), 1)
         scores: Tensor = self.linear(x.flatten(1))
         return scores
@@ -196,10 +196,10 @@ HEADS = {"full": ERFNet, "eighth": ERFNetEncoder, "classification": ERFNetClassi
 
 
 def build(num_classes: int, head: Head = "full") -> nn.Module:
-    """Build ERFNet, or its encoder under one of the two heads that it is trained with first.
+    """Build ERFNet, or its encoder with one of the two heads used to train it first.
 
     Raises:
-        ValueError: for another head.
+        ValueError: if `head` is unknown.
     """
     if head not in HEADS:
         raise ValueError(f"head is one of {', '.join(HEADS)}, not {head!r}")

@@ -11,18 +11,18 @@ WIDTHS = (32, 64, 128, 256, 512)
 
 
 class FCN(nn.Module):
-    """The "FCN baseline" of three student reports (a plain encoder-decoder after Long et al.
-    2015, arXiv 1411.4038), without skips.
+    """The "FCN baseline" of three student reports: a plain encoder-decoder without skips, after
+    Long et al. 2015 (arXiv 1411.4038).
 
     Each layer is convolution, ReLU, BatchNorm, in this order. 5,500,245 parameters at 21 classes.
-    H and W are multiples of 32. Weights begin as Xavier's, which the reports name. They put a
-    softmax before a cross-entropy that applies one itself, which floors the loss at 2.123; this
-    network returns logits.
+    H and W must be multiples of 32. Weights start with Xavier initialisation, as the reports say.
+    The reports put a softmax before a cross-entropy that applies one itself, so their loss cannot
+    fall below 2.123; this network returns logits.
 
     Args:
         num_classes: K.
-        direct_head: the variant whose fifth transposed convolution goes straight to K channels,
-            so that the classifier is K to K (5,493,645 parameters at 21 classes).
+        direct_head: build the variant whose fifth transposed convolution goes straight to K
+            channels, so that the classifier is K to K (5,493,645 parameters at 21 classes).
     """
 
     input_multiple = 32

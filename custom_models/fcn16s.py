@@ -10,12 +10,12 @@ from custom_models.fcn32s import VGG16, begin, crop, score, upsampling
 class FCN16s(nn.Module):
     """FCN-32s with a second prediction, from pool4: 134,815,994 parameters at 21 classes.
 
-    Takes images of any size. The crops are the authors' fixed offsets, 5 for the score of pool4
-    and 27 for the image; everything else is as in `fcn32s`, whose weights start it.
+    Takes images of any size. Crops use the authors' fixed offsets, 5 for the score of pool4 and
+    27 for the image; everything else is as in `fcn32s`. The authors start from FCN-32s weights.
 
     Args:
         num_classes: K.
-        learned: whether the upsampling, which begins bilinear, is trained.
+        learned: whether to train the upsampling, which starts as bilinear.
     """
 
     input_multiple = 1

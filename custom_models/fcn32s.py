@@ -1,4 +1,4 @@
-"""FCN-32s (Long, Shelhamer and Darrell 2015, arXiv 1411.4038), and what its finer kin share."""
+"""FCN-32s (Long, Shelhamer and Darrell 2015, arXiv 1411.4038); FCN-16s and FCN-8s use its parts."""
 
 import math
 from collections.abc import Mapping
@@ -10,16 +10,16 @@ from torchvision.models import VGG16_Weights
 
 from custom_models.initialisation import kaiming
 
-CONVOLUTIONS = ((64, 2), (128, 2), (256, 3), (512, 3), (512, 3))  # VGG-16: channels, times
+CONVOLUTIONS = ((64, 2), (128, 2), (256, 3), (512, 3), (512, 3))  # VGG-16: channels, layers
 FC6, FC7 = (4096, 512, 7, 7), (4096, 4096, 1, 1)
-PADDING = 100  # of conv1_1, so that fc6 fits the smallest image
+PADDING = 100  # of conv1_1, so that fc6 fits even on the smallest image
 
 
 class VGG16(nn.Module):
     """VGG-16 (Simonyan and Zisserman 2015, arXiv 1409.1556) with fc6 and fc7 as convolutions.
 
-    The first convolution pads by 100, pooling rounds up, fc6 is a valid 7x7 convolution. The keys
-    of `features` are torchvision's.
+    The first convolution pads by 100, pooling rounds up, and fc6 is a 7x7 convolution without
+    padding. The keys of `features` are torchvision's.
     """
 
     def __init__(self) -> None:
@@ -34,7 +34,7 @@ class VGG16(nn.Module):
             layers += [nn.MaxPool2d(2, ceil_mode=True)]
             ends += [len(layers)]
         self.features = nn.Sequential(*layers)
-        self.ends = tuple(ends)  # of the five stages in `features`
+        self.ends = tuple(ends)  # where each of the five stages ends in `features`
         self.fc6 = nn.Conv2d(512, 4096, 7)
         self.fc7 = nn.Conv2d(4096, 4096, 1)
         self.relu = nn.ReLU(inplace=True)
@@ -50,9 +50,9 @@ class VGG16(nn.Module):
 
     @staticmethod
     def adapted(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Rename and reshape the weights of a classifying VGG-16, torchvision's or timm's.
+        """Rename and reshape the weights of a VGG-16 classifier from torchvision or timm.
 
-        The two fully connected layers become fc6 and fc7; the classifier keeps its name.
+        The first two fully connected layers become fc6 and fc7; the last keeps its name.
         """
         layers = {"classifier.0": "fc6", "classifier.3": "fc7"}  # torchvision's
         layers |= {"pre_logits.fc1": "fc6", "pre_logits.fc2": "fc7"}  # timm's
@@ -67,7 +67,7 @@ class VGG16(nn.Module):
 
 
 def upsampling(num_classes: int, factor: int, learned: bool) -> nn.ConvTranspose2d:
-    """Return a transposed convolution that begins, or is fixed, as bilinear interpolation."""
+    """Return a transposed convolution that starts as bilinear interpolation, or is fixed as it."""
     deconv = nn.ConvTranspose2d(num_classes, num_classes, 2 * factor, stride=factor, bias=False)
     distance = (torch.arange(2 * factor) - (factor - 0.5)).abs() / factor
     tent = 1 - distance
@@ -78,7 +78,7 @@ def upsampling(num_classes: int, factor: int, learned: bool) -> nn.ConvTranspose
 
 
 def score(in_channels: int, num_classes: int) -> nn.Conv2d:
-    """Return a 1x1 classifier that begins at zero."""
+    """Return a 1x1 classifier whose weights and biases start at zero."""
     conv = nn.Conv2d(in_channels, num_classes, 1)
     nn.init.zeros_(conv.weight)
     assert conv.bias is not None
@@ -87,16 +87,16 @@ def score(in_channels: int, num_classes: int) -> nn.Conv2d:
 
 
 def crop(x: Tensor, offset: int, like: Tensor) -> Tensor:
-    """Cut the window of `like`'s size that begins at `offset` from the top and the left."""
+    """Cut out a window of the size of `like`, `offset` pixels from the top and the left."""
     height, width = like.shape[-2:]
     return x[..., offset : offset + height, offset : offset + width]
 
 
 def begin(encoder: VGG16, pretrained: Literal["imagenet"] | None) -> None:
-    """Give the encoder ImageNet weights that torchvision downloads, else He's random ones.
+    """Load ImageNet weights, which torchvision downloads, or draw them by He initialisation.
 
     Raises:
-        ValueError: for other names of weights.
+        ValueError: if `pretrained` is anything else.
     """
     if pretrained not in (None, "imagenet"):
         raise ValueError(f"VGG-16 has weights 'imagenet', not {pretrained!r}")
@@ -111,16 +111,17 @@ def begin(encoder: VGG16, pretrained: Literal["imagenet"] | None) -> None:
 class FCN32s(nn.Module):
     """One prediction at stride 32, upsampled in one step: 136,152,917 parameters at 21 classes.
 
-    Takes images of any size: conv1_1 pads by 100 pixels, and the upsampled scores are cropped
-    from the authors' fixed offset of 19. As there, score layers begin at zero and the upsampling
-    is bilinear and fixed. Its weights start FCN-16s, whose weights start FCN-8s (`init_from`).
+    Takes images of any size: conv1_1 pads by 100 pixels, and the upsampled scores are cropped at
+    the authors' fixed offset of 19. As in their code, score layers start at zero and the
+    upsampling is bilinear and fixed. FCN-16s starts from its weights, and FCN-8s from those of
+    FCN-16s (`init_from`).
 
-    The authors train with batch 1, SGD with momentum 0.99, weight decay 5e-4, biases at twice the
-    rate without decay, a summed loss and a learning rate of 1e-10.
+    The authors train with batch size 1, SGD with momentum 0.99, weight decay 5e-4, biases at
+    twice the learning rate without decay, a summed loss and a learning rate of 1e-10.
 
     Args:
         num_classes: K.
-        learned: whether the upsampling, which begins bilinear, is trained.
+        learned: whether to train the upsampling, which starts as bilinear.
     """
 
     input_multiple = 1

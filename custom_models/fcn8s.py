@@ -10,18 +10,18 @@ from custom_models.fcn32s import VGG16, begin, crop, score, upsampling
 class FCN8s(nn.Module):
     """Predictions from fc7, pool4 and pool3: 134,489,759 parameters at 21 classes.
 
-    Takes images of any size. The crops are the authors' fixed offsets: 5 for the score of pool4, 9
+    Takes images of any size. Crops use the authors' fixed offsets: 5 for the score of pool4, 9
     for that of pool3, 31 for the image. (The document fcn8s-voc crops the last one at the centre,
     which is 13 pixels off at 512.) Everything else is as in `fcn32s`.
 
-    The staged network starts from FCN-16s. The one trained at once multiplies the features of
-    pool4 by 0.01 and those of pool3 by 0.0001 before it scores them. The authors train the former
-    with a learning rate of 1e-14, the latter with 1e-10.
+    The staged variant starts from FCN-16s weights. The at-once variant multiplies the features of
+    pool4 by 0.01 and those of pool3 by 0.0001 before it scores them. The authors train the staged
+    variant with a learning rate of 1e-14, the other with 1e-10.
 
     Args:
         num_classes: K.
-        at_once: the variant that is trained in one go.
-        learned: whether the upsampling, which begins bilinear, is trained.
+        at_once: build the variant that is trained in one go.
+        learned: whether to train the upsampling, which starts as bilinear.
     """
 
     input_multiple = 1

@@ -1,4 +1,4 @@
-"""How weights begin: the three ways that the documents compare."""
+"""Weight initialisation: the three schemes that the documents compare."""
 
 from collections.abc import Callable
 from typing import Literal
@@ -10,7 +10,7 @@ CONVOLUTIONS = (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)
 
 
 def xavier(net: nn.Module) -> None:
-    """Draw weights uniformly from +-sqrt(6 / (fan in + fan out)); biases begin at zero.
+    """Draw weights uniformly from +-sqrt(6 / (fan in + fan out)); set biases to zero.
 
     Glorot and Bengio 2010.
     """
@@ -20,10 +20,10 @@ def xavier(net: nn.Module) -> None:
 
 
 def kaiming(net: nn.Module) -> None:
-    """Draw weights from a normal distribution of variance 2 / fan in; biases begin at zero.
+    """Draw weights from a normal distribution with variance 2 / fan in; set biases to zero.
 
-    He et al. 2015, arXiv 1502.01852. torch counts the outputs of a transposed convolution as its
-    inputs, hence the other mode.
+    He et al. 2015, arXiv 1502.01852. For transposed convolutions torch swaps fan in and fan out,
+    so they use the other mode.
     """
     for layer in _trainable(net):
         mode: Literal["fan_in", "fan_out"]
@@ -33,7 +33,7 @@ def kaiming(net: nn.Module) -> None:
 
 
 def default(net: nn.Module) -> None:
-    """Draw weights and biases uniformly from +-sqrt(1 / fan in), fan in as torch counts it."""
+    """Draw weights and biases uniformly from +-sqrt(1 / fan in), with torch's fan in."""
     for layer in _trainable(net):
         layer.reset_parameters()
 
@@ -46,7 +46,7 @@ INITS: dict[str, Callable[[nn.Module], None]] = {
 
 
 def _trainable(net: nn.Module) -> list[nn.Conv2d | nn.ConvTranspose2d | nn.Linear]:
-    """List the convolutions and linear layers that are not frozen: what is frozen stays."""
+    """List the convolutions and linear layers that are not frozen; frozen ones keep their weights."""
     layers = [m for m in net.modules() if isinstance(m, CONVOLUTIONS)]
     return [layer for layer in layers if layer.weight.requires_grad]
 

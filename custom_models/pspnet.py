@@ -21,7 +21,7 @@ def conv_norm_relu(in_channels: int, out_channels: int, kernel: int) -> nn.Seque
 
 
 class PyramidPooling(nn.Module):
-    """The map beside averages of it over 1, 4, 9 and 36 regions, upsampled to its size."""
+    """Concatenate a map with its averages over 1, 4, 9 and 36 regions, upsampled to its size."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -50,24 +50,24 @@ class PSPNet(nn.Module):
     """The authors' network: 49,081,578 parameters at 21 classes, 46,716,373 without the auxiliary
     head.
 
-    The encoder begins, as the authors' does, with three 3x3 convolutions; its last two stages are
-    dilated by 2 and 4 in every block, so that its output stride is 8. In training the auxiliary
-    head on the third stage gives logits of its own, which the paper adds to the loss with weight
-    0.4. Takes images of any size; the paper's are 8 n + 1, which is what corner-aligned
-    upsampling suits best. Batches of one image cannot train: BatchNorm follows a 1x1 map.
+    The encoder starts with three 3x3 convolutions, as the authors' does. Every block of its last
+    two stages is dilated, by 2 and by 4, so that its output stride is 8. In training, the
+    auxiliary head on the third stage returns logits too, whose loss the paper adds with weight
+    0.4. Takes images of any size; the paper's sizes are 8 n + 1, which suit corner-aligned
+    upsampling best. It cannot train on batches of one image, since a BatchNorm follows a 1x1 map.
 
     The network of enet-r2unet-pspnet has 512 channels in the auxiliary head (51,444,710
     parameters at 19 classes).
 
     Args:
         num_classes: K.
-        encoder: a ResNet of timm of bottlenecks: resnet50s has the authors' stem, resnet50 a 7x7
-            convolution (and weights that are easier to come by).
-        aux_channels: of the auxiliary head; None for no such head.
+        encoder: a timm ResNet with bottlenecks. resnet50s has the authors' stem; resnet50 has a
+            7x7 convolution, and its weights are easier to get.
+        aux_channels: channels of the auxiliary head; None for no such head.
         pretrained: "imagenet", or a tag of timm's weights; they are downloaded.
 
     Raises:
-        ValueError: for another encoder, or no channels.
+        ValueError: if the encoder is not such a ResNet, or `aux_channels` is below 1.
     """
 
     input_multiple = 1
@@ -86,7 +86,7 @@ class PSPNet(nn.Module):
             raise ValueError(f"aux_channels is 1 or more, or null, not {aux_channels}")
         self.encoder = timm_encoder(encoder, pretrained, out_indices=(3, 4), output_stride=8)
         for stage, dilation in (("layer3", 2), ("layer4", 4)):
-            for block in self.encoder[stage]:  # timm dilates a stage's first block by less
+            for block in self.encoder[stage]:  # timm dilates a stage's first block less
                 if not hasattr(block, "conv3"):
                     raise ValueError(f"{encoder} has no bottlenecks; resnet50 has")
                 block.conv2.dilation = block.conv2.padding = (dilation, dilation)
@@ -96,7 +96,7 @@ class PSPNet(nn.Module):
         self.aux = None if aux_channels is None else Head(third, aux_channels, num_classes)
 
     def forward(self, image: Tensor) -> Tensor | dict[str, Tensor]:
-        """Map (N, 3, H, W) to logits (N, K, H, W), in training to those of both heads."""
+        """Map (N, 3, H, W) to logits (N, K, H, W); in training, to the logits of both heads."""
         size = image.shape[-2:]
         third, fourth = self.encoder(image)
         logits = _resized(self.head(self.pyramid(fourth)), size)

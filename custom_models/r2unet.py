@@ -13,10 +13,10 @@ WIDTHS = (64, 128, 256, 512, 1024)
 class RecurrentUnit(nn.Module):
     """One convolution applied t + 1 times, each time to the input plus its last output.
 
-    The weights are shared, BatchNorm's too: y = f(x), then y = f(x + y), t times.
+    All passes share their weights, including BatchNorm's: y = f(x), then y = f(x + y), t times.
 
     Raises:
-        ValueError: for a negative t.
+        ValueError: if t is negative.
     """
 
     def __init__(self, channels: int, t: int) -> None:
@@ -36,12 +36,12 @@ class RecurrentUnit(nn.Module):
 
 
 class RRCNNBlock(nn.Module):
-    """A 1x1 convolution to C channels, and two recurrent units added to what it gives.
+    """A 1x1 convolution, then two recurrent units whose output is added to that of the convolution.
 
-    No activation follows the addition.
+    There is no activation after the addition.
 
     Args:
-        unit: makes a recurrent unit of some channels and t.
+        unit: builds a recurrent unit from its number of channels and t.
     """
 
     def __init__(
@@ -63,7 +63,7 @@ class RRCNNBlock(nn.Module):
 
 
 class Up(nn.Module):
-    """Double the size by its nearest neighbours, then convolve, normalise and rectify."""
+    """Double the size by nearest-neighbour upsampling, then convolution, BatchNorm and ReLU."""
 
     def __init__(self, in_channels: int, out_channels: int) -> None:
         super().__init__()
@@ -76,15 +76,15 @@ class Up(nn.Module):
 
 
 class R2UNet(nn.Module):
-    """U-Net of recurrent residual blocks: 39,092,693 parameters at 21 classes, whatever t is.
+    """U-Net with recurrent residual blocks: 39,092,693 parameters at 21 classes for every t.
 
-    H and W are multiples of 16. The document enet-r2unet-pspnet reports 30.00 M parameters, which
-    cannot be derived from its own code; this is the published architecture. The paper names no
-    initialisation; torch's own is used.
+    H and W must be multiples of 16. The document enet-r2unet-pspnet reports 30.00 M parameters,
+    which cannot be derived from its code; this is the published architecture. The paper does not
+    say how weights are initialised; we use torch's default.
 
     Args:
         num_classes: K.
-        t: how often a unit's convolution is applied again.
+        t: how often each unit applies its convolution again.
     """
 
     input_multiple = 16

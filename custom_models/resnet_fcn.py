@@ -1,6 +1,6 @@
-"""A ResNet (He, Zhang, Ren and Sun 2016, arXiv 1512.03385) under plain transposed convolutions:
-the transfer networks of two student reports on PASCAL VOC 2007, fcn-resnet50-voc2007 (table 2,
-ResNet-50) and darrennet-voc2007 (table 5, ResNet-34).
+"""A ResNet (He, Zhang, Ren and Sun 2016, arXiv 1512.03385) with plain transposed convolutions on
+top: the transfer networks of two student reports on PASCAL VOC 2007, fcn-resnet50-voc2007 (table
+2, ResNet-50) and darrennet-voc2007 (table 5, ResNet-34).
 """
 
 from itertools import pairwise
@@ -20,22 +20,22 @@ class ResNetFCN(nn.Module):
     """An encoder of stride 32, a decoder without skips, a 1x1 classifier.
 
     27,718,293 parameters with ResNet-50 at 21 classes, 4,210,261 of them in the decoder;
-    25,214,357 with ResNet-34. H and W are multiples of 32.
+    25,214,357 with ResNet-34. H and W must be multiples of 32.
 
-    An encoder that ends with more than 512 channels gets the decoder of the ResNet-50 report: two
-    1x1 convolutions, four transposed ones with a BatchNorm after the last two only, and a
+    An encoder with more than 512 channels at its end gets the decoder of the ResNet-50 report:
+    two 1x1 convolutions, four transposed ones with BatchNorm after the last two only, and
     bilinear upsampling of the logits by 2. Others get the FCN baseline's five transposed
-    convolutions, each with ReLU and BatchNorm. What is new begins as Xavier's, as the former
-    report says. A frozen encoder keeps its BatchNorm statistics too.
+    convolutions, each with ReLU and BatchNorm. New layers start with Xavier initialisation, as
+    fcn-resnet50-voc2007 says. A frozen encoder also keeps its BatchNorm statistics.
 
     Args:
         num_classes: K.
-        encoder: any network of timm whose last features have stride 32.
-        freeze_encoder: whether the encoder stays as it is.
+        encoder: any timm network whose last features have stride 32.
+        freeze_encoder: whether the encoder is frozen.
         pretrained: "imagenet", or a tag of timm's weights; they are downloaded.
 
     Raises:
-        ValueError: for an encoder of another stride.
+        ValueError: if the encoder's stride is not 32.
     """
 
     input_multiple = 32
@@ -66,7 +66,7 @@ class ResNetFCN(nn.Module):
         self.train()
 
     def train(self, mode: bool = True) -> "ResNetFCN":
-        """Switch to training, or not; a frozen encoder never trains."""
+        """Set training or eval mode; a frozen encoder stays in eval mode."""
         super().train(mode)
         self.encoder.train(mode and not self.frozen)
         return self
@@ -97,5 +97,5 @@ def build(
     freeze_encoder: bool = False,
     pretrained: str | None = None,
 ) -> nn.Module:
-    """Build a ResNet, or another encoder of timm, under plain transposed convolutions."""
+    """Build a ResNet, or another timm encoder, with plain transposed convolutions on top."""
     return ResNetFCN(num_classes, encoder, freeze_encoder, pretrained)

@@ -15,7 +15,7 @@ WIDTHS = (32, 64, 128, 256, 512, 1024)
 
 
 class KeepingUnit(RecurrentUnit):
-    """R2U-Net's recurrent unit, but it keeps its first output and goes on from the newest.
+    """R2U-Net's recurrent unit, except that each turn adds the first output to the newest one.
 
     y = f(x), then x = f(x + y), t times.
     """
@@ -31,14 +31,14 @@ class KeepingUnit(RecurrentUnit):
 class RRCNNFCN(nn.Module):
     """Six recurrent blocks, six transposed convolutions: 41,601,691 parameters at 27 classes.
 
-    Five max-pools stand between the blocks, so the sixth transposed convolution doubles the
-    input's size and a max-pool halves it again before the 1x1 classifier. Each transposed
-    convolution is followed by ReLU and BatchNorm, in this order, as in the report's baseline.
-    Weights begin as Xavier's, which the report names. H and W are multiples of 32.
+    There are only five max-pools between the blocks, so the sixth transposed convolution leads to
+    twice the input's size, which a max-pool halves again before the 1x1 classifier. ReLU and
+    BatchNorm follow each transposed convolution, in this order, as in the report's baseline.
+    Weights start with Xavier initialisation, as the report says. H and W must be multiples of 32.
 
     Args:
         num_classes: K.
-        t: how often a unit's convolution is applied again.
+        t: how often each unit applies its convolution again.
     """
 
     input_multiple = 32

@@ -28,17 +28,17 @@ class DoubleConv(nn.Sequential):
 
 
 class UNet(nn.Module):
-    """The usual U-Net of today: 31,038,933 parameters at 21 classes (31,044,821 with biases).
+    """The usual U-Net today: 31,038,933 parameters at 21 classes (31,044,821 with biases).
 
-    Takes any size of 16 or more: if a level's size is odd, what comes from below is padded to
-    the skip's size. The documents' variant has biases in its 3x3 convolutions and, in
-    fcn-resnet50-voc2007, one BatchNorm for both convolutions of a block and a crop-and-copy that
-    its padding turns into nothing; here each convolution has its own. Weights begin as He's, as
-    in the paper; `unet_valid` is the paper's own network.
+    Takes any size of 16 or more: if a level's size is odd, the upsampled map is padded to the
+    size of the skip. The documents' variant has biases in its 3x3 convolutions. In
+    fcn-resnet50-voc2007 both convolutions of a block share one BatchNorm, and a crop has no
+    effect because of the padding; here each convolution has its own BatchNorm. Weights start with
+    He initialisation, as in the paper; `unet_valid` is the paper's own network.
 
     Args:
         num_classes: K.
-        bias: whether the 3x3 convolutions have biases beside their BatchNorm.
+        bias: whether the 3x3 convolutions have biases in addition to BatchNorm.
     """
 
     input_multiple = 1
@@ -67,13 +67,13 @@ class UNet(nn.Module):
 
 
 def _padded(x: Tensor, like: Tensor) -> Tensor:
-    """Pad a map with zeros to the size of another that is at most one pixel larger."""
+    """Pad a map with zeros to the size of `like`, which is at most one pixel larger."""
     below, right = like.shape[-2] - x.shape[-2], like.shape[-1] - x.shape[-1]
     return F.pad(x, (0, right, 0, below))
 
 
 def build(num_classes: int, bias: bool = False) -> nn.Module:
-    """Build the padded U-Net."""
+    """Build the U-Net with padded convolutions."""
     net = UNet(num_classes, bias)
     kaiming(net)
     return net

@@ -1,4 +1,4 @@
-"""U-Net (Ronneberger, Fischer and Brox 2015, arXiv 1505.04597), the paper's own network."""
+"""U-Net (Ronneberger, Fischer and Brox 2015, arXiv 1505.04597) exactly as in the paper."""
 
 from itertools import pairwise
 
@@ -13,7 +13,7 @@ DROPOUT = (0.0, 0.0, 0.0, 0.5, 0.5)  # at the end of the contracting path
 
 
 class DoubleConv(nn.Sequential):
-    """Two 3x3 convolutions without padding, each with ReLU: 4 pixels less a side."""
+    """Two 3x3 convolutions without padding, each with ReLU: 2 pixels less on each side."""
 
     def __init__(self, in_channels: int, out_channels: int) -> None:
         super().__init__(
@@ -27,14 +27,14 @@ class DoubleConv(nn.Sequential):
 class UNetValid(nn.Module):
     """Valid convolutions, crop and copy, no BatchNorm: 31,033,045 parameters at 21 classes.
 
-    H and W are 12 more than a multiple of 16, at least 188; the output is 184 smaller, its first
-    pixel 92 from the input's (572 gives 388). As in the paper, images are mirrored at their
-    edges beforehand, weights begin as He's, and the contracting path ends with dropout; its rate
-    of 0.5 is the authors' Caffe model's.
+    H and W must be 12 more than a multiple of 16, and at least 188. The output is 184 pixels
+    smaller, 92 on each side (572 becomes 388). As in the paper, images are mirrored at their edges
+    beforehand, weights start with He initialisation, and the contracting path ends with dropout,
+    whose rate of 0.5 is that of the authors' Caffe model.
 
     Args:
         num_classes: K.
-        in_channels: 1 in the paper, where 2 classes make 31,030,658 parameters.
+        in_channels: 1 in the paper, whose network has 31,030,658 parameters at 2 classes.
     """
 
     input_multiple = 16
@@ -67,7 +67,7 @@ class UNetValid(nn.Module):
 
 
 def _centre(x: Tensor, like: Tensor) -> Tensor:
-    """Cut the middle of `like`'s size out of a map."""
+    """Cut the centre of a map to the size of `like`."""
     height, width = like.shape[-2:]
     top, left = (x.shape[-2] - height) // 2, (x.shape[-1] - width) // 2
     return x[..., top : top + height, left : left + width]

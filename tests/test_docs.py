@@ -22,7 +22,8 @@ from bench.errors import Exit
 from bench.suite.columns import COLUMNS
 from bench.suite.json_schema import json_schema, markdown
 from bench.suite.load import load
-from bench.suite.suite import USUAL_TABLES, Suite
+from bench.suite.suite import Suite
+from bench.suite.tables import USUAL_TABLES
 from custom_models import ARCHITECTURES
 
 FILES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]

@@ -8,7 +8,7 @@ from bench.report.table import Cell, Header, Table, Text, letters, marks
 from bench.text import listed
 
 FEWEST_COLUMNS = 2  # the name and one figure
-PADDING = 3  # characters between two columns
+PADDING = 2  # characters between two columns
 STYLES = {"best": "bold", "second": "italic", "": ""}
 SUPERSCRIPTS = str.maketrans("abcdefghijklmnoprstuvwxyz", "ᵃᵇᶜᵈᵉᶠᵍʰⁱʲᵏˡᵐⁿᵒᵖʳˢᵗᵘᵛʷˣʸᶻ")
 

@@ -10,7 +10,7 @@ import pandas as pd
 from bench.report.rows import Row, each
 from bench.report.table import Footnotes
 from bench.suite.columns import of_case
-from bench.suite.suite import Reported
+from bench.suite.tables import Reported
 
 
 @dataclass(frozen=True)

@@ -11,12 +11,12 @@ from pydantic import BaseModel
 
 from bench.datasets.base import Dataset
 from bench.datasets.registry import find, open_dataset
+from bench.suite.dataset import DatasetSpec
 from bench.suite.loss import CrossEntropy, Dice, Focal
 from bench.suite.model import ModelSpec
 from bench.suite.optimizer import Adam, AdamW
 from bench.suite.recipe import Recipe
 from bench.suite.schema import Frozen
-from bench.suite.suite import DatasetSpec
 
 SCHEMA_VERSION = 1
 # Increased when the same case would give other numbers. 2: masks are resized by taking the pixel
@@ -67,7 +67,7 @@ class Case(Frozen):
     @property
     def name(self) -> str:
         """The name that --filter matches."""
-        return written((self.dataset_name, self.model_name, self.recipe_name, self.seed))
+        return case_name((self.dataset_name, self.model_name, self.recipe_name, self.seed))
 
     @property
     def folder(self) -> str:
@@ -128,7 +128,7 @@ def _canonical_part(part: Any, dumped: Any) -> Any:
     return dumped
 
 
-def written(names: Names) -> str:
+def case_name(names: Names) -> str:
     """Return the name of a case, which --filter matches."""
     dataset, model, recipe, seed = names
     return f"{dataset}__{model}__{recipe}__s{seed}"

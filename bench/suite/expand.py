@@ -2,17 +2,18 @@
 
 import fnmatch
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 
 from bench.errors import Fault, Faults
 from bench.lookup import unknown
 from bench.machine.source_hash import source_hash
-from bench.suite.case import NUMERICS_VERSION, Case, Names, Parent, written
+from bench.suite.case import NUMERICS_VERSION, Case, Names, Parent, case_name
 from bench.suite.model import InitFrom
-from bench.suite.recipe import change_recipe
+from bench.suite.recipe import Recipe, change_recipe
 from bench.suite.suite import CaseRow, Suite
 from bench.text import listed
 
+Drafts = dict[Names, tuple[CaseRow, tuple[str | int, ...]]]  # with the place of each row
 NAMES_SHOWN = 3  # case names are long
 IS_GLOB = re.compile(r"__|[*?[]")  # a glob on case names, not the name of a published system
 
@@ -24,13 +25,13 @@ def expand(suite: Suite) -> list[Case]:
         Faults: if a case is given twice, a glob matches no case, no case is left, or an
             `init_from` names no case or forms a cycle.
     """
-    drafts: dict[Names, tuple[CaseRow, tuple[str | int, ...]]] = {}
+    drafts: Drafts = {}
     faults = []
     for row, path in _rows(suite):
         for seed in row.seeds if row.seeds is not None else suite.seeds:
             names = (row.dataset, row.model, row.recipe, seed)
             if names in drafts:
-                faults.append(Fault(path, f"Case {written(names)} is given twice."))
+                faults.append(Fault(path, f"Case {case_name(names)} is given twice."))
             elif not _excluded(suite, names):
                 drafts[names] = row, path
     if not drafts and not faults:
@@ -41,7 +42,7 @@ def expand(suite: Suite) -> list[Case]:
             _build(suite, names, drafts, cases, ())
         except Faults as error:
             faults += error.faults
-    faults += _unmatched_globs(suite, [written(names) for names in drafts])
+    faults += _unmatched_globs(suite, [case_name(names) for names in drafts])
     if faults:
         raise Faults(list(dict.fromkeys(faults)))
     return [cases[names] for names in drafts]
@@ -88,7 +89,7 @@ def _matches(names: Names, dataset: str, model: str, recipe: str) -> bool:
 def _build(
     suite: Suite,
     names: Names,
-    drafts: Mapping[Names, tuple[CaseRow, tuple[str | int, ...]]],
+    drafts: Drafts,
     cases: dict[Names, Case],
     children: tuple[Names, ...],
 ) -> Case:
@@ -96,41 +97,11 @@ def _build(
     if names in cases:
         return cases[names]
     row, path = drafts[names]
-    spec = suite.models[row.model]
-    recipe = suite.all_recipes[row.recipe]
-    for i, override in enumerate(suite.overrides):
-        if _matches(names, override.dataset, override.model, override.recipe_name):
-            try:
-                recipe = change_recipe(recipe, override.recipe)
-            except Faults as error:
-                place: tuple[str | int, ...] = ("overrides", i)
-                raise Faults(
-                    [
-                        Fault(place, f"Combined with other overrides: {fault.message}")
-                        for fault in error.faults
-                    ]
-                ) from error
-    init_from = row.init_from or spec.init_from
-    parent = None
+    spec, recipe = suite.models[row.model], _recipe(suite, names)
+    parent, init_from = None, row.init_from or spec.init_from
     if init_from is not None:
-        if suite.keep == "none":
-            message = "init_from needs the trained weights, which keep: none deletes."
-            raise Faults([Fault(("keep",), f"{message} Use keep: weights.")])
         parent_names = _parent_names(names, init_from)
-        if parent_names not in drafts:
-            for kind, name, known in (
-                ("dataset", parent_names[0], list(suite.datasets)),
-                ("model", parent_names[1], list(suite.models)),
-                ("recipe", parent_names[2], list(suite.all_recipes)),
-            ):
-                if name not in known:
-                    message = unknown(kind, name, known)
-                    raise Faults([Fault((*path, "init_from"), f"init_from: {message}")])
-            cases_known = [written(other) for other in drafts if other != names]
-            message = unknown("case", written(parent_names), cases_known)
-            raise Faults([Fault((*path, "init_from"), f"init_from: {message}")])
-        if parent_names in (names, *children):
-            raise Faults([Fault((*path, "init_from"), "init_from forms a cycle.")])
+        _check_parent(suite, names, parent_names, drafts, children)
         start = _build(suite, parent_names, drafts, cases, (*children, names))
         parent = Parent(id=start.id, name=start.name, folder=start.folder, part=init_from.part)
     cases[names] = Case(
@@ -150,6 +121,45 @@ def _build(
         numerics_version=NUMERICS_VERSION,
     )
     return cases[names]
+
+
+def _recipe(suite: Suite, names: Names) -> Recipe:
+    """Return the recipe of a case, with the suite's overrides."""
+    recipe = suite.all_recipes[names[2]]
+    for i, override in enumerate(suite.overrides):
+        if not _matches(names, override.dataset, override.model, override.recipe_name):
+            continue
+        try:
+            recipe = change_recipe(recipe, override.recipe)
+        except Faults as error:
+            texts = [f"Combined with other overrides: {fault.message}" for fault in error.faults]
+            raise Faults([Fault(("overrides", i), text) for text in texts]) from error
+    return recipe
+
+
+def _check_parent(
+    suite: Suite, names: Names, parent: Names, drafts: Drafts, children: tuple[Names, ...]
+) -> None:
+    """Check that a case can start from its parent.
+
+    Raises:
+        Faults: if the suite does not have the parent, deletes its weights, or goes in a cycle.
+    """
+    if suite.keep == "none":
+        message = "init_from needs the trained weights, which keep: none deletes."
+        raise Faults([Fault(("keep",), f"{message} Use keep: weights.")])
+    path = (*drafts[names][1], "init_from")
+    if parent not in drafts:
+        known = (list(suite.datasets), list(suite.models), list(suite.all_recipes))
+        kinds = ("dataset", "model", "recipe")
+        for kind, name, there in zip(kinds, parent[:3], known, strict=True):
+            if name not in there:
+                raise Faults([Fault(path, f"init_from: {unknown(kind, name, there)}")])
+        others = [case_name(other) for other in drafts if other != names]
+        message = unknown("case", case_name(parent), others)
+        raise Faults([Fault(path, f"init_from: {message}")])
+    if parent in (names, *children):
+        raise Faults([Fault(path, "init_from forms a cycle.")])
 
 
 def _parent_names(names: Names, init_from: InitFrom) -> Names:

@@ -18,7 +18,7 @@ def _known_score(name: str) -> str:
     return name
 
 
-class Floor(Frozen):
+class Minimum(Frozen):
     """Minimum scores of a model, as the mean over its seeds."""
 
     case: str = Field(description="glob on case names, <dataset>__<model>__<recipe>__s<seed>")
@@ -33,7 +33,7 @@ class Floor(Frozen):
 class Gate(Frozen):
     """When `bench compare` calls a score worse."""
 
-    floors: tuple[Floor, ...] = Field((), description="minimum scores")
+    floors: tuple[Minimum, ...] = Field((), description="minimum scores")
     exact: tuple[str, ...] = Field(
         (),
         description="globs on names of cases whose predictions do not depend on rounding: their "

@@ -1,103 +1,30 @@
 """The schema of suites."""
 
-import os
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import (
-    AfterValidator,
-    ConfigDict,
     Field,
     StrictFloat,
     StrictInt,
     StringConstraints,
-    ValidationError,
-    ValidationInfo,
     field_validator,
     model_validator,
 )
 
-from bench.datasets.base import Labels
-from bench.datasets.registry import find
-from bench.errors import Fault, Faults, UserError
+from bench.errors import Fault, Faults
 from bench.lookup import unknown
-from bench.suite.columns import COLUMNS, IOU, column
+from bench.suite.columns import IOU
+from bench.suite.dataset import DatasetSpec
 from bench.suite.evaluation import Evaluation
 from bench.suite.gate import Gate
 from bench.suite.model import InitFrom, ModelSpec
 from bench.suite.recipe import Recipe
 from bench.suite.schema import Cache, Frozen
-from bench.suite.validation_errors import describe
+from bench.suite.tables import USUAL_TABLES, Reported, Table
 
 Key = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9+_-]*$")]
 Limit = Annotated[StrictInt, Field(gt=0)] | Annotated[StrictFloat, Field(gt=0, le=1)]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
-
-
-USUAL_TABLES = (
-    "summary",
-    "complexity",
-    "metrics",
-    "per_class",
-    "conventions",
-    "protocol",
-    "profile",
-    "reported",
-)
-
-
-class DatasetSpec(Frozen):
-    """A dataset with its options: a built-in one, or your own as `package.module:attribute`."""
-
-    model_config = ConfigDict(extra="allow")
-
-    name: str = Field(
-        "", description="name of the dataset, or package.module:attribute; defaults to the key"
-    )
-    root: str | None = Field(
-        None,
-        description="folder of its files, relative to the suite or the working directory; --root "
-        "NAME=PATH overrides it",
-    )
-
-    @model_validator(mode="before")
-    @classmethod
-    def _resolve_options(cls, value: Any, info: ValidationInfo) -> Any:
-        if info.context is None or not isinstance(value, dict):
-            return value
-        if not isinstance(value.get("name"), str):
-            raise Faults([Fault(("name",), f"Must be text, not {value.get('name')!r}.")])
-        known = {key: value[key] for key in ("name", "root") if key in value}
-        if isinstance(known.get("root"), str):
-            known["root"] = _find_root(known["root"], info.context["folder"])
-        options = {key: option for key, option in value.items() if key not in known}
-        try:
-            dataset = find(value["name"])
-        except UserError as error:
-            raise Faults([Fault(("name",), str(error))]) from error
-        try:
-            resolved = dataset.Options.model_validate(options, context=info.context)
-        except ValidationError as error:
-            raise Faults(describe(error, dataset.Options)) from error
-        return known | resolved.model_dump(mode="json")
-
-    @property
-    def options(self) -> dict[str, Any]:
-        """The values for the dataset's `Options`."""
-        return dict(self.model_extra or {})
-
-    @property
-    def labels(self) -> Labels:
-        """Names and colours of the classes; the dataset's files are not needed."""
-        dataset = find(self.name)
-        return dataset.labels(dataset.Options.model_validate(self.options))
-
-
-def _find_root(name: str, suite_folder: Path) -> str:
-    """Return a dataset's folder: below the suite's folder if it exists there, else as given."""
-    given = Path(os.path.expanduser(name))
-    beside = suite_folder / given
-    return str(beside if beside.is_dir() else given)
 
 
 class Splits(Frozen):
@@ -141,91 +68,6 @@ class CaseRow(Frozen):
         None, description="overrides the model's init_from; null: the model's"
     )
     label: str | None = Field(None, description="name in tables; null: the model's label")
-
-
-def _known_figure(name: str) -> str:
-    """Check that `name` is a column or iou/NAME."""
-    if not name.startswith(IOU) and name not in COLUMNS:
-        raise ValueError(unknown("column", name, [*COLUMNS, f"{IOU}CLASS"]))
-    return name
-
-
-FigureName = Annotated[str, AfterValidator(_known_figure)]
-
-
-class TableColumn(Frozen):
-    """A column of a table; a plain name is short for {of: name}."""
-
-    of: FigureName = Field(description="name of a column, or iou/CLASS")
-    evaluation: str | None = Field(
-        None, description="key of an evaluation; null: the table's evaluation"
-    )
-    header: str | None = Field(None, description="null: the usual header of the column")
-    group: str = Field("", description="heading shared with neighbouring columns")
-
-
-class Table(Frozen):
-    """A table that the suite defines; it also shows the published figures for its cases."""
-
-    columns: tuple[TableColumn, ...] = Field(
-        min_length=1, description="columns by name, or with options"
-    )
-    cases: str = Field("*", description="glob on case names")
-    evaluation: str | None = Field(
-        None, description="key of an evaluation; null: the first of splits.report"
-    )
-    order: str = Field(
-        "suite", description="order of the rows; suite: that of the suite; a column: best first"
-    )
-    caption: str = Field("", description="caption; the protocol is added to it")
-
-    @field_validator("columns", mode="before")
-    @classmethod
-    def _short(cls, columns: Any) -> Any:
-        if not isinstance(columns, list | tuple):
-            return columns
-        return [{"of": item} if isinstance(item, str) else item for item in columns]
-
-    @field_validator("order")
-    @classmethod
-    def _known_order(cls, order: str) -> str:
-        if order != "suite" and order not in COLUMNS:
-            raise ValueError(unknown("order", order, ["suite", *COLUMNS]))
-        return order
-
-
-class Reported(Frozen):
-    """Published figures, shown beside ours."""
-
-    case: str = Field(
-        description="glob on case names, <dataset>__<model>__<recipe>__s<seed>, or the name of a "
-        "system that is not a case of the suite"
-    )
-    split: str | None = Field(None, description="split that the scores are for")
-    values: dict[FigureName, float] = Field(
-        min_length=1,
-        description="figures by column or iou/CLASS, in the units of records: scores in 0..1",
-    )
-    source: str = Field(description="who published it, and where")
-    not_comparable: str | None = Field(
-        None, description="why the published figures cannot be compared with ours"
-    )
-
-    @model_validator(mode="after")
-    def _scores_have_a_split(self) -> "Reported":
-        if self.split is None and any(column(name).of == "evaluation" for name in self.values):
-            raise ValueError("Give the split that the scores are for.")
-        return self
-
-    @field_validator("values")
-    @classmethod
-    def _are_fractions(cls, values: dict[str, float]) -> dict[str, float]:
-        for name, value in values.items():
-            if column(name).unit == "%" and not 0 <= value <= 1:
-                raise ValueError(
-                    f"{name}: scores are in 0..1; give {value / 100:.4g}, not {value:g}."
-                )
-        return values
 
 
 class Suite(Frozen):

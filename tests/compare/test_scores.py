@@ -14,7 +14,7 @@ from bench.evaluation.bootstrap import (
     of_seeds,
     sample,
 )
-from bench.suite.gate import Floor, Gate
+from bench.suite.gate import Gate, Minimum
 
 PROTOCOL = {"split": "val", "fingerprint": "f", "size": "as stored"}
 BOTH = 1 - 0.05 / 2  # jointly 95 %, if mIoU and pixel accuracy changed
@@ -90,20 +90,20 @@ def counts_of(right: np.ndarray) -> np.ndarray:
 
 
 def test_a_minimum_applies_to_the_mean_over_seeds() -> None:
-    gate = Gate(floors=(Floor(case="d__*", values={"miou": 0.45}),))
+    gate = Gate(floors=(Minimum(case="d__*", values={"miou": 0.45}),))
     assert judged([scored(0.5)], [scored(0.44), scored(0.48)], gate).verdict == "same"
     below = judged([scored(0.46)], [scored(0.44), scored(0.45)], gate)
     assert below.verdict == "worse"
     assert below.bound.startswith("below the minimum of 45.00 %")
-    other = Gate(floors=(Floor(case="x__*", values={"miou": 0.9}),))
+    other = Gate(floors=(Minimum(case="x__*", values={"miou": 0.9}),))
     assert judged([scored(0.5)], [scored(0.5)], other).verdict == "same"
-    elsewhere = Gate(floors=(Floor(case="*", evaluation="test", values={"miou": 0.9}),))
+    elsewhere = Gate(floors=(Minimum(case="*", evaluation="test", values={"miou": 0.9}),))
     assert judged([scored(0.5)], [scored(0.5)], elsewhere).verdict == "same"
 
 
 def test_a_missing_score_is_not_compared_and_is_below_any_minimum() -> None:
     assert judged([scored(0.5)], [scored(None)]).verdict == "not compared"
-    gate = Gate(floors=(Floor(case="*", values={"miou": 0.1}),))
+    gate = Gate(floors=(Minimum(case="*", values={"miou": 0.1}),))
     gone = judged([scored(0.5)], [scored(None)], gate)
     assert (gone.verdict, gone.bound) == ("worse", "one side has no value; the minimum is 10.00 %")
     nothing = np.zeros((3, 4, 2), np.uint32)

@@ -25,7 +25,7 @@ from bench.report.significance import Ranks
 from bench.report.table import EMPTY, Cell, Figure, Footnotes, Header, Rank, Table, Text
 from bench.report.tables.failures import failed_note
 from bench.suite.columns import column, of_case
-from bench.suite.suite import Table as TableSpec
+from bench.suite.tables import Table as TableSpec
 
 PAPER, OURS = "paper", "ours"
 MOST_PAIRS = 4  # of columns, theirs next to ours; with more, theirs are a row above ours

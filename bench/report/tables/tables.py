@@ -18,7 +18,8 @@ from bench.report.tables.profile import profile
 from bench.report.tables.protocol import protocol
 from bench.report.tables.reported import reported
 from bench.report.tables.summary import summary
-from bench.suite.suite import USUAL_TABLES, Suite
+from bench.suite.suite import Suite
+from bench.suite.tables import USUAL_TABLES
 
 OF_GROUPS: Mapping[str, Callable[[Group], list[Table]]] = {
     "summary": summary,
