@@ -46,7 +46,7 @@ INITS: dict[str, Callable[[nn.Module], None]] = {
 
 
 def _trainable(net: nn.Module) -> list[nn.Conv2d | nn.ConvTranspose2d | nn.Linear]:
-    """List the convolutions and linear layers that are not frozen; frozen ones keep their weights."""
+    """List the convolutions and linear layers that are not frozen; frozen ones stay as they are."""
     layers = [m for m in net.modules() if isinstance(m, CONVOLUTIONS)]
     return [layer for layer in layers if layer.weight.requires_grad]
 

@@ -14,9 +14,9 @@ WIDTHS = (64, 128, 256, 512)
 class SimplifiedUNet(nn.Module):
     """U-Net's shape without its skips: 3,015,509 parameters at 21 classes.
 
-    A convolution and a max-pool three times, a convolution, an up-convolution and a convolution
-    three times; ReLU after each, BatchNorm nowhere. Weights start with Xavier initialisation,
-    which the report names. H and W are multiples of 8.
+    Three times a convolution and a max-pool, then a convolution, then three times an
+    up-convolution and a convolution. ReLU follows each convolution; there is no BatchNorm.
+    Weights start with Xavier initialisation, as the report says. H and W must be multiples of 8.
     """
 
     input_multiple = 8

@@ -1,4 +1,4 @@
-"""Class weights from how often each class occurs in the training split; numpy only."""
+"""Class weights, and the pixel counts of the training split that they are computed from."""
 
 import hashlib
 from collections.abc import Callable, Sequence

@@ -1,4 +1,4 @@
-"""Contact sheets: images with their masks drawn over them, and a legend of the classes."""
+"""Pictures: predictions beside their truth, and contact sheets of images with their masks."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,12 +15,47 @@ from bench.loading.resize import resize_image
 from bench.machine.files import write_atomically
 
 Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
+VOID_COLOUR = (224, 224, 192)
+RIGHT, WRONG = (60, 60, 60), (230, 40, 40)
+STRIP_GAP = 4  # pixels between the panels of a strip
 TILE = 300  # longest side of an image in a sheet, in pixels
 GAP = 10
 TEXT = 15  # height of a line
 SWATCH = 14
 STRENGTH, FAINT = 0.55, 0.2  # opacity of the mask; of black, often background
 INK, PAPER = (20, 20, 20), (255, 255, 255)
+
+
+def colour(labels: NDArray[Any], palette: Labels) -> NDArray[np.uint8]:
+    """Paint class indices (H, W) in the palette, as (H, W, 3) uint8; void is pale."""
+    table = np.full((256, 3), VOID_COLOUR, np.uint8)
+    table[: palette.num_classes] = palette.palette
+    painted: NDArray[np.uint8] = table[labels]
+    return painted
+
+
+def strip(
+    image: NDArray[np.uint8], target: NDArray[np.uint8], pred: NDArray[Any], palette: Labels
+) -> NDArray[np.uint8]:
+    """Put image, truth, prediction and error map side by side.
+
+    Args:
+        image: (H, W, 3); resized to the target's size if it differs.
+        target, pred: (h, w).
+    """
+    errors = np.full((*target.shape, 3), WRONG, np.uint8)
+    errors[pred == target] = RIGHT
+    errors[target == IGNORE_INDEX] = VOID_COLOUR
+    size = (target.shape[0], target.shape[1])
+    panels = [resize_image(image, size), colour(target, palette), colour(pred, palette), errors]
+    gap = np.full((target.shape[0], STRIP_GAP, 3), 255, np.uint8)
+    row = [part for panel in panels for part in (panel, gap)]
+    return np.concatenate(row[:-1], axis=1)
+
+
+def save(picture: NDArray[np.uint8], file: Path) -> None:
+    """Write a picture as PNG."""
+    write_atomically(file, lambda beside: Image.fromarray(picture).save(beside, "PNG"), sync=False)
 
 
 @dataclass(frozen=True)
@@ -117,40 +152,3 @@ def _fitted(text: str, width: int, draw: ImageDraw.ImageDraw, font: Font) -> str
         text = text[1:]
         shown = f"…{text}"
     return shown
-
-
-VOID_COLOUR = (224, 224, 192)
-RIGHT, WRONG = (60, 60, 60), (230, 40, 40)
-GAP = 4
-
-
-def colour(labels: NDArray[Any], palette: Labels) -> NDArray[np.uint8]:
-    """Paint class indices (H, W) in the palette, as (H, W, 3) uint8; void is pale."""
-    table = np.full((256, 3), VOID_COLOUR, np.uint8)
-    table[: palette.num_classes] = palette.palette
-    painted: NDArray[np.uint8] = table[labels]
-    return painted
-
-
-def strip(
-    image: NDArray[np.uint8], target: NDArray[np.uint8], pred: NDArray[Any], palette: Labels
-) -> NDArray[np.uint8]:
-    """Put image, truth, prediction and error map side by side.
-
-    Args:
-        image: (H, W, 3); resized to the target's size if it differs.
-        target, pred: (h, w).
-    """
-    errors = np.full((*target.shape, 3), WRONG, np.uint8)
-    errors[pred == target] = RIGHT
-    errors[target == IGNORE_INDEX] = VOID_COLOUR
-    size = (target.shape[0], target.shape[1])
-    panels = [resize_image(image, size), colour(target, palette), colour(pred, palette), errors]
-    gap = np.full((target.shape[0], GAP, 3), 255, np.uint8)
-    row = [part for panel in panels for part in (panel, gap)]
-    return np.concatenate(row[:-1], axis=1)
-
-
-def save(picture: NDArray[np.uint8], file: Path) -> None:
-    """Write a picture as PNG."""
-    write_atomically(file, lambda beside: Image.fromarray(picture).save(beside, "PNG"), sync=False)

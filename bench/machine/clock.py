@@ -12,6 +12,9 @@ import torch.nn.functional as F
 T = TypeVar("T")
 Name = Literal["start", "training", "validation", "data_wait"]
 NAMES: tuple[Name, ...] = ("start", "training", "validation", "data_wait")
+NUM_RUNS = 5
+SHAPES = {"cuda": (8, 64, 128, 128), "mps": (8, 64, 128, 128)}  # (N, C, H, W), fp32
+SHAPE_CPU = (1, 64, 64, 64)
 
 
 class Clock:
@@ -50,11 +53,6 @@ class Clock:
             if batch is None:
                 return
             yield batch
-
-
-NUM_RUNS = 5
-SHAPES = {"cuda": (8, 64, 128, 128), "mps": (8, 64, 128, 128)}  # (N, C, H, W), fp32
-SHAPE_CPU = (1, 64, 64, 64)
 
 
 @torch.inference_mode()

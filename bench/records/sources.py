@@ -159,7 +159,7 @@ def _each_once(frame: pd.DataFrame, prefer: Prefer | None) -> tuple[pd.DataFrame
         dropped += [place["folder"].iloc[0] for place in places if place is not kept]
     if conflicts and prefer is None:
         raise UserError(
-            f"{len(conflicts)} cases have different scores in different folders: "
+            f"Folders have different scores for {plural(len(conflicts), 'case')}: "
             f"{listed(conflicts)}. Give --prefer newest, or leave a folder out."
         )
     notes = [f"The newest of several records was used: {listed(conflicts)}."] if conflicts else []

@@ -96,7 +96,7 @@ def _build(
     """Build the case of `names`, after the case it starts from."""
     if names in cases:
         return cases[names]
-    row, path = drafts[names]
+    row, _ = drafts[names]
     spec, recipe = suite.models[row.model], _recipe(suite, names)
     parent, init_from = None, row.init_from or spec.init_from
     if init_from is not None:

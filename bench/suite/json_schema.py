@@ -9,6 +9,16 @@ from bench.suite.loss import CrossEntropy, Dice, Focal
 from bench.suite.optimizer import SGD, Adam, AdamW, Constant, Cosine, Poly, Step
 from bench.suite.suite import Suite
 
+TYPES = {"boolean": "true or false", "object": "mapping", "string": "text", "null": "null"}
+HEAD = """# Suite reference
+
+Printed by `python -m bench schema --format md`. The first table lists the keys of a suite; the
+tables below it list the keys of its parts. Text with `*` is a glob. Quote text that YAML would read
+as something else.
+"""
+REFERENCE = re.compile(r"#/\$defs/(\w+)")
+BOUNDS = {"minimum": "≥", "exclusiveMinimum": ">", "maximum": "≤", "exclusiveMaximum": "<"}
+
 
 def json_schema() -> dict[str, Any]:
     """Return the JSON Schema of suite files, including the accepted short forms."""
@@ -51,15 +61,6 @@ def json_schema() -> dict[str, Any]:
 
 
 Part = Mapping[str, Any]
-TYPES = {"boolean": "true or false", "object": "mapping", "string": "text", "null": "null"}
-HEAD = """# Suite reference
-
-Printed by `python -m bench schema --format md`. The first table lists the keys of a suite; the
-tables below it list the keys of its parts. Text with `*` is a glob. Quote text that YAML would read
-as something else.
-"""
-REFERENCE = re.compile(r"#/\$defs/(\w+)")
-BOUNDS = {"minimum": "≥", "exclusiveMinimum": ">", "maximum": "≤", "exclusiveMaximum": "<"}
 
 
 def markdown(schema: Part) -> str:

@@ -155,7 +155,7 @@ def test_show(finished: Path) -> None:
         ("models", "custom/enet"),
         ("encoders", "tu-resnet50"),
         ("datasets", "voc2012"),
-        ("suites", "suites/quick.yaml"),
+        ("suites", "quick  "),
     ],
 )
 def test_list(kind: str, name: str) -> None:

@@ -33,5 +33,5 @@ def test_what_a_running_case_shows(tmp_path: Path, terminal: bool) -> None:
     text = shown.getvalue()
     for part in ("data__model__recipe__s0", "epoch 2/4", "loss 0.5000", "25.00 %", "7.0 img/s"):
         assert part in text
-    assert "left, suite" in text
+    assert "left in suite" in text
     assert ("[1/3]" in text) == terminal

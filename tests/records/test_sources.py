@@ -65,7 +65,7 @@ def disagreeing(folder: Path) -> None:
 def test_records_that_do_not_agree(tmp_path: Path) -> None:
     disagreeing(tmp_path)
     with pytest.raises(
-        UserError, match="1 cases have other scores.*shapes__A__default__s0.*newest"
+        UserError, match="Folders have different scores for 1 case: shapes__A__default__s0.*newest"
     ):
         report([tmp_path / "a", tmp_path / "b"], tmp_path)
     for targets in (("a", "b"), ("b", "a")):
@@ -105,7 +105,7 @@ def test_records_of_other_data_do_not_agree(tmp_path: Path) -> None:
     for file in (tmp_path / "b").rglob("val.json"):
         protocol = json.loads(file.read_text())["protocol"] | {"fingerprint": "g"}
         change(file, protocol=protocol)
-    with pytest.raises(UserError, match="4 cases have other scores"):
+    with pytest.raises(UserError, match="different scores for 4 cases"):
         report([tmp_path / "a", tmp_path / "b"], tmp_path)
 
 
@@ -165,14 +165,14 @@ def test_what_cannot_be_read_is_named_and_passed_over(tmp_path: Path, content: s
     [made] = report([tmp_path], tmp_path)
     shown = text(made)
     assert f"{broken} is not a record" in shown
-    assert f"{tmp_path / 'other' / 'suite.json'} is no saved suite" in shown
+    assert f"{tmp_path / 'other' / 'suite.json'} is not a saved suite" in shown
     assert f"{counts} has no counts that can be read" in shown
 
 
 def test_nothing_but_broken_files(tmp_path: Path) -> None:
     folder = make_results(tmp_path)
     (folder / "suite.json").write_text("{")
-    with pytest.raises(UserError, match="(?s)No results in .*suite.json is no saved suite"):
+    with pytest.raises(UserError, match="(?s)No results in .*suite.json is not a saved suite"):
         report([folder], tmp_path)
 
 

@@ -122,7 +122,7 @@ def test_a_case_that_hangs_is_ended(
     engine = partial(processes.run, timeout_s=15.0 if by == "timeout" else None)
     [outcome] = run(suite_text("hang"), engine)
     assert outcome.status == "failed"
-    said = {"timeout": "ran for more than 15 s (--timeout)", "silence": "gave no sign of life"}
+    said = {"timeout": "ran for more than 15 s (--timeout)", "silence": "wrote no heartbeat"}
     assert said[by] in str(outcome.reason)
     failure = record_of(tmp_path / "out", "hang").failure
     assert failure is not None

@@ -152,7 +152,7 @@ def test_a_profile_that_cannot_be_read_is_named(tmp_path: Path) -> None:
     file = tmp_path / "case" / "profile.json"
     file.parent.mkdir()
     file.write_text("{")
-    with pytest.warns(UserWarning, match="profile.json is no profile"):
+    with pytest.warns(UserWarning, match="profile.json is not a profile"):
         assert load_profiles(tmp_path).empty
 
 

@@ -239,7 +239,7 @@ def test_a_checkpoint_cut_in_half(
     [outcome] = run(out="cut")
     [note] = outcome.notes
     assert note.startswith("last.pt cannot be read (")
-    assert note.endswith(("went on from previous.pt, step 4", "began anew")[num_broken - 1])
+    assert note.endswith(("continued from previous.pt, step 4", "restarted")[num_broken - 1])
     record = read_record(folder.path)
     assert record is not None
     assert record.notes == (note,)
@@ -326,7 +326,7 @@ def test_a_failure_is_recorded_and_the_rest_goes_on(run: Run, tmp_path: Path) ->
     assert str(record.reason).startswith("ZeroDivisionError: planted (traceback in log.txt)")
     assert "Traceback" in CaseFolder(folder).log.read_text()
     [again] = run(text.replace("enet: {arch", "zz: {arch"))
-    assert "earlier; --retry-failed" in str(again.reason)
+    assert "in an earlier run; --retry-failed" in str(again.reason)
     [retried] = run(text.replace("enet: {arch", "zz: {arch"), retry_failed=True)
     assert "planted" in str(retried.reason)
 
