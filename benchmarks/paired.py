@@ -1,4 +1,4 @@
-"""Times of things that run in turn, and what their ratios say."""
+"""Time several functions in turn, and compute the ratios of their times."""
 
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -13,7 +13,7 @@ Arm = Callable[[], object]
 
 @dataclass(frozen=True)
 class Median:
-    """A median, and the bootstrap's 95 % interval of it."""
+    """A median and its 95 % bootstrap interval."""
 
     value: float
     low: float
@@ -27,7 +27,7 @@ class Median:
 def in_turn(
     benchmark: BenchmarkFixture, arms: Mapping[str, Arm], rounds: int
 ) -> dict[str, list[float]]:
-    """Run every arm once to warm up, then A B A B …; return the seconds that each run took."""
+    """Run every arm once to warm up, then A B A B …; return the seconds each run took."""
     seconds: dict[str, list[float]] = {name: [] for name in arms}
     for arm in arms.values():
         arm()
@@ -46,19 +46,19 @@ def in_turn(
 
 
 def ratio(one: Sequence[float], other: Sequence[float]) -> Median:
-    """Return the median of the ratios of runs that followed each other."""
+    """Return the median of the ratios of consecutive runs."""
     return median([a / b for a, b in zip(one, other, strict=True)])
 
 
 def median(values: Sequence[float]) -> Median:
-    """Return the median, with the interval that drawing the values again gives."""
+    """Return the median and its bootstrap interval."""
     draws = np.random.default_rng(0).choice(values, (NUM_DRAWS, len(values)))
     low, high = np.percentile(np.median(draws, axis=1), [2.5, 97.5])
     return Median(float(np.median(values)), float(low), float(high), len(values))
 
 
 def show(benchmark: BenchmarkFixture, **figures: Median | float) -> None:
-    """Print the figures of a benchmark and keep them in its file."""
+    """Print the figures of a benchmark and store them in its results."""
     for name, figure in figures.items():
         benchmark.extra_info[name] = str(figure) if isinstance(figure, Median) else figure
     print(f"\n{benchmark.name}: {dict(benchmark.extra_info)}")

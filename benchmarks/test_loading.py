@@ -1,10 +1,10 @@
-"""How fast training images come: as files, kept decoded, and by Pillow and torchvision.
+"""Measure how fast training images load: from files, from the cache, and with torchvision.
 
     python -m pytest benchmarks
 
-All three do the same work, one image after the other in one process: decode, scale by 0.5 to 2,
-crop with padding, flip, normalise. Their rounds alternate, so that what else the machine does
-touches all of them alike. Needs the real images beside the project.
+All three do the same work, one image at a time in one process: decode, scale by 0.5 to 2, crop
+with padding, flip, normalise. Their rounds alternate, so that other load on the machine affects
+all of them alike. Needs the real images in ../shared.
 """
 
 import statistics
@@ -58,7 +58,7 @@ def ours(images: TrainImages) -> Arm:
 def torchvisions(images: TrainImages) -> Arm:
     transform = v2.Compose(
         [
-            v2.ScaleJitter((1, 1), (0.5, 2.0)),  # its target is set for each image below
+            v2.ScaleJitter((1, 1), (0.5, 2.0)),  # its target size is set per image below
             v2.RandomCrop(CROP, pad_if_needed=True, fill={Image.Image: 0, tv_tensors.Mask: 255}),
             v2.RandomHorizontalFlip(),
             v2.ToImage(),
@@ -100,7 +100,7 @@ def arms(
 
 def test_images_per_second(arms: dict[str, Arm], benchmark: BenchmarkFixture) -> None:
     threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # as loader workers have
+    torch.set_num_threads(1)  # as in loader workers
     seconds: dict[str, list[float]] = {name: [] for name in arms}
 
     def rounds() -> None:

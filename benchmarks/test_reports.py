@@ -1,8 +1,8 @@
-"""How long a report takes, and that its time grows with the number of records alone.
+"""Check how long a report takes, and that its time grows only linearly with the records.
 
     python -m pytest benchmarks/test_reports.py -s
 
-Ten seeds of each model, two evaluations of each case, with counts.
+Each model has ten seeds, each case two evaluations with counts.
 """
 
 import sys
@@ -24,11 +24,11 @@ from bench.suite.suite import Suite
 
 NUM_SEEDS, LARGE = 10, 10_000
 MOST_S = 5.0
-MOST_GROWTH = 1.3  # of the time for one record
+MOST_GROWTH = 1.3  # of the time per record
 
 
 def make_records(folder: Path, num: int) -> Path:
-    """Write so many records; scores differ from model to model and seed to seed."""
+    """Write `num` records whose scores differ between models and seeds."""
     models = [f"m{i}" for i in range(num // NUM_SEEDS)]
     suite = Suite.model_validate(
         {
@@ -70,6 +70,6 @@ def test_reports(benchmark: BenchmarkFixture, folders: dict[int, Path], tmp_path
     for num, (making, writing) in best.items():
         print(f"\n{num} records: tables {making:.2f} s, files {writing:.2f} s")
     small, large = (sum(best[num]) for num in folders)
-    print(f"time of a record, {LARGE} to {LARGE // 4}: {large / 4 / small:.2f}")
+    print(f"time per record, {LARGE} vs {LARGE // 4}: {large / 4 / small:.2f}")
     assert large / 4 / small < MOST_GROWTH
     assert best[LARGE][0] < MOST_S

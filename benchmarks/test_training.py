@@ -1,16 +1,17 @@
-"""What the harness adds to training and scoring, against loops without it; on the CPU.
+"""Measure what the harness adds to training and scoring, against plain loops, on the CPU.
 
     python -m pytest benchmarks -s
 
 `test_loop_against_by_hand`: an epoch of the harness against the same loop written by hand, on the
-same batches in memory. `test_real_images_against_memory`: an epoch from decoded images of CamVid,
+same batches in memory. `test_real_images_against_memory`: an epoch on decoded CamVid images,
 flipped and cropped, against one on a batch in memory. `test_share_of_prediction_and_counting`: the
-part of an evaluation between logits and counts. `test_epoch_time_against_wall_clock`: the times
-that the harness reports of sleeping loaders and networks. `test_known_tricks`: what the ways of
-predicting and counting that the harness has save against the obvious ones.
+share of an evaluation that is spent between logits and counts.
+`test_epoch_time_against_wall_clock`: the times that the harness reports for sleeping loaders and
+networks. `test_known_tricks`: the time that the harness's way of predicting and counting saves
+over the obvious way.
 
-What is compared runs in turn, A B A B, so that what else the machine does touches both alike. A
-figure is the median of the ratios of neighbours, with the bootstrap's 95 % interval of it.
+Alternatives run in turn, A B A B, so that other load on the machine affects them alike. Figures
+are medians of the ratios of consecutive runs, with their 95 % bootstrap intervals.
 """
 
 import statistics
@@ -63,7 +64,7 @@ Beat = Callable[..., None]
 
 
 class Stub(nn.Module):
-    """As little network as a loop can have, so that the loop shows: 3-8-11 channels, stride 4."""
+    """A tiny network, so that the loop's own cost shows: 3-8-11 channels, stride 4."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -80,10 +81,10 @@ class Stub(nn.Module):
 
 
 class Sleepy(nn.Module):
-    """A user's own network that sleeps in training and notes when it was called."""
+    """A custom network that sleeps in training and records when it is called."""
 
     input_multiple = 1
-    calls: ClassVar[list[tuple[bool, float]]] = []  # (training, time), of all instances
+    calls: ClassVar[list[tuple[bool, float]]] = []  # (training, time), for all instances
 
     def __init__(self, num_classes: int) -> None:
         super().__init__()
@@ -102,7 +103,7 @@ def unet() -> nn.Module:
 
 
 def in_memory(num: int, batch_size: int, size: tuple[int, int] = (HEIGHT, WIDTH)) -> Batches:
-    """Make batches of noise, whose targets are squares of 16 x 16 pixels, some of them void."""
+    """Make batches of noise with targets of 16 x 16 squares, some of them void."""
     generator = torch.Generator().manual_seed(0)
     made = []
     for _ in range(num):
@@ -152,7 +153,7 @@ def begun(net: nn.Module, recipe: Recipe, num_epochs: int, steps: int) -> TrainS
 
 
 def harness(state: TrainState, batches: object, recipe: Recipe, heartbeat: Beat) -> Epoch:
-    """Return what trains one epoch as a case does and gives its mean loss."""
+    """Return a function that trains one epoch as a case does and returns its mean loss."""
     numerics = Numerics("cpu", micro_batch=recipe.micro_batch, threads=torch.get_num_threads())
 
     def beat() -> None:
@@ -169,7 +170,7 @@ def harness(state: TrainState, batches: object, recipe: Recipe, heartbeat: Beat)
 
 
 def by_hand(net: nn.Module, batches: Batches, num_epochs: int) -> Epoch:
-    """Return the same loop without the harness."""
+    """Return a function that does the same without the harness."""
     mean = 255 * torch.tensor(IMAGENET.mean).view(1, 3, 1, 1)
     std = 255 * torch.tensor(IMAGENET.std).view(1, 3, 1, 1)
     optimizer = torch.optim.SGD(net.parameters(), LR, momentum=MOMENTUM)
@@ -195,7 +196,7 @@ def by_hand(net: nn.Module, batches: Batches, num_epochs: int) -> Epoch:
 
 @pytest.fixture
 def heartbeat(tmp_path: Path) -> Iterator[Heartbeat]:
-    """Sign life into a folder that is held, as that of a running case."""
+    """Return a heartbeat for a folder that is locked like that of a running case."""
     folder = CaseFolder(tmp_path / "case")
     with folder.hold("benchmark"):
         yield Heartbeat(folder, lambda: False)
@@ -222,7 +223,7 @@ def test_loop_against_by_hand(
     state = begun(seeded(build), recipe, num_epochs, steps)
     ours = harness(state, batches, recipe, heartbeat)
     theirs = by_hand(seeded(build), batches, num_epochs)
-    assert ours() == pytest.approx(theirs(), rel=1e-3)  # it is the same work
+    assert ours() == pytest.approx(theirs(), rel=1e-3)  # both do the same work
     seconds = in_turn(benchmark, {"harness": ours, "by hand": theirs}, rounds)
     found = ratio(seconds["harness"], seconds["by hand"])
     show(benchmark, ratio=found)
@@ -267,7 +268,7 @@ def test_real_images_against_memory(
 def test_share_of_prediction_and_counting(
     heartbeat: Heartbeat, monkeypatch: pytest.MonkeyPatch, benchmark: BenchmarkFixture
 ) -> None:
-    """Time what lies between the logits and the loss: prediction, counts, confusion."""
+    """Measure the time between the logits and the loss: prediction, counts, confusion."""
     batches, rounds = in_memory(num=2, batch_size=2), 9
     model = Segmenter(seeded(unet), IMAGENET, Geometry(32, 32))
     loss_fn = cross_entropy(recipe_of(2))
@@ -301,7 +302,7 @@ def test_share_of_prediction_and_counting(
 
 
 def test_epoch_time_against_wall_clock(heartbeat: Heartbeat, benchmark: BenchmarkFixture) -> None:
-    """Compare an epoch of sleeps in loader and network with the time around it."""
+    """Compare the reported time of an epoch of sleeps with the wall clock."""
     steps, rounds = 10, 3
     recipe = recipe_of(2)
     [batch] = in_memory(1, 2, (32, 32))
@@ -345,9 +346,9 @@ recipe: {epochs: 4, batch_size: 2}
 def test_recorded_epoch_time_against_wall_clock(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, benchmark: BenchmarkFixture
 ) -> None:
-    """Compare the epoch time of a whole case's record with what its sleeping network saw.
+    """Compare the epoch time in a case's record with the times its sleeping network recorded.
 
-    An epoch goes from its first call of the network to the first call of the scoring after it.
+    An epoch lasts from its first call of the network to the first call of the validation after it.
     """
     monkeypatch.setenv("BENCH_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(Sleepy, "calls", [])
@@ -370,10 +371,10 @@ def test_recorded_epoch_time_against_wall_clock(
 
 
 def wall_clock(calls: Sequence[tuple[bool, float]]) -> list[float]:
-    """Return the seconds from the first training call of each epoch to the scoring after it."""
+    """Return the seconds from each epoch's first training call to the validation after it."""
     begins = [now for i, (training, now) in enumerate(calls) if training and not was(calls, i)]
     ends = [now for i, (training, now) in enumerate(calls) if not training and was(calls, i)]
-    # The case's complexity calls the network once more: a beginning without an end.
+    # Measuring the complexity calls the network once more: a begin without an end.
     return [end - begin for begin, end in zip(begins, ends, strict=False)]
 
 
