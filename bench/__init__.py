@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from bench.compare.compare import Comparison
     from bench.report.report import Report
-    from bench.runner.outcome import CaseResult
+    from bench.runner.result import CaseResult
 
 __all__ = ["UserError", "__version__", "compare", "evaluate", "load", "report", "run"]
 __version__ = "0.1.0"
@@ -72,7 +72,7 @@ def run(
     Raises:
         UserError: if the suite, its data or an argument has a fault.
     """
-    from bench.runner.outcome import case_result
+    from bench.runner.result import case_result
     from bench.runner.run_suite import Placing, plan_suites, require_room, run_suite
     from bench.runner.task import Options, Outcome
 
@@ -126,7 +126,7 @@ def evaluate(
     Raises:
         UserError: if the suite, its data or an argument has a fault.
     """
-    from bench.runner.outcome import case_result
+    from bench.runner.result import case_result
     from bench.runner.run_suite import checkpoint_settings, scoring_of_folder, scoring_of_suite
     from bench.runner.task import Options
     from bench.runner.validate import load_checked

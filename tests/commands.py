@@ -1,4 +1,4 @@
-"""The command line, in this process or, as users have it, in one of its own."""
+"""Run the command line in this process or, as users do, in a process of its own."""
 
 import multiprocessing
 import os
@@ -36,7 +36,7 @@ def bench(*args: object, code: int = 0, cwd: Path = ROOT, **env: str) -> Done:
 
 
 def bench_process(*args: object, code: int = 0, **env: str) -> Done:
-    """Run a command as a user types it."""
+    """Run a command line as a user would type it."""
     done = subprocess.run(
         [sys.executable, "-m", "bench", *map(str, args)],
         cwd=ROOT,
@@ -56,15 +56,15 @@ def _checked(left: int, stdout: str, stderr: str, code: int) -> Done:
 class Forked:
     """`bench` in a process of its own, forked from one that has imported everything.
 
-    It is a process as users have it, but starts in milliseconds. What it prints goes to a file.
+    It behaves like a process that a user starts, but starts in milliseconds. Output goes to a file.
     """
 
     def __init__(self, *args: object, out: Path, plant: str = "") -> None:
         """Start it.
 
         Args:
-            out: the file that it prints to.
-            plant: Python that is run before the command.
+            out: the file for its output.
+            plant: Python code to run before the command.
         """
         self.out = out
         words = [str(arg) for arg in args]
@@ -72,7 +72,7 @@ class Forked:
         self.process.start()
 
     def wait(self, timeout: float = 300) -> int:
-        """Return the exit code; that of a signal is negative."""
+        """Wait and return the exit code, which is negative for a signal."""
         self.process.join(timeout)
         assert self.process.exitcode is not None, "it still runs"
         return self.process.exitcode
@@ -83,13 +83,13 @@ class Forked:
         os.kill(self.process.pid, number)
 
     def kill(self) -> None:
-        """End it at once, but not what it started."""
+        """Kill it at once, but not the processes it started."""
         self.process.kill()
         self.process.join()
 
     @property
     def text(self) -> str:
-        """What it has printed so far."""
+        """Its output so far."""
         return self.out.read_text()
 
 

@@ -1,4 +1,4 @@
-"""What tests share: tiny suites on generated images, and the real data beside the project."""
+"""Shared fixtures: tiny suites on generated images, and the real data in ../shared."""
 
 import os
 from collections.abc import Callable
@@ -25,7 +25,7 @@ recipe:
   augment: [{HorizontalFlip: {p: 0.5}}]
 """
 
-CLOCKS = (  # columns of a history that a killed run and a whole one need not share
+CLOCKS = (  # columns of a history that may differ between a killed run and an uninterrupted one
     *("seconds", "data_wait_s", "images_per_s", "validation_s", "reference_s"),
     *("peak_memory_mib", "warm_up"),
 )
@@ -33,13 +33,13 @@ CLOCKS = (  # columns of a history that a killed run and a whole one need not sh
 
 @pytest.fixture(autouse=True)
 def _cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Keep the user's own cache out of it; the tests of one process share one."""
+    """Do not touch the user's own cache; the tests of one process share one."""
     monkeypatch.setenv("BENCH_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
 
 
 @pytest.fixture
 def shared() -> Path:
-    """The folder of real images and weights; tests that need it skip without it."""
+    """The folder of real images and weights; tests that need it are skipped without it."""
     if not (SHARED / "data" / "camvid" / "train.txt").is_file():
         pytest.skip("needs the real images of ../shared, which are not here")
     return SHARED
@@ -47,7 +47,7 @@ def shared() -> Path:
 
 @pytest.fixture
 def write_suite(tmp_path: Path) -> Callable[..., Path]:
-    """Write a suite file, by default the tiny one with texts replaced."""
+    """Return a function that writes a suite file, by default the tiny one with text replaced."""
 
     def write(text: str = TINY, replace: dict[str, str] | None = None, name: str = "suite") -> Path:
         for old, new in (replace or {}).items():

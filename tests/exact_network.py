@@ -1,6 +1,6 @@
-"""A network whose predictions hang on no rounding: they are the same on every machine.
+"""A network whose predictions do not depend on rounding: they are the same on every machine.
 
-It tells the classes of `shapes` by colour alone, and by whole steps of 8 bits: no two logits are
+It separates the classes of `shapes` only by colour, in whole 8-bit steps: no two logits are
 closer than a tenth of such a step.
 """
 
@@ -8,11 +8,11 @@ import torch
 from torch import nn
 
 WEIGHTS = ((0, 0, 0), (1, 0, -1), (-1, 0, 1), (-1, 1, 0), (0, -1, 1), (1, -1, 0))
-LEAST = 40  # steps by which a colour must stand out
+LEAST = 40  # 8-bit steps by which a colour must stand out
 
 
 def build(num_classes: int) -> nn.Module:
-    """Map normalize: none images (N, 3, H, W) in 0..1 to logits (N, 6, H, W)."""
+    """Build a map from images (N, 3, H, W) in 0..1 (`normalize: none`) to logits (N, 6, H, W)."""
     assert num_classes == len(WEIGHTS)
     conv = nn.Conv2d(3, num_classes, 1)
     biases = [(0.1 * k - LEAST * (k > 0)) / 255 for k in range(num_classes)]

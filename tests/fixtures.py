@@ -1,4 +1,4 @@
-"""Made by hand: datasets in their real layouts, and results with names that formats trip over."""
+"""Generated datasets in their real layouts, and results whose names are hard for formats."""
 
 import shutil
 import subprocess
@@ -135,13 +135,13 @@ def write_case(out: Path, case: Case) -> None:
 
 
 def case_snapshot(**more: object) -> CaseSnapshot:
-    """A finished case d__m__r__s0 of which nothing else is known."""
+    """A finished case d__m__r__s0 without details."""
     known = {"id": "i", "label": "m", "model": ("d", "m", "r"), "seed": 0, "status": "ok"}
     return CaseSnapshot(**known | {"asked": {}, "software": {}} | more)
 
 
 def write_counts(file: Path, share: float, seed: int) -> None:
-    """Count 40 images of 100 pixels of x&y, of which about such a share is right and the rest z."""
+    """Count 40 images of 100 pixels of x&y; about the given share is right, the rest is z."""
     rng = np.random.default_rng((seed, round(1000 * share)))
     right = np.clip(rng.normal(100 * share, 3, 40), 0, 100).round().astype(np.uint32)
     counts = np.zeros((40, 4, 2), np.uint32)
@@ -167,7 +167,7 @@ def make_camvid(root: Path) -> Path:
 
 
 def make_folder(root: Path, mask: list[list[int]]) -> Path:
-    """Make a user's folder in the default layout: JPEG images and index masks of one pattern."""
+    """Make a user's folder in the default layout: JPEG images and index masks, one pattern."""
     for split, names in (("train", "ab"), ("val", "c"), ("test", "d")):
         for folder in ("images", "masks"):
             (root / folder / split).mkdir(parents=True, exist_ok=True)
@@ -264,7 +264,7 @@ def make_voc_mask(file: Path) -> None:
 
 
 def make_voc_aug(root: Path) -> Path:
-    """Make VOC 2012 and, as SBD itself has them, two .mat files more, one of them of VOC's val."""
+    """Make VOC 2012 and two more masks as .mat files, as in SBD; one is of VOC's val."""
     make_voc(root)
     sbd = root / "benchmark_RELEASE" / "dataset"
     for folder in ("cls", "img"):
@@ -281,7 +281,7 @@ def make_voc_aug(root: Path) -> Path:
 
 
 def make_camvid_colour(root: Path) -> Path:
-    """Make the original colour masks of CamVid, with class_dict.csv as it is passed round."""
+    """Make the original colour masks of CamVid, with the usual class_dict.csv."""
     root.mkdir(exist_ok=True)
     lines = [f"{name},{r}, {g},{b}\n" for name, ((r, g, b), _) in ORIGINAL.items()]
     (root / "class_dict.csv").write_text("name,r,g,b\n" + "".join(lines))

@@ -1,4 +1,4 @@
-"""Networks that misbehave in training, for the tests of engines."""
+"""Networks that misbehave in training, to test the engines."""
 
 import ctypes
 import os
@@ -53,7 +53,7 @@ segv, kill, leave, exits, hang, slow, greedy, insatiable, good = (
 
 
 class NotANumber(Planted):
-    """Gives logits that are none in one pass."""
+    """Returns NaN logits in one pass."""
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
         logits = super().forward(image)

@@ -1,4 +1,4 @@
-"""What README and docs say is so: every command, block of code, table and link."""
+"""What README and docs say is true: every command, code block, table and link."""
 
 import fnmatch
 import json
@@ -43,7 +43,7 @@ SMALL = (
     "--set datasets.camvid.partial=true --set models.*.weights=null --set recipe.size=[32,32] "
     "--set recipe.epochs=1 --set recipe.batch_size=2 --set recipe.augment=[] --set seeds=[0]"
 )
-QUICKLY = {  # what a test adds to a command so that it takes seconds
+QUICKLY = {  # what the test adds to a command so that it takes seconds
     "bench run street.yaml*": f"{SMALL} --engine in-process",
     "bench report street.yaml": SMALL,
     "bench validate street.yaml --deep": f"{SMALL} --root camvid=data/camvid",
@@ -60,7 +60,7 @@ ELSEWHERE = {
 
 
 def commands() -> list[str]:
-    """List the commands shown, each once, as they are shown."""
+    """List the commands in the docs, each once."""
     found = []
     for text in TEXTS.values():
         joined = text.replace("\\\n", " ")
@@ -97,12 +97,12 @@ def test_there_are_commands() -> None:
 
 
 def test_every_command_shown(place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """In their order: what one makes another shows."""
+    """Run them in order: some use the results of others."""
     monkeypatch.syspath_prepend(place)
     monkeypatch.delenv("BENCH_DATA", raising=False)
     for command in commands():
         if command in CI:
-            continue  # it is run as it stands, in a fresh environment
+            continue  # CI runs it unchanged in a fresh environment
         if command in ELSEWHERE:
             assert "def test_" in (ROOT / ELSEWHERE[command]).read_text()
             continue

@@ -1,4 +1,4 @@
-"""The suites of the five documents, and those of every architecture: complete, valid, running."""
+"""The suites of the five documents and of every architecture are complete, valid and run."""
 
 from collections.abc import Callable
 from fnmatch import fnmatchcase
@@ -25,7 +25,7 @@ DOCUMENTS = {file.stem: file for file in sorted((ROOT / "suites" / "documents").
 FILES = DOCUMENTS | {
     name: ROOT / "suites" / f"{name}.yaml" for name in ("voc_all", "cityscapes_all", "idd_all")
 }
-NUM_CASES = {  # counted in shared/DOCUMENTS.md, a case for each row
+NUM_CASES = {  # counted in shared/DOCUMENTS.md, one case per row
     "darrennet-voc2007": 10,
     "enet-r2unet-pspnet": 3,
     "fcn-idd": 7,
@@ -35,7 +35,7 @@ NUM_CASES = {  # counted in shared/DOCUMENTS.md, a case for each row
     "cityscapes_all": 29,
     "idd_all": 29,
 }
-FROZEN = ("resnet50", "deeplabv3-deconv")  # models whose encoders cannot do without weights
+FROZEN = ("resnet50", "deeplabv3-deconv")  # models whose encoders need weights
 SIZES = {  # (H, W) of stored images
     "voc": ((375, 500), (500, 333)),
     "voc2012": ((375, 500), (500, 333)),
@@ -71,7 +71,7 @@ def case_of(name: str, label: str) -> Case:
 
 
 def run_small(name: str, tmp_path: Path, side: int = 64) -> int:
-    """Train a suite's cases for an epoch on two small images; return how many are all right."""
+    """Train a suite's cases for one epoch on two small images; return how many succeed."""
     suite = suite_of(name)
     settings = ["recipe.epochs=1", "recipe.batch_size=2", "recipe.accumulate=1", "keep=none"]
     settings += [f"recipe.size=[{side},{side}]", "recipe.augment=[]", "models.*.weights=null"]
@@ -231,7 +231,7 @@ def test_images_of_a_batch_have_one_size(name: str) -> None:
             for draw in range(3):
                 image, mask = augment(resize(pair, sized(case.recipe.size, *stored)), (draw,))
                 assert image.shape[:2] == mask.shape
-                assert set(np.unique(mask)) <= {1, 255}  # what is padded is void
+                assert set(np.unique(mask)) <= {1, 255}  # padding is void
                 shapes.add(mask.shape)
         assert len(shapes) == 1 or case.recipe.batch_size == 1, case.name
 
@@ -245,7 +245,7 @@ def test_images_of_a_batch_have_one_size(name: str) -> None:
     ],
 )
 def test_networks_are_the_documents(name: str, num_params: dict[str, int]) -> None:
-    """Without data and weight files, as `bench validate` does it."""
+    """Check without data and weight files, as `bench validate` does."""
     file = load_checked(FILES[name])
     cases = [case for case in expand(file.suite) if case.label in num_params]
     checked = check(file, cases, {}, need_data=False)

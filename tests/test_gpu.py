@@ -1,4 +1,4 @@
-"""What only a CUDA device can show; skipped without one."""
+"""Tests that need a CUDA device; skipped without one."""
 
 import json
 import time
@@ -114,7 +114,7 @@ def test_logits_agree_with_the_cpu(arch: str) -> None:
 def test_every_architecture_agrees_with_the_cpu(name: str) -> None:
     torch.manual_seed(0)
     model, _ = build_model(ModelSpec(arch=f"custom/{name}"), 5)
-    for parameter in model.parameters():  # scores that begin at zero would all agree
+    for parameter in model.parameters():  # scores that start at zero would all be equal
         if not parameter.any():
             torch.nn.init.normal_(parameter, std=0.01)
     model.eval()
@@ -278,13 +278,13 @@ def test_the_gpu_waits_only_while_it_has_nothing_to_do(
             torch.cuda._sleep(int(step_s * cycles_per_s))
     torch.cuda.synchronize()
     waited.close()
-    first = fetch_s  # before the first step the device has nothing to do
+    first = fetch_s  # before the first step the device is idle
     assert clock.seconds["data_wait"] == pytest.approx(first + 7 * wait_s, rel=0.2, abs=0.02)
 
 
 @pytest.mark.parametrize("deterministic", [False, True])
 def test_the_reference_runs_beside_a_training(deterministic: bool) -> None:
-    """It takes time, keeps no memory and draws no random number."""
+    """It takes time but keeps no memory and draws no random numbers."""
     allocated, drawn = torch.cuda.memory_allocated(), torch.cuda.get_rng_state()
     with algorithms(deterministic):
         assert reference_s(CUDA) > 0

@@ -1,4 +1,4 @@
-"""A file imports only from its own sub-package and from those before it in one list."""
+"""A file imports only from its own sub-package and from those before it in `ORDER`."""
 
 import ast
 import subprocess
@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from conftest import ROOT
 
-ORDER = (  # data goes down this list and comes back up once
+ORDER = (  # data passes down this list and back up once
     *("errors", "text", "lookup"),
     *("machine", "datasets", "suite"),
     *("loading", "models", "evaluation"),
@@ -40,7 +40,7 @@ def imported(file: Path) -> Iterator[str]:
 
 
 def room(module: str) -> str:
-    """Return the sub-package, or the file at the top, that a module stands in."""
+    """Return the sub-package, or the file at the top, that a module is in."""
     parts = module.split(".")
     return parts[1] if len(parts) > 1 else "__init__"
 

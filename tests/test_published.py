@@ -1,4 +1,4 @@
-"""The committed tables are made again from the committed records, byte for byte."""
+"""Tables made from the committed records equal the committed tables, byte for byte."""
 
 from pathlib import Path
 

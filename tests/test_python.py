@@ -1,4 +1,4 @@
-"""The Python API: what docs/python.md shows runs, and what it promises holds."""
+"""The Python API: the code in docs/python.md runs and does what the page says."""
 
 import inspect
 import re

@@ -152,7 +152,7 @@ def report(
         list[Path] | None, typer.Argument(help="suites or folders; default: all of --results")
     ] = None,
     formats: Annotated[
-        str, typer.Option("--format", help="of the files: any of md,latex,csv,json,html,png,pdf")
+        str, typer.Option("--format", help="file formats to write: any of md,latex,csv,json,html,png,pdf")
     ] = "md,latex,csv",
     kinds: Annotated[
         str | None,
@@ -169,7 +169,7 @@ def report(
     ] = True,
     prefer: Annotated[
         Literal["newest"] | None,
-        typer.Option(help="which record counts if folders have different ones of a case"),
+        typer.Option(help="which record to use if folders have different records of one case"),
     ] = None,
     out: Annotated[
         Path | None, typer.Option(help="folder for the files; default: beside the records")
@@ -306,9 +306,9 @@ def show(
 def rm(
     pattern: Annotated[str, typer.Argument(help="glob on case names")] = "",
     stale: Annotated[
-        bool, typer.Option("--stale", help="those that their suite no longer has")
+        bool, typer.Option("--stale", help="cases that are no longer in their suite")
     ] = False,
-    failed: Annotated[bool, typer.Option("--failed", help="those that failed")] = False,
+    failed: Annotated[bool, typer.Option("--failed", help="cases that failed")] = False,
     results: Results = Path("results"),
     dry_run: Annotated[bool, typer.Option("--dry-run", help="only say what would go")] = False,
 ) -> None:

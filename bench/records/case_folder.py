@@ -44,7 +44,7 @@ class CaseFolder:
 
     @property
     def case(self) -> Path:
-        """What was asked."""
+        """The resolved case, as it was asked for."""
         return self.path / "case.json"
 
     @property
@@ -104,7 +104,7 @@ class CaseFolder:
             name: of the case, for the heartbeat.
 
         Raises:
-            Held: with the process that has it.
+            Held: if another process has the lock; names that process.
             UserError: if the folder cannot be written.
         """
         try:
@@ -116,9 +116,8 @@ class CaseFolder:
         except OSError as error:
             raise UserError(f"Cannot write to {self.path}: {error.strerror}.") from error
         try:
-            for left in self.path.rglob(
-                ".*.tmp"
-            ):  # left by a process that was killed while writing
+            # Left by a process that was killed while writing.
+            for left in self.path.rglob(".*.tmp"):
                 left.unlink(missing_ok=True)
             self.beat(case=name)
             yield
@@ -146,7 +145,7 @@ class CaseFolder:
             )
 
     def holder(self) -> str:
-        """Name the process that last wrote a heartbeat here."""
+        """Return the pid and host of the process that last wrote a heartbeat here."""
         beat = read_json(self.alive) or {}
         return f"process {beat.get('pid', '?')} on {beat.get('host', '?')}"
 
@@ -162,8 +161,8 @@ class CaseFolder:
 
     def beat(self, **progress: Any) -> None:
         """Write a heartbeat."""
-        signs = {"pid": os.getpid(), "host": socket.gethostname(), "time": time.time()}
-        write_json(self.alive, signs | progress, sync=False)
+        sender = {"pid": os.getpid(), "host": socket.gethostname(), "time": time.time()}
+        write_json(self.alive, sender | progress, sync=False)
 
 
 def drop_checkpoints(folder: CaseFolder, keep_last: bool) -> None:

@@ -1,4 +1,4 @@
-"""Records to one tidy DataFrame, and the mean and spread over seeds."""
+"""Read records and profiles into tidy DataFrames."""
 
 import hashlib
 import json
@@ -66,7 +66,7 @@ def load(*folders: str | Path) -> pd.DataFrame:
     """
     for folder in folders:
         if not Path(folder).is_dir():
-            raise UserError(f"No folder {folder}.")
+            raise UserError(f"Folder {folder} does not exist.")
     rows = [row for folder in folders for row in _rows(Path(folder))]
     frame = pd.DataFrame(rows, columns=None if rows else ["id"])
     for name in ("evaluation", "split", "protocol", "scores_version"):
@@ -133,7 +133,7 @@ def _rows(folder: Path) -> Iterable[dict[str, Any]]:
 
 
 def folders_with(name: str, folder: Path) -> Iterable[Path]:
-    """Yield the folders that hold a file, without those inside them or kept apart (`APART`)."""
+    """Yield the folders that contain a file; skip folders inside those, and those in `APART`."""
     for place, below, files in os.walk(folder):
         if Path(place) == folder:
             below[:] = [one for one in below if one not in APART]

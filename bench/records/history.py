@@ -1,4 +1,4 @@
-"""history.csv, one row per epoch: its one writer and its one reader."""
+"""Write and read history.csv, which has one row per epoch."""
 
 import csv
 import io
@@ -10,7 +10,7 @@ from typing import Any
 from bench.errors import UserError
 from bench.machine.files import write_text
 
-History = list[dict[str, Any]]  # a row per epoch, as a training keeps it
+History = list[dict[str, Any]]  # one row per epoch, as the trainer keeps it
 Row = Mapping[str, float]
 TRUTH_VALUES = {"True": 1.0, "False": 0.0}
 
@@ -30,7 +30,7 @@ def read_history(file: Path) -> Sequence[Row]:
 
     Returns:
         The columns of each epoch as numbers. Empty cells and infinities are NaN; a column that an
-        older version did not write is missing. Without a file, there is no row: the case was not
+        older version did not write is missing. Empty if there is no file: the case was not
         trained.
 
     Raises:
@@ -49,7 +49,7 @@ def read_history(file: Path) -> Sequence[Row]:
     if "epoch" not in columns:
         raise _damaged(file, "it has no column epoch")
     if not lines:
-        raise _damaged(file, "it has no epoch")
+        raise _damaged(file, "it has no rows")
     rows: list[Row] = []
     for number, cells in enumerate(lines, start=1):
         if len(cells) != len(columns):
@@ -61,7 +61,8 @@ def read_history(file: Path) -> Sequence[Row]:
         before = rows[-1]["epoch"] if rows else 0.0
         if not (row["epoch"].is_integer() and row["epoch"] > before):
             given = cells[columns.index("epoch")][:20]
-            raise _damaged(file, f"row {number} has the epoch {given!r}")
+            what = f"row {number} has epoch {given!r}; epochs are whole numbers from 1, ascending"
+            raise _damaged(file, what)
         rows.append(row)
     return rows
 

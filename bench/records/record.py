@@ -22,9 +22,9 @@ Status = Literal["ok", "failed", "blocked"]
 class Training(BaseModel):
     """How the training went.
 
-    total_s, first_epoch_s, epoch_s: of training alone, synchronised; data_wait_share is the share
+    total_s, first_epoch_s, epoch_s: of training only, synchronised; data_wait_share is the share
         of it spent waiting for images.
-    start_s: from the beginning of the case to its first step, over all resumptions.
+    start_s: from the start of the case to its first step, summed over all resumes.
     validation_s: of scoring once between epochs.
     chosen_epoch: the epoch whose model is the result.
     num_sharing: cases that shared the machine, this one included.
@@ -49,7 +49,7 @@ class Training(BaseModel):
 
 
 class Failure(BaseModel):
-    """What is known of a case that failed, beside its reason.
+    """What is known about a failed case, in addition to its reason.
 
     signal: the signal that ended its process.
     peak_memory_mib: of the process in main memory, not of its GPU.

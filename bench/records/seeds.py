@@ -15,12 +15,11 @@ def entries(frame: pd.DataFrame) -> "pd.Series[int]":
 
 
 def over_seeds(frame: pd.DataFrame) -> pd.DataFrame:
-    """Merge rows that differ only in their seed to mean, `NAME/std` and number of seeds.
+    """Merge rows that differ only in their seed into mean, `NAME/std` and number of seeds.
 
-    Rows with other numerics, or of a case with other settings, are not merged. `entry` is
-    the number of the model, as `entries` counts them; `folders` are those of the seeds. The
-    standard deviation is of the sample (n - 1). Times and memory are left out if the seeds ran
-    on several machines.
+    Rows with different numerics or settings are not merged. `entry` is the number of the model
+    from `entries`; `folders` lists the folders of its seeds. The standard deviation is of the
+    sample (n - 1). Times and memory are left out if the seeds ran on several machines.
     """
     if "entry" not in frame:
         frame = frame.assign(entry=entries(frame))

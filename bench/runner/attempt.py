@@ -169,7 +169,7 @@ def _numerics(case: Case, device: torch.device, micro_batch: int, saved: Saved |
 
 
 def use_device(options: Options) -> torch.device:
-    """Return the device that was asked for, made the current one."""
+    """Return the requested device, after making it the current one."""
     device = pick_device(options.device)
     if device.type == "cuda" and device.index is not None:
         torch.cuda.set_device(device)
@@ -211,7 +211,7 @@ def _training_images(case: Case, evaluator: Evaluator) -> TrainImages:
 def _loading(
     images: TrainImages, recipe: Recipe, options: Options, device: torch.device
 ) -> Loading:
-    """Return how batches are fetched: as asked, else as measured."""
+    """Return how batches are fetched: as --loader-workers says, else as measured to be fastest."""
     if options.loader_workers is not None:
         return Loading(options.loader_workers, pin_memory=device.type == "cuda")
     return choose_loading(images, recipe.batch_size, device)

@@ -9,7 +9,7 @@ from bench.suite.recipe import Recipe
 
 
 class Refused(UserError):
-    """A case cannot continue here as it began elsewhere; this is not a failure of the case."""
+    """A case cannot continue here with the numerics it started with; the case has not failed."""
 
 
 def choose_numerics(
@@ -19,10 +19,13 @@ def choose_numerics(
     micro_batch: int,
     begun: Numerics | None,
 ) -> Numerics:
-    """Return what a case runs with; one with a checkpoint keeps what that was made with.
+    """Return the numerics of a case; a case with a checkpoint keeps those of the checkpoint.
+
+    Args:
+        begun: numerics of the checkpoint, if there is one.
 
     Raises:
-        Refused: if this machine cannot run it so.
+        Refused: if they are not possible on this machine or with these settings.
     """
     if begun is not None and begun.threads is not None:
         torch.set_num_threads(begun.threads)

@@ -1,4 +1,4 @@
-"""Which cases are done, which are left, and what they need; imports no torch."""
+"""Which cases are done, which are left, and what they need; must not import torch."""
 
 import shutil
 from collections.abc import Iterable, Mapping
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from bench.runner.validate import Checked
 
 STATE_SIZE = 3  # weights and two moments
-NUM_CHECKPOINTS = 3  # the one being written, the last and the one before
+NUM_CHECKPOINTS = 3  # the one being written and the two before it
 
 
 @dataclass(frozen=True)
@@ -66,13 +66,13 @@ def look_up(task: Task) -> tuple[State, str | None]:
         return "failed", record.reason
     changed = [s for s, p in record.fingerprints.items() if task.fingerprints.get(s, p) != p]
     if changed:
-        return "stale", f"the data of {', '.join(sorted(changed))} has changed since"
+        return "stale", f"the data of {', '.join(sorted(changed))} has changed since training"
     missing = unscored(task.folder, task.evaluations)
     return "done", f"not yet scored: {', '.join(missing)} (bench evaluate)" if missing else None
 
 
 def unscored(folder: Path, evaluations: Mapping[str, Evaluation]) -> list[str]:
-    """List the evaluations that a case has no scores of, or scores of another definition."""
+    """List the evaluations that a case has no scores for, or whose definition has changed."""
     found = {record.name: record.asked for record in read_evaluations(folder)}
     return [name for name, evaluation in evaluations.items() if found.get(name) != evaluation]
 
@@ -83,7 +83,7 @@ def disk_needed(
     checked: "Mapping[str, Checked]",
     num_workers: int = 1,
 ) -> int:
-    """Estimate the bytes that the unfinished cases will need at most."""
+    """Return an upper estimate of the bytes that the unfinished cases need."""
     planned = list(planned)
     models = [checked[p.case.id].facts.model_bytes for p in planned if p.state != "done"]
     kept = {"none": 0, "weights": 1, "all": 1 + STATE_SIZE}[suite.keep]

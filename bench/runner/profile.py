@@ -23,7 +23,7 @@ from bench.suite.schema import Size, counted_size
 from bench.training.optimizer import build_optimizer
 
 MOST_GMACS = 4.0  # of a timed pass on a CPU: a fraction of a second
-SMALLEST = 64  # pixels of a side that is timed
+SMALLEST = 64  # pixels per side of a timed image
 WARM_UP, FEWEST_RUNS, MOST_RUNS, ENOUGH_S = 2, 5, 200, 1.0
 
 
@@ -116,7 +116,7 @@ def _latency(model: nn.Module, size: Size, device: torch.device) -> Latency:
 
 
 def _repeated(seconds: Callable[[], float]) -> list[float]:
-    """Measure a few times, and on until enough time has passed."""
+    """Measure a few times, then repeat until enough time has passed."""
     times: list[float] = []
     while len(times) < FEWEST_RUNS or (sum(times) < ENOUGH_S and len(times) < MOST_RUNS):
         times.append(seconds())

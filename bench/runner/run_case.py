@@ -109,13 +109,13 @@ def _as_recorded(record: Record) -> dict[str, Any]:
 
 
 def _under_lock(task: Task, options: Options, work: Callable[[CaseFolder], Ending]) -> Outcome:
-    """Do something with a case while no other process may touch it."""
+    """Run `work` on a case while holding its lock."""
     start = time.perf_counter()
     folder = CaseFolder(task.folder)
     try:
         with folder.hold(task.case.name), _logging_to(folder.log):
             if options.should_stop():
-                raise Interrupted("before it began")
+                raise Interrupted("before it started")
             status, reason = work(folder)
             record = read_record(task.folder)
     except Held as holder:
@@ -139,10 +139,7 @@ def _train_and_score(task: Task, options: Options, folder: CaseFolder) -> Ending
         record = run_to_record(task, options, folder, started)
     except (Interrupted, Refused, CannotWrite):
         raise
-    except (
-        Exception,
-        SystemExit,
-    ) as error:  # whatever a case does, its failure becomes a record
+    except (Exception, SystemExit) as error:  # any failure becomes a record
         log.error("failed\n%s", traceback.format_exc())
         reason = _reason(error, folder, task.case.recipe.on_oom)
         notes = tuple(getattr(error, "__notes__", ()))

@@ -40,14 +40,14 @@ class Placing:
         return self.engine or suite.engine
 
     def require_fit(self, suite: Suite) -> None:
-        """Refuse what an engine cannot do.
+        """Check that the engine supports these options.
 
         Raises:
-            UserError: if one process would have to do the work of several.
+            UserError: if they need several processes and the engine has only one.
         """
         if self.engine_of(suite) == "in-process" and (self.num_workers > 1 or self.timeout_s):
             raise UserError(
-                f"{suite.name}: --workers and --timeout need a process for each case; give "
+                f"{suite.name}: --workers and --timeout need one process per case; give "
                 "--engine process."
             )
 
@@ -85,12 +85,12 @@ def plan_suites(
     *,
     need_data: bool,
 ) -> list[PlannedSuite]:
-    """Read and check suites, and look up how far their cases are.
+    """Read and check suites, and look up the state of their cases.
 
     Args:
-        settings: "key=value" laid over each suite.
+        settings: "key=value" texts that override each suite.
         pattern: glob on case names; suites without a matching case are left out.
-        need_data: data and files of weights must be there.
+        need_data: whether data and weight files must exist.
 
     Raises:
         UserError: with every fault, or if two suites would share a folder.
@@ -111,14 +111,14 @@ def plan_suites(
 
 
 def total_disk(suites: Sequence[PlannedSuite], placing: Placing) -> int:
-    """Estimate the bytes that all suites will need at most."""
+    """Return an upper estimate of the bytes that all suites need."""
     return sum(
         disk_needed(one.suite, one.planned, one.checked, placing.num_workers) for one in suites
     )
 
 
 def require_room(suites: Sequence[PlannedSuite], out: Path, placing: Placing) -> None:
-    """Refuse to start if the disk is too small or the engine does not fit.
+    """Check the free disk space and the engine before starting.
 
     Raises:
         UserError: with what to do about it.
@@ -136,7 +136,7 @@ def run_suite(
     fail_fast: bool = False,
     announce: Callable[[Task], None] = lambda task: None,
 ) -> Iterator[Outcome]:
-    """Run what is left of a suite, and yield an outcome for every case that was not done before.
+    """Run the cases of a suite that are not done, and yield the outcome of each.
 
     Args:
         announce: called with each case before it starts.
@@ -155,7 +155,7 @@ def run_planned(
     fail_fast: bool = False,
     announce: Callable[[Task], None] = lambda task: None,
 ) -> Iterator[Outcome]:
-    """Run the cases that are not done by an engine."""
+    """Run the cases that are not done, with an engine."""
     for item in planned:
         if item.state == "done":  # its process may have been killed before it cleaned up
             drop_checkpoints(CaseFolder(item.task.folder), item.task.keep == "all")
@@ -186,7 +186,7 @@ def checkpoint_settings(
     """Return the settings that make a suite score a checkpoint instead of training.
 
     Raises:
-        UserError: if the cases that match are of several models, or there is no such file.
+        UserError: if the matching cases have several models, or the file does not exist.
     """
     models = sorted({case.model_name for case in matching(file.cases(), pattern)})
     if len(models) > 1:
@@ -195,14 +195,14 @@ def checkpoint_settings(
             f"{', '.join(models)})."
         )
     if not checkpoint.is_file():
-        raise UserError(f"No checkpoint {checkpoint}.")
+        raise UserError(f"Checkpoint {checkpoint} does not exist.")
     weights = {f"models.{name}.weights": {"model": str(checkpoint.resolve())} for name in models}
     return {**weights, "recipe.epochs": 0}
 
 
 @dataclass(frozen=True)
 class Scoring:
-    """The trained cases of a suite, to be scored by the evaluations that they lack."""
+    """The cases of a suite to score with the evaluations that they lack."""
 
     suite: Suite
     tasks: Sequence[Task]
@@ -215,7 +215,7 @@ class Scoring:
 def scoring_of_suite(
     file: SuiteFile, pattern: str | None, settings: Sequence[str], out: Path
 ) -> Scoring:
-    """Return what is to be scored of a suite; its new evaluations are saved beside its results."""
+    """Return the cases of a suite to score; save its new evaluations with its results."""
     cases = file.cases()
     folder = results_folder(out, file.suite, settings)
     chosen = matching(cases, pattern)
@@ -227,7 +227,7 @@ def scoring_of_suite(
 
 
 def scoring_of_folder(folder: Path) -> Scoring:
-    """Return the folder of one case as what is to be scored, as its suite says.
+    """Return the one case in a folder, to score with the evaluations of its suite.
 
     Raises:
         UserError: if it is not the folder of a case.

@@ -59,7 +59,7 @@ def check(
 
     Args:
         need_data: every split and every weight file must exist; otherwise what is missing is
-            skipped, and networks are tried at the recipe's size or a stand-in size.
+            skipped, and networks are tried at the recipe's size or a default size.
 
     Returns:
         What is known about each case, by its id.
@@ -79,7 +79,7 @@ def check(
 
 @dataclass(frozen=True)
 class Tried:
-    """Tries what several cases share only once, and reports its fault once."""
+    """Runs a check that several cases share only once, and reports its fault once."""
 
     faults: list[Fault]
     found: dict[object, Any] = field(default_factory=dict)
@@ -119,7 +119,7 @@ def _check_case(
     if splits:
         check_batch = partial(_check_batch, case, roots)
         size = tried.once(("batch", on_data), of_recipe, of_data, check_batch)
-    if size is None:  # the network's faults are found all the same
+    if size is None:  # the network is checked anyway
         size = counted_size(recipe.size)
     of_network = (
         *(case.model_name, case.dataset_name, size, case.parent and case.parent.part),
@@ -155,7 +155,7 @@ def _uncounted_loss(recipe: Recipe, num_classes: int, device: torch.device) -> L
 def _check_splits(
     suite: Suite, case: Case, roots: Mapping[str, Path], need_data: bool
 ) -> dict[str, str]:
-    """Return the fingerprint of each used split; none if the data are missing and may be."""
+    """Return the fingerprint of each used split; empty if data that may be missing is missing."""
     dataset = open_case_dataset(case, roots)
     missing = dataset.needs_root and (dataset.root is None or not dataset.root.is_dir())
     if missing and not need_data:
@@ -224,7 +224,7 @@ def _check_network(case: Case, size: tuple[int, int], need_weights: bool) -> Com
             "freeze_encoder: false."
         )
     recipe = case.recipe
-    with algorithms(recipe.deterministic):  # finds some operations that have no such algorithm
+    with algorithms(recipe.deterministic):  # raises for some operations without such an algorithm
         return complexity(
             case.model, num_classes, size, geometry, recipe.micro_batch, recipe.freeze_encoder
         )
@@ -233,7 +233,7 @@ def _check_network(case: Case, size: tuple[int, int], need_weights: bool) -> Com
 def check_deep(
     file: SuiteFile, cases: Iterable[Case], roots: Mapping[str, Path], device_name: str
 ) -> Iterable[tuple[Case, float]]:
-    """Load every model and take one forward and backward at batch 2; yield the losses.
+    """Load every model and run one forward and backward pass at batch size 2; yield the losses.
 
     Raises:
         UserError: with every case that fails, and its line.
@@ -277,7 +277,7 @@ def _one_step(suite: Suite, case: Case, roots: Mapping[str, Path], device: torch
 
 
 def missing_files(suite: Suite, cases: Sequence[Case], roots: Mapping[str, Path]) -> Iterator[str]:
-    """Name the data and weight files of cases that do not exist here."""
+    """Yield a message for each dataset and weight file of some cases that does not exist here."""
     used = {name for case in cases for name in (case.dataset_name, case.model_name)}
     for key, spec in suite.datasets.items():
         if key not in used:

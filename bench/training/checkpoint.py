@@ -33,7 +33,7 @@ class Best:
 
 @dataclass
 class Progress:
-    """What a training has produced so far, apart from its state.
+    """What training has produced so far, apart from its state.
 
     notes: what happened during the run that a reader should know.
     num_sharing: the most cases that shared the machine while this one was trained.
@@ -54,13 +54,13 @@ class Saved:
 
     @property
     def numerics(self) -> Numerics:
-        """The numerics that it was made with."""
+        """The numerics that the checkpoint was made with."""
         return read_numerics(self.content["numerics"])
 
 
 @dataclass(frozen=True)
 class Beginning:
-    """How a training starts: from its seed or a checkpoint; the rest as in `Progress`."""
+    """How training starts: from its seed or a checkpoint; the rest as in `Progress`."""
 
     saved: Saved | None
     clock: Clock
@@ -76,13 +76,13 @@ def save_checkpoint(
     progress: Progress,
     setup: Setup,
 ) -> None:
-    """Write all that the next step depends on; the checkpoint before it is kept.
+    """Write everything that the next step depends on; keep the previous checkpoint.
 
     Args:
         data: fingerprint of the training split.
 
     Raises:
-        CannotWrite: for example if the disk is full; the checkpoint before is still there.
+        CannotWrite: for example if the disk is full; the previous checkpoint is still there.
     """
     content = {
         "version": VERSION,
@@ -122,8 +122,8 @@ def read_checkpoint(folder: CaseFolder, case_id: str, data: str) -> tuple[Saved 
     """Read the last checkpoint of a case on this data, or the one before if it is broken.
 
     Returns:
-        The checkpoint, or None if there is none (the case then restarts, which changes no
-        number), and a note on what is broken and what was done about it.
+        The checkpoint, or None if there is none (the case then restarts, which does not
+        change its results), and a note on what is broken and what was done about it.
     """
     broken = []
     for file in (folder.checkpoint, folder.previous):
@@ -153,7 +153,7 @@ def read_checkpoint(folder: CaseFolder, case_id: str, data: str) -> tuple[Saved 
 def restore(begin: Beginning, state: TrainState, device: torch.device) -> Progress:
     """Load the checkpoint, if there is one, into `state`.
 
-    The random generators continue from the saved moment.
+    The random generators continue from their saved state.
     """
     if begin.saved is None:
         return Progress([], notes=begin.notes, num_sharing=begin.num_sharing)

@@ -54,7 +54,7 @@ def shown(history: History) -> Mapping[str, Any]:
 
 
 def summary(progress: Progress, state: TrainState, num_train: int, recipe: Recipe) -> Training:
-    """Sum up a training; an epoch's time is the median of whole epochs after the warm-up."""
+    """Summarise the training; `epoch_s` is the median of whole epochs after the warm-up."""
     history = progress.history
     timed = [r for r in history if not r["warm_up"] and r["steps"] == state.steps_per_epoch]
     waits = [row["data_wait_s"] / row["seconds"] for row in timed]

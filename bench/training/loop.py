@@ -18,12 +18,12 @@ from bench.suite.recipe import Recipe
 from bench.training.losses import mean
 from bench.training.optimizer import learning_rate, set_learning_rate
 
-COUNT_EVERY = 4  # row and column of a training image: neighbours are alike
-LOOK_EVERY = 100  # steps between looks at the losses, each of which waits for the device
+COUNT_EVERY = 4  # every fourth row and column is counted: neighbours are similar
+LOOK_EVERY = 100  # steps between checks of the losses; each check waits for the device
 
 
 class NotFinite(Exception):
-    """The loss of a step is not a number, or infinite."""
+    """The loss of a step is NaN or infinite."""
 
     def __init__(self, loss: float, step: int) -> None:
         super().__init__(f"the loss is {loss} after step {step}")
@@ -32,7 +32,7 @@ class NotFinite(Exception):
 
 @dataclass
 class TrainState:
-    """The state of a training; all of it goes into the checkpoint.
+    """The state of the training; all of it is saved in the checkpoint.
 
     step: optimizer steps done, of num_steps.
     losses: of the steps of this epoch, (steps_per_epoch,) float32 on the device.
@@ -56,7 +56,7 @@ class TrainState:
 
     @property
     def num_epochs(self) -> int:
-        """Epochs in all, the last of which may be cut short."""
+        """Total number of epochs; the last one may be shorter."""
         return math.ceil(self.num_steps / self.steps_per_epoch)
 
     def begin_epoch(self) -> None:
@@ -82,7 +82,7 @@ def train_epoch(state: TrainState, batches: Any, recipe: Recipe, setup: Setup) -
 
     Args:
         batches: images (N, 3, H, W) uint8, targets (N, H, W) uint8 and ids.
-        setup: what its `beat` raises after a step leaves `state` whole.
+        setup: its `beat` is called after each step; if it raises, `state` can still be saved.
 
     Raises:
         NotFinite: soon after a step whose loss is not finite.
@@ -139,6 +139,6 @@ def train_epoch(state: TrainState, batches: Any, recipe: Recipe, setup: Setup) -
 def _counts(logits: Tensor | Heads, target: Tensor, num_classes: int) -> Tensor:
     """Count the predictions of a micro-batch, without its auxiliary heads."""
     out = logits if isinstance(logits, Tensor) else logits["out"]
-    some = out.detach()[:, :, ::COUNT_EVERY, ::COUNT_EVERY]
-    pred, true = some.max(1).indices, target[:, ::COUNT_EVERY, ::COUNT_EVERY]
+    sampled = out.detach()[:, :, ::COUNT_EVERY, ::COUNT_EVERY]
+    pred, true = sampled.max(1).indices, target[:, ::COUNT_EVERY, ::COUNT_EVERY]
     return per_class(count_pixels(pred, true, num_classes)).sum(0)

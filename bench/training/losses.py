@@ -21,7 +21,7 @@ class Term(Protocol):
         """Add up the losses of float logits (N, K, H, W) against target (N, H, W) int64."""
 
     def weight(self, target: Tensor) -> Tensor:
-        """Add up what the sum is divided by; 0 if nothing is valid."""
+        """Return what the sum is divided by; 0 if nothing is valid."""
 
 
 @dataclass(frozen=True)
@@ -78,9 +78,9 @@ class ImageDice:
         p = logits.softmax(1) * valid
         num_true = truth.sum((2, 3))
         dice = 2 * (p * truth).sum((2, 3)) / (p.sum((2, 3)) + num_true).clamp_min(1)
-        there = num_true > 0
-        mean_dice = (dice * there).sum(1) / there.sum(1).clamp_min(1)
-        return (there.any(1) * (1 - mean_dice)).sum()
+        present = num_true > 0
+        mean_dice = (dice * present).sum(1) / present.sum(1).clamp_min(1)
+        return (present.any(1) * (1 - mean_dice)).sum()
 
     def weight(self, target: Tensor) -> Tensor:
         """Count the images with a valid pixel."""
@@ -88,7 +88,7 @@ class ImageDice:
 
 
 def _pixels(logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
-    """Lay pixels out as rows if algorithms must be deterministic: torch's 2-d loss is not."""
+    """Flatten the pixels if algorithms must be deterministic: torch's 2-d loss is not."""
     if logits.is_cuda and torch.are_deterministic_algorithms_enabled():
         return logits.movedim(1, -1).flatten(0, -2), target.flatten()
     return logits, target

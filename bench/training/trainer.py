@@ -117,14 +117,14 @@ def train(job: Job, begin: Beginning) -> Trained:
 
 
 def _untrained(job: Job, begin: Beginning) -> Trained:
-    """Return the outcome of a recipe without epochs."""
+    """Return the result of a recipe with epochs: 0."""
     start_s = begin.clock.seconds["start"]
     nothing = Training(epochs=0, steps=0, num_train=len(job.images), total_s=0, start_s=start_s)
     return Trained(nothing, state_bytes(job.model.net.state_dict()), begin.notes)
 
 
 def _new_state(job: Job, clock: Clock) -> TrainState:
-    """Return a training before its first step."""
+    """Return the state before the first step."""
     recipe, setup = job.case.recipe, job.setup
     per_epoch = len(job.images) // recipe.batch_size
     is_fp16 = setup.numerics.precision == "fp16"
@@ -143,7 +143,7 @@ def _new_state(job: Job, clock: Clock) -> TrainState:
 def _train_one_epoch(
     job: Job, state: TrainState, progress: Progress, loader: Loader, sampler: EpochSampler
 ) -> dict[str, Any]:
-    """Train what is left of the next epoch and return its row for the history."""
+    """Train the rest of the current epoch and return its row for the history."""
     recipe, device = job.case.recipe, job.setup.device
     epoch = len(progress.history)
     job.heartbeat.progress |= {**shown(progress.history), "step": state.step}

@@ -44,7 +44,7 @@ def test_help_imports_nothing_heavy() -> None:
 
 
 def test_any_folder_will_do(tmp_path: Path) -> None:
-    """The packages are found wherever they are installed, not in the working directory alone."""
+    """The packages are found wherever they are installed, not only in the working directory."""
     command = [sys.executable, "-m", "bench", "list", "models"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
@@ -187,13 +187,13 @@ def test_nothing_matched(finished: Path) -> None:
 def test_max_time_stops_after_saving_and_goes_on(finished: Path, tmp_path: Path) -> None:
     args = ["run", finished / "tiny.yaml", "--out", tmp_path, "--device", "cpu"]
     done = bench(*args, "--max-time", "0.000001s", code=Exit.INTERRUPTED)
-    assert "interrupted: before it began" in done.stdout
+    assert "interrupted: before it started" in done.stdout
     assert "ok" in bench(*args).stdout
     assert "--max-time takes" in bench(*args, "--max-time", "soon", code=Exit.USAGE).stderr
 
 
 def test_two_runs_of_one_suite(tmp_path: Path) -> None:
-    """The second is told who holds the case, and nothing runs twice."""
+    """The second one reports who is running the case, and nothing runs twice."""
     suite = tmp_path / "tiny.yaml"
     suite.write_text(TINY.replace("epochs: 2", "epochs: 30"))
     args = ["run", str(suite), "--out", str(tmp_path / "o"), "--device", "cpu"]
@@ -218,7 +218,7 @@ def test_layers_are_printed_as_reports_are() -> None:
     assert "31,044,821 parameters" in done.stdout
 
 
-# ---- what a hurried person gives it --------------------------------------------------------
+# ---- common mistakes -----------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

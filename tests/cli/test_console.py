@@ -20,7 +20,7 @@ from bench.cli.terminal_table import draw
 from bench.errors import Exit
 from bench.report.report import report
 from bench.report.table import Figure, Header, Table, Text
-from bench.runner.outcome import CaseResult
+from bench.runner.result import CaseResult
 
 PUBLISHED = ROOT / "results" / "published" / "camvid_small"
 

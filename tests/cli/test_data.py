@@ -1,4 +1,4 @@
-"""`bench data`, as a user calls it."""
+"""`bench data`, called as a user does."""
 
 import json
 from pathlib import Path
@@ -70,7 +70,7 @@ def test_check_as_json(camvid: Path) -> None:
 
 
 def test_check_a_suite(camvid: Path, suite: Path) -> None:
-    (camvid / "test/a0.png").unlink()  # of a split that the suite does not use
+    (camvid / "test/a0.png").unlink()  # its split is not used by the suite
     out = data("check", suite, "--root", f"camvid={camvid}")
     assert "train (3)    val (2)\n" in out
     assert out.endswith("No findings in 5 images.\n")
@@ -154,6 +154,13 @@ def test_show(camvid: Path, suite: Path, tmp_path: Path) -> None:
     assert not np.array_equal(*sheets)
     message = data(*args, "--recipe", "stron", "--out", again, code=Exit.USAGE)
     assert "Unknown recipe 'stron'. Did you mean 'strong'" in message
+
+
+def test_show_names_the_line_of_a_case_that_is_listed_twice(camvid: Path, suite: Path) -> None:
+    row = "  - {dataset: camvid, model: enet, recipe: plain}\n"
+    suite.write_text(f"{SUITE}cases:\n{row}{row}")
+    out = data("show", "camvid", "--suite", suite, "--root", camvid, code=Exit.USAGE)
+    assert out == (f"Error: {suite}:11: cases.1: Case camvid__enet__plain__s0 is given twice.\n")
 
 
 def test_cache_lists_and_clears(camvid: Path, suite: Path, tmp_path: Path) -> None:

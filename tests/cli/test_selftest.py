@@ -1,4 +1,4 @@
-"""The self-test passes where all is well, and fails where something is not."""
+"""The self-test passes if all is well, and fails if something is broken."""
 
 import pytest
 import torch
@@ -81,7 +81,7 @@ def test_a_loss_that_rises(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_another_device_is_compared_with_the_cpu() -> None:
-    """The comparison itself, with the CPU in both parts."""
+    """Test the comparison itself, with the CPU on both sides."""
     torch.manual_seed(0)
     model, _ = selftest.build_model(selftest.ModelSpec(arch="custom/fcn"), 5)
     image, _ = selftest._batch(2)

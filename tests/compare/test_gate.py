@@ -1,4 +1,4 @@
-"""The gate fails for a planted regression of each kind, and clean runs pass."""
+"""The gate fails on a planted regression of each kind and passes clean runs."""
 
 import importlib
 import shutil
@@ -95,7 +95,7 @@ def gate(run: Run, tmp_path: Path) -> Gate:
 
 
 def failed(printed: str) -> str:
-    """Return the lines that fail the gate."""
+    """Return the findings that fail the gate."""
     return "\n".join(line for line in printed.splitlines() if "**worse**" in line)
 
 
@@ -180,7 +180,7 @@ def test_a_case_that_vanished(run: Run, gate: Gate) -> None:
 
 
 def test_a_case_that_fails(run: Run, gate: Gate) -> None:
-    """Only its record is changed; that failures are recorded is tested with the runner."""
+    """Only the record is changed; the runner's tests check that failures are recorded."""
     out = run()
     for file in (out / "gated").glob(f"{NET}*/record.json"):
         text = file.read_text().replace('"status": "ok"', '"status": "failed"', 1)

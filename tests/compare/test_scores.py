@@ -120,7 +120,7 @@ def test_no_score_moves_by_more_than_100_points() -> None:
 
 
 def test_figures_that_cannot_be_significant_widen_no_interval() -> None:
-    """Two images are too few for any difference; the other figures keep their 95 %."""
+    """Two images are too few to find any difference; the other scores keep their 95 %."""
     few = counts_of(np.array([10, 90])), counts_of(np.array([50, 20]))
     names = ("d__few__r__s0",)
     blind = Pair(names[0], names, "val", (scored(0.5, few[0]),), (scored(0.4, few[1]),))
@@ -132,7 +132,7 @@ def test_figures_that_cannot_be_significant_widen_no_interval() -> None:
 
 
 def test_equal_models_are_rarely_called_worse() -> None:
-    """As in the gate: over images and seeds, one seed each or three against one."""
+    """As in the gate: over images and seeds, with one seed each or three against one."""
     rng = np.random.default_rng(2)
     for num_base in (1, 3):
         alarms = 0

@@ -66,7 +66,7 @@ def test_real_records_make_small_files_without_paths(tmp_path: Path) -> None:
     comparison = compare(read_baseline(tmp_path / "base.json"), snapshot_of(folder), 1.5)
     assert comparison.num_compared == 3
     assert not comparison.failures(strict=True, with_time=False)
-    timed = comparison.failures(strict=True, with_time=True)  # its history has no reference time
+    timed = comparison.failures(strict=True, with_time=True)  # the history has no reference time
     assert [one.figure for one in timed] == ["time per image"] * 3
 
 

@@ -1,4 +1,4 @@
-"""What holds for every network of custom_models; a new file is tested unasked."""
+"""Properties of every network in custom_models; new files are tested automatically."""
 
 import ast
 import copy
@@ -45,10 +45,10 @@ PADDED_BY_100 = ("fcn32s", "fcn16s", "fcn8s")  # 17 GMAC for the smallest image
 WITHOUT_GRADIENT = {
     ("erfnet", "full"): ["encoder.output_conv.weight", "encoder.output_conv.bias"],  # 1st stage's
 }
-RATES = {"enet": 1e-2, "erfnet": 1e-2, "darrennet": 1e-2}  # their small steps are slow ones
+RATES = {"enet": 1e-2, "erfnet": 1e-2, "darrennet": 1e-2}  # they learn slowly at small rates
 FP32 = 2e-5  # of the largest logit: the same sums in another order
-BF16 = 0.05  # of the mean logit: 8 bits a number, dozens of layers
-BF16_UNPOOLED = 0.2  # rounding makes other winners of a max-pool, so values land on other pixels
+BF16 = 0.05  # of the mean logit: 8 bits per number, dozens of layers
+BF16_UNPOOLED = 0.2  # rounding changes the winners of a max-pool, so values land on other pixels
 
 
 def build(name: str, num_classes: int, options: dict[str, Any]) -> nn.Module:
@@ -70,19 +70,19 @@ def geometry(net: nn.Module) -> Geometry:
 
 
 def side(net: nn.Module, size: int) -> int:
-    """Return the smallest side that is taken from `size` on; what margins need goes first."""
+    """Return the smallest valid side length of at least `size`, or what margins need if larger."""
     g = geometry(net)
     return g.padded(max(1, size - 2 * g.margin))
 
 
 def images(batch: int, size: int) -> Tensor:
-    """Return coarse patterns of different brightness: as smooth as photographs are."""
+    """Return coarse patterns of different brightness, as smooth as photographs."""
     patterns = F.interpolate(torch.randn(batch, 3, 4, 4), (size, size), mode="bilinear")
     return torch.randn(batch, 3, 1, 1) + patterns + 0.1 * torch.randn(batch, 3, size, size)
 
 
 def apart(logits: Tensor, expected: Tensor) -> float:
-    """Return the largest difference as a part of the largest logit."""
+    """Return the largest difference relative to the largest logit."""
     return float((logits - expected).abs().max() / expected.abs().max())
 
 
@@ -95,7 +95,7 @@ def heads(out: Tensor | dict[str, Tensor]) -> list[Tensor]:
 def test_logits_have_the_size_that_is_declared(
     name: str, options: dict[str, Any], num_classes: int
 ) -> None:
-    """On the meta device, where shapes are those of real images and cost nothing."""
+    """Run on the meta device, where large shapes cost nothing."""
     net = on_meta(name, num_classes, options).eval()
     g = geometry(net)
     assert (g.minimum - g.remainder) % g.multiple == 0 or g.multiple == 1
@@ -114,7 +114,7 @@ def test_logits_have_the_size_that_is_declared(
 
 @pytest.mark.parametrize(("name", "options"), ENTRIES, ids=IDS)
 def test_every_trainable_parameter_gets_a_gradient(name: str, options: dict[str, Any]) -> None:
-    """On the meta device: a gradient is there where the graph leads to a parameter."""
+    """Run on the meta device: a parameter gets a gradient if the graph leads to it."""
     net = on_meta(name, 3, options).train()
     size = side(net, 33)
     sum(head.sum() for head in heads(net(torch.zeros(2, 3, size, size, device="meta")))).backward()
@@ -168,15 +168,15 @@ class Sample:
 
 @pytest.fixture(scope="module", params=ENTRIES, ids=IDS)
 def sample(request: pytest.FixtureRequest) -> Sample:
-    """Give a network in eval mode.
+    """Return a network in eval mode with random weights and BatchNorm statistics.
 
-    Its weights are He's, so that score layers do not begin at zero and features are no mere
-    biases; the statistics of its BatchNorm are at random, so that no two layers have the same.
+    Its weights are drawn by He initialisation, so that score layers do not start at zero and
+    features are more than biases. BatchNorm statistics are random, so that no two layers agree.
     """
     name, options = request.param
     net = build(name, 5, options).eval()
     for part in net.children():
-        if not isinstance(part, VGG16):  # which has He's already
+        if not isinstance(part, VGG16):  # which already has them
             kaiming(part)
     for layer in net.modules():
         if isinstance(layer, _BatchNorm):
@@ -186,7 +186,7 @@ def sample(request: pytest.FixtureRequest) -> Sample:
     image = images(1, size)
     with torch.no_grad():
         logits = net(image)
-    assert logits.std(dim=(2, 3)).max() > 0.1 * logits.abs().max() > 0  # no mere biases
+    assert logits.std(dim=(2, 3)).max() > 0.1 * logits.abs().max() > 0  # more than biases
     given = geometry(net).given(size)
     assert logits.shape == (1, 5, given, given)
     return Sample(name, options, net, image, logits)
@@ -237,7 +237,7 @@ def test_weights_survive_a_file(sample: Sample, tmp_path: Path) -> None:
     fresh.load_state_dict(state, strict=True, assign=True)
     assert not any(t.is_meta for t in (*fresh.parameters(), *fresh.buffers()))
     assert all(torch.equal(value, state[key]) for key, value in sample.net.state_dict().items())
-    with torch.no_grad():  # a file aligns tensors otherwise, and sums run in another order
+    with torch.no_grad():  # a file aligns tensors differently, so sums run in another order
         assert apart(fresh(sample.image), sample.logits) < FP32
 
 
@@ -249,7 +249,7 @@ def test_every_file_is_listed() -> None:
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES.values(), ids=NAMES)
 def test_options_are_those_of_the_builder(architecture: Architecture) -> None:
-    """As its source text has them: `options` asks the function itself."""
+    """Compare with the source text, since `options` inspects the function itself."""
     tree = ast.parse((FOLDER / f"{architecture.name}.py").read_text())
     [arguments] = [
         node.args
@@ -264,7 +264,7 @@ def test_options_are_those_of_the_builder(architecture: Architecture) -> None:
 
 
 def docstrings(name: str) -> str:
-    """Join the docstrings of a file and its classes, each in one line."""
+    """Join the docstrings of a file and its classes into one line."""
     tree = ast.parse((FOLDER / f"{name}.py").read_text())
     nodes = [tree, *(node for node in tree.body if isinstance(node, ast.ClassDef))]
     return " ".join(" ".join((ast.get_docstring(node) or "").split()) for node in nodes)

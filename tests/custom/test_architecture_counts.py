@@ -1,4 +1,4 @@
-"""Parameters, bytes and multiply-adds of every network, against numbers that are not ours.
+"""Parameters, bytes and multiply-adds of every network, against independent numbers.
 
 They were counted on the authors' public code; GMAC in eval mode for one RGB image.
 """
@@ -20,7 +20,7 @@ from custom_models.unet_valid import UNetValid
 
 @dataclass(frozen=True)
 class Row:
-    """None stands for what nobody counted."""
+    """Independent counts of one network; None means not counted."""
 
     name: str
     num_classes: int
@@ -38,7 +38,7 @@ ROWS = (
     Row("fcn", 11, 5_499_915),
     Row("fcn", 27, 5_500_443),
     Row("fcn", 21, 5_493_645, 21.99, 20.97, 6.401, options={"direct_head": True}),
-    # the bilinear kernels are fixed: 21 x 21 x 64 x 64, and so on
+    # the bilinear kernels are fixed: 21 x 21 x 64 x 64 and so on
     Row("fcn32s", 21, 136_152_917, 544.61, 519.38, 190.20, trainable=136_152_917 - 441 * 4096),
     Row(
         "fcn32s",

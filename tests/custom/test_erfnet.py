@@ -1,4 +1,4 @@
-"""ERFNet, and DarrenNet, which is made of it."""
+"""ERFNet, and DarrenNet, which is built from it."""
 
 from collections.abc import Callable
 from typing import Any
@@ -23,7 +23,7 @@ def rates(part: nn.Module) -> list[float]:
 
 
 def randomised(net: nn.Module) -> nn.Module:
-    """Give BatchNorm statistics that are not 0 and 1."""
+    """Set BatchNorm statistics other than 0 and 1."""
     torch.manual_seed(0)
     for layer in net.modules():
         if isinstance(layer, nn.BatchNorm2d):
@@ -35,7 +35,7 @@ def randomised(net: nn.Module) -> nn.Module:
 
 
 def norm(layer: nn.BatchNorm2d, x: Tensor) -> Tensor:
-    """BatchNorm by its formula, with the authors' eps."""
+    """Compute BatchNorm by its formula, with the authors' eps."""
     mean, var, weight, bias = (
         t[:, None, None] for t in (layer.running_mean, layer.running_var, layer.weight, layer.bias)
     )
@@ -144,7 +144,7 @@ def test_a_classifier_s_encoder_is_renamed() -> None:
 
 @pytest.mark.parametrize("build", [erfnet.build, darrennet.build])
 def test_the_authors_file_fills_the_encoder(build: Callable[[int], nn.Module]) -> None:
-    """Its keys are those of train/erfnet_imagenet.py; reading takes away `module.`."""
+    """Its keys are those of train/erfnet_imagenet.py; loading removes `module.`."""
     trained, net = erfnet.build(1000, head="classification"), build(5)
     wanted = trained.encoder.state_dict()
     theirs = {f"features.encoder.{key}": value for key, value in wanted.items()}

@@ -1,4 +1,4 @@
-"""FCN-32s, FCN-16s and FCN-8s: where the authors' crops put things back, and VGG-16's weights."""
+"""FCN-32s, FCN-16s and FCN-8s: the authors' crops restore positions, and VGG-16's weights load."""
 
 import importlib
 
@@ -13,7 +13,7 @@ from custom_models import fcn8s, fcn16s, fcn32s
 from custom_models.fcn32s import VGG16, crop, score, upsampling
 
 NAMES = ("fcn32s", "fcn16s", "fcn8s")
-SKIPS = [  # network, the score that speaks, its stride
+SKIPS = [  # network, the score layer in use, its stride
     ("fcn32s", "score_fc7", 32),
     ("fcn16s", "score_fc7", 32),
     ("fcn16s", "score_pool4", 16),
@@ -25,7 +25,7 @@ SKIPS = [  # network, the score that speaks, its stride
 
 @pytest.fixture
 def unfilled(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Build without drawing 134 million numbers that nobody looks at."""
+    """Build without drawing 134 million numbers that are never used."""
     for layer in (nn.Conv2d, nn.Linear):
         monkeypatch.setattr(layer, "reset_parameters", lambda self: None)
     for module in (fcn32s, fcn16s, fcn8s):
@@ -44,7 +44,7 @@ def on_meta(name: str, num_classes: int, **options: bool) -> nn.Module:
 
 
 def delta(conv: nn.Conv2d, in_channels: int = 1) -> nn.Conv2d:
-    """Return a convolution of one channel that gives back the pixel under its centre."""
+    """Return a one-channel convolution that copies the pixel under its centre."""
     assert conv.dilation == (1, 1)
     thin = nn.Conv2d(in_channels, 1, conv.kernel_size, conv.stride, conv.padding, bias=False)
     nn.init.zeros_(thin.weight)
@@ -55,9 +55,9 @@ def delta(conv: nn.Conv2d, in_channels: int = 1) -> nn.Conv2d:
 
 
 def traced(name: str, speaks: str) -> nn.Module:
-    """Return a network of one channel that passes the image's first on by one score layer only.
+    """Return a one-channel network that passes the first image channel on by one score layer only.
 
-    Paddings, pools, kernel sizes, upsampling and crops are the network's own.
+    Padding, pooling, kernel sizes, upsampling and crops are unchanged.
     """
     net = build(name, 1)
     features = net.encoder.features
@@ -73,9 +73,9 @@ def traced(name: str, speaks: str) -> nn.Module:
 
 
 def shifts(net: nn.Module, size: int, rows: list[int]) -> Tensor:
-    """Return how far (down, right) the responses to points lie from them, (len(rows), 2).
+    """Return how far (down, right) the responses are from the points that cause them, (N, 2).
 
-    The points' columns are 3 more than their rows.
+    N is the number of rows. A point's column is its row plus 3.
     """
     image = torch.zeros(len(rows), 3, size, size)
     for number, row in enumerate(rows):
@@ -91,7 +91,7 @@ def shifts(net: nn.Module, size: int, rows: list[int]) -> Tensor:
 
 
 def whole(stride: int, size: int) -> list[int]:
-    """Return the rows of a whole number of cells in the middle of an image."""
+    """Return the rows of a whole number of cells in the centre of an image."""
     first = size // 2 - stride // 2
     return list(range(first, first + stride))
 
@@ -101,15 +101,15 @@ def whole(stride: int, size: int) -> list[int]:
 @pytest.mark.parametrize(("name", "speaks", "stride"), SKIPS)
 def test_a_point_comes_back_in_its_place(name: str, speaks: str, stride: int, size: int) -> None:
     found = shifts(traced(name, speaks), size, whole(stride, size))
-    assert found.abs().max() < stride / 2  # in the cell that it lies in
-    assert found.mean(0).abs().max() < 1e-3  # and over all places of a cell, exactly
+    assert found.abs().max() < stride / 2  # within its own cell
+    assert found.mean(0).abs().max() < 1e-3  # exact on average over all positions in a cell
 
 
 @pytest.mark.usefixtures("unfilled")
 @pytest.mark.parametrize("size", [64, 97])
 @pytest.mark.parametrize("name", NAMES)
 def test_the_finest_score_in_small_images(name: str, size: int) -> None:
-    """Upsampling reaches over their edges, so that the peak is what can be measured."""
+    """Upsampling spreads over the edges, so only the peak can be measured."""
     stride = int(name.removeprefix("fcn").removesuffix("s"))
     finest = {32: "score_fc7", 16: "score_pool4", 8: "score_pool3"}[stride]
     net = traced(name, finest)
@@ -131,7 +131,7 @@ def test_a_point_comes_back_in_a_large_image(name: str, speaks: str, stride: int
 
 @pytest.mark.usefixtures("unfilled")
 def test_a_centre_crop_is_13_pixels_off(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The measure above finds it: the document's last crop, which the authors do not have."""
+    """The measure above detects the document's last crop, which differs from the authors'."""
 
     def centred(x: Tensor, offset: int, like: Tensor) -> Tensor:
         if offset == 31:
@@ -232,7 +232,7 @@ def test_each_stage_starts_the_next(coarse: str, fine: str) -> None:
     carried |= {"upscore2.weight"} & before.keys()
     assert {key: before[key] for key in carried} == {key: after.get(key) for key in carried}
     assert {key for key in carried if key.startswith("score")}
-    shared = before.keys() & after.keys()  # nothing of one name has two shapes
+    shared = before.keys() & after.keys()  # the same name always has the same shape
     assert all(before[key] == after[key] for key in shared)
 
 
@@ -246,7 +246,7 @@ def test_score_is_a_classifier_of_each_pixel() -> None:
 def test_a_classifier_s_weights_fill_the_encoder(
     library: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """With conv1_1 padded as theirs, fc7 of an image of 224 x 224 is theirs; weights at random."""
+    """With conv1_1 padded as in theirs, fc7 of a 224 x 224 image is equal; weights are random."""
     for layer in (nn.Conv2d, nn.Linear):
         monkeypatch.setattr(layer, "reset_parameters", lambda self: None)
     if library == "torchvision":

@@ -44,7 +44,7 @@ def test_kaiming(kind: str) -> None:
     std = math.sqrt(2 / FAN_IN[kind])
     assert layer.weight.std().item() == pytest.approx(std, rel=0.02)
     assert layer.weight.mean().abs() < 0.02 * std
-    assert layer.weight.abs().max() > 3 * std  # a normal distribution has no bound
+    assert layer.weight.abs().max() > 3 * std  # a normal distribution is unbounded
     assert not layer.bias.any()
 
 
@@ -53,7 +53,7 @@ def test_default_is_torch_s_own(kind: str) -> None:
     nn.init.constant_(layer.weight, 5)
     nn.init.constant_(layer.bias, 5)
     default(nn.Sequential(layer))
-    fan = FAN_OUT[kind] if kind == "deconv" else FAN_IN[kind]  # so torch counts
+    fan = FAN_OUT[kind] if kind == "deconv" else FAN_IN[kind]  # as torch counts
     for parameter in (layer.weight, layer.bias):
         assert 0.9 / math.sqrt(fan) < parameter.abs().max() <= 1 / math.sqrt(fan)
     torch.manual_seed(5)
@@ -78,7 +78,7 @@ def test_what_is_frozen_stays(name: str) -> None:
 
 
 def ratios(part: nn.Module) -> list[dict[str, float]]:
-    """Compare the spread of each big layer's weights with what the three ways give."""
+    """Compare the spread of each large layer's weights with that of the three schemes."""
     found = []
     for layer in part.modules():
         if not isinstance(layer, CONVOLUTIONS) or layer.weight.numel() < 4000:
@@ -125,7 +125,7 @@ def test_how_each_network_begins(name: str, options: dict[str, Any], part: str, 
     assert layers
     for layer in layers:
         assert layer[init] == pytest.approx(1, abs=0.05)
-    others = [way for way in INITS if way != init]  # which some layer tells apart
+    others = [way for way in INITS if way != init]  # at least one layer differs from each
     assert all(max(abs(layer[way] - 1) for layer in layers) > 0.1 for way in others)
     biases = [m.bias for m in begun.modules() if isinstance(m, CONVOLUTIONS) and m.bias is not None]
     assert all(bool(bias.any()) == (init == "default") for bias in biases)

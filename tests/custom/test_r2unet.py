@@ -14,7 +14,7 @@ MODULES = [r2unet, rrcnn_fcn]
 
 
 def randomised(net: nn.Module) -> nn.Module:
-    """Give BatchNorm statistics that are not 0 and 1."""
+    """Set BatchNorm statistics other than 0 and 1."""
     for layer in net.modules():
         if isinstance(layer, nn.BatchNorm2d):
             nn.init.normal_(layer.running_mean, 0, 0.1)
@@ -24,7 +24,7 @@ def randomised(net: nn.Module) -> nn.Module:
 
 
 def step(unit: nn.Module) -> Callable[[Tensor], Tensor]:
-    """Return f of a unit: its convolution, BatchNorm by the formula, ReLU."""
+    """Compute f of a unit: its convolution, BatchNorm by the formula, ReLU."""
     norm = unit.norm
     mean, var, weight, bias = (
         t[:, None, None] for t in (norm.running_mean, norm.running_var, norm.weight, norm.bias)
@@ -86,7 +86,7 @@ def test_the_unit_of_rrcnn_fcn() -> None:
         results += [expected]
     other = randomised(r2unet.RecurrentUnit(4, 2))
     other.load_state_dict(unit.state_dict())
-    assert not torch.allclose(results[1], other(x))  # which is what tells the two apart
+    assert not torch.allclose(results[1], other(x))  # this is how the two units differ
 
 
 @pytest.mark.parametrize("module", MODULES)

@@ -1,4 +1,4 @@
-"""Networks on an encoder that others trained: ResNet-FCN, PSPNet, DeepLabv3 + deconvolutions."""
+"""Networks on a pretrained encoder: ResNet-FCN, PSPNet, DeepLabv3 + deconvolutions."""
 
 import pytest
 import torch
@@ -121,7 +121,7 @@ def test_the_pyramid_against_averages_by_hand() -> None:
             side = 12 // bins
             means = x.view(1, 4, bins, side, bins, side).mean(dim=(3, 5))
             found = out[:, 4 + 512 * number :][:, :512]
-            corners = found[..., [0, 0, -1, -1], [0, -1, 0, -1]]  # which upsampling keeps
+            corners = found[..., [0, 0, -1, -1], [0, -1, 0, -1]]  # upsampling keeps them
             expected = level(means)[..., [0, 0, -1, -1], [0, -1, 0, -1]]
             torch.testing.assert_close(corners, expected)
 

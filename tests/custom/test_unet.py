@@ -1,4 +1,4 @@
-"""The padded U-Net, the paper's own with valid convolutions, and SimplifiedUNet."""
+"""The padded U-Net, the paper's U-Net with valid convolutions, and SimplifiedUNet."""
 
 import pytest
 import torch
@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from custom_models import simplified_unet, unet, unet_valid
 
-THIN = (4, 8, 16, 32, 64)  # sizes and places do not depend on widths
+THIN = (4, 8, 16, 32, 64)  # sizes and positions do not depend on widths
 
 
 @pytest.fixture
@@ -18,7 +18,7 @@ def thin(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def watched(net: nn.Module) -> dict[str, Tensor]:
-    """Return what goes into the blocks ("<") and comes out, filled when the network runs."""
+    """Return a list that a run of the network fills with the blocks' inputs ("<") and outputs."""
     seen: dict[str, Tensor] = {}
     for name in ("encoder", "ups", "decoder"):
         for number, layer in enumerate(getattr(net, name)):
@@ -38,7 +38,7 @@ def test_the_valid_one_gives_184_pixels_less(size: int) -> None:
 
 
 def test_the_paper_s_figure_1() -> None:
-    """572 to 388, by way of the sizes that the figure writes beside its boxes."""
+    """From 572 to 388, by way of the sizes that the paper's figure shows."""
     with torch.device("meta"):
         net = unet_valid.UNetValid(2, in_channels=1).eval()
     seen = watched(net)
@@ -68,7 +68,7 @@ def test_the_valid_one_moves_with_its_image() -> None:
 @pytest.mark.usefixtures("thin")
 @pytest.mark.parametrize("axis", [2, 3])
 def test_the_valid_one_is_symmetric_about_its_centre(axis: int) -> None:
-    """With symmetric kernels a mirrored image gives mirrored logits: every crop is central."""
+    """With symmetric kernels, a mirrored image gives mirrored logits, so every crop is central."""
     net = unet_valid.build(3).eval()
     with torch.no_grad():
         for layer in net.modules():
@@ -84,7 +84,7 @@ def test_the_valid_one_is_symmetric_about_its_centre(axis: int) -> None:
 
 @pytest.mark.usefixtures("thin")
 def test_the_valid_one_s_logits_lie_where_they_are_said_to() -> None:
-    """Pixel i is of the image's pixel 92 + i: the way through the topmost skip alone."""
+    """Output pixel i belongs to the image's pixel 92 + i; tested through the topmost skip only."""
     net = unet_valid.build(1).eval()
     row = {"encoder": net.encoder[0], "decoder": net.decoder[-1]}
     with torch.no_grad():

@@ -18,7 +18,7 @@ def opened(root: Path | None, **options: object) -> Cityscapes:
 
 
 def to_train_ids(root: Path) -> None:
-    """Leave masks of train ids alone."""
+    """Do not touch masks of train ids."""
     values = np.array([[*range(19), 255]], np.uint8)
     for mask in root.rglob("*_labelIds.png"):
         Image.fromarray(values).save(str(mask).replace("labelIds", "labelTrainIds"))

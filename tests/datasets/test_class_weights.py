@@ -1,4 +1,4 @@
-"""Weights by hand, and those of the documents."""
+"""Class weights, against numbers worked by hand and those of the documents."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Every dataset keeps its promises; each layout is tried on a tiny copy of the real one."""
+"""Every dataset does what it promises; each layout is tested on a tiny copy of the real one."""
 
 import re
 from collections.abc import Callable
@@ -221,7 +221,7 @@ def test_camvid_in_32_colours(tmp_path: Path) -> None:
     assert target.ravel().tolist() == expected
 
 
-GROUPS = {  # by hand, from the table of SegNet's 11 classes in MATLAB's and Sturgess' grouping
+GROUPS = {  # typed from the table of SegNet's 11 classes in MATLAB's and Sturgess' grouping
     "sky": "Sky",
     "building": "Archway Bridge Building Tunnel Wall",
     "pole": "Column_Pole TrafficCone",
@@ -283,7 +283,7 @@ def test_void_alone_is_no_binary_mask(tmp_path: Path) -> None:
         saved.putpalette(mask.getpalette())
         saved.save(sample.mask)
         assert np.array_equal(voc.read_target(sample), only)
-    Image.fromarray(values).save(sample.mask)  # the same in grey
+    Image.fromarray(values).save(sample.mask)  # the same values in a grey image
     with pytest.raises(UserError, match="has only the grey values 0 and 255"):
         voc.read_target(sample)
 
@@ -301,7 +301,7 @@ def test_a_dataset_of_ones_own() -> None:
 
 
 class Own(DATASETS["shapes"]):
-    """Shapes that a test spoils."""
+    """Shapes for a test to break."""
 
     spoil = staticmethod(lambda image, target: (image, target))
 

@@ -1,4 +1,4 @@
-"""A user's own folder: every way of describing it, and every way of getting it wrong."""
+"""A user's own folder: every way to describe it, and every way to get it wrong."""
 
 from pathlib import Path
 
@@ -148,7 +148,7 @@ def test_rotated_photos(tmp_path: Path) -> None:
     exif = Image.Exif()
     exif[0x0112] = 8
     photo = root / "images/train/a.jpg"
-    Image.new("RGB", (2, 3)).save(photo, exif=exif)  # upright it is 3 wide, as its mask
+    Image.new("RGB", (2, 3)).save(photo, exif=exif)  # upright it is 3 wide, like its mask
     with pytest.raises(UserError, match="an EXIF tag"):
         target(opened(root))
     assert target(opened(root, exif="upright")) == MASK

@@ -20,7 +20,7 @@ from bench.datasets.tools import rasterise as module
 from bench.datasets.tools.rasterise import Prepared, prepare, rasterise
 from bench.errors import UserError
 
-# By hand out of the official table: level 1, 2, 3, 4, csTrainId.
+# Typed from the official table: level 1, 2, 3, 4, csTrainId.
 PICKED = {
     "road": (0, 0, 0, 0, 0),
     "parking": (0, 1, 1, 1, 255),
@@ -61,7 +61,7 @@ def polygons(file: Path, objects: list[dict[str, Any]], size: tuple[int, int] = 
 
 
 def box(label: str, x0: int, y0: int, x1: int, y1: int, **more: object) -> dict[str, Any]:
-    """Polygons fill their corners too."""
+    """Polygons include their corners."""
     return {"label": label, "polygon": [[x0, y0], [x1, y0], [x1, y1], [x0, y1]], **more}
 
 
@@ -78,7 +78,7 @@ def test_the_classes_of_a_label_set(label_set: str) -> None:
     labels = IDD.labels(IDD.Options(label_set=label_set))
     assert labels.num_classes == IDD_NUM_CLASSES[label_set] == len(labels.palette)
     assert len(set(labels.names)) == labels.num_classes
-    # The table gives level 4's two last fallbacks one colour.
+    # The table gives the last two fallbacks of level 4 the same colour.
     assert len(set(labels.palette)) == labels.num_classes - (label_set == "level4")
 
 
@@ -86,7 +86,8 @@ def test_the_whole_table() -> None:
     assert len(TABLE) == len(VALUES["level3"]) == 40
     assert sum(value == 255 for value in VALUES["level3"].values()) == 5
     assert sum(value == 255 for value in VALUES["csTrainId"].values()) == 40 - 19
-    # A class of one level lies in one of the next; level 4 has sidewalk with rail track instead.
+    # Classes nest in those of the coarser level; level 4 joins sidewalk and rail track, so it nests
+    # in level 1 only.
     for finer, coarser in (("level3", "level2"), ("level2", "level1"), ("level4", "level1")):
         joined = {(VALUES[finer][row.name], VALUES[coarser][row.name]) for row in TABLE}
         assert len(joined) == IDD_NUM_CLASSES[finer] + 1
@@ -279,7 +280,7 @@ def test_lists_of_ones_own(tmp_path: Path) -> None:
     assert target.max() == 26
     with pytest.raises(UserError, match="Unknown split 'val'"):
         dataset.samples("val")
-    # Ids stay the same where the root is the part's folder.
+    # Ids stay the same if the root is the part's own folder.
     lines = [line.replace("idd20kII/", "") for line in (first, second)]
     inner = opened(
         tmp_path / "idd20kII", lists=str(write_lists(tmp_path / "inner", {"val": lines}))

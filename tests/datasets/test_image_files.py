@@ -1,4 +1,4 @@
-"""What files hold is read right or refused by name."""
+"""Files are read correctly or refused with their name."""
 
 import re
 import struct
@@ -37,7 +37,7 @@ def palette_mask(file: Path, colours: dict[int, tuple[int, int, int]] | None = N
 
 
 def grey_png(file: Path, values: list[list[int]], bits: int) -> Path:
-    """Write a grey PNG of few bits a pixel by hand, as annotation tools do."""
+    """Write a grey PNG with few bits per pixel, as annotation tools do."""
     rows = b""
     for row in values:
         packed = int("".join(f"{v:0{bits}b}" for v in row).ljust(8, "0"), 2)
@@ -118,7 +118,7 @@ def test_alpha_that_hides_nothing_is_dropped(tmp_path: Path) -> None:
 
 def test_exif_rotation_is_refused_unless_told(tmp_path: Path) -> None:
     exif = Image.Exif()
-    exif[0x0112] = 6  # to be turned by 90 degrees clockwise
+    exif[0x0112] = 6  # to be rotated by 90 degrees clockwise
     file = save(PHOTO, tmp_path / "t.png", exif=exif)
     with pytest.raises(FileFault, match=r"t\.png: an EXIF tag \(orientation 6\)"):
         read_image(file)

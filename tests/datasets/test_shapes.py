@@ -32,7 +32,7 @@ def test_every_class_and_void_occur() -> None:
 
 
 def test_targets_are_those_of_the_first_release() -> None:
-    """Other targets are another dataset: raise `Shapes.version` with them."""
+    """Changed targets are another dataset: if this fails, raise `Shapes.version`."""
     dataset = shapes(size=(32, 32))
     target = dataset.read(dataset.samples("train")[0])[1]
     assert hashlib.sha256(target.tobytes()).hexdigest()[:16] == "22dc08626c43144e"

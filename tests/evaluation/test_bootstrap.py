@@ -10,7 +10,7 @@ NAMES = ("a", "b")
 
 
 def counts_of(right: np.ndarray, pixels: int = 100) -> np.ndarray:
-    """Count images of one true class, a, of which so many pixels are right and the others b."""
+    """Count images of one true class, a; the given numbers of pixels are right, the others b."""
     counts = np.zeros((len(right), 4, 2), np.int64)
     counts[:, 0, 0] = pixels
     counts[:, 1, 0] = counts[:, 2, 0] = right
@@ -26,7 +26,7 @@ def test_draws_are_of_all_images_and_always_the_same() -> None:
 
 
 def test_by_hand() -> None:
-    """Two images: a draw has the first twice, each once (twice as often), or the second twice."""
+    """Two images: a draw has the first twice, each once (twice as often) or the second twice."""
     draws = np.array([[2.0, 0.0], [1.0, 1.0], [1.0, 1.0], [0.0, 2.0]])
     one = sample([counts_of(np.array([90, 70]))], NAMES, draws)["pixel_accuracy"]
     other = sample([counts_of(np.array([80, 40]))], NAMES, draws)["pixel_accuracy"]
@@ -43,7 +43,7 @@ def test_by_hand() -> None:
 
 
 def test_seeds_by_hand() -> None:
-    """The spread of seeds is pooled; without any of images the interval is the t test's."""
+    """The seeds' spread is pooled; if images do not differ, the interval is that of a t test."""
     seeds = np.array([0.50, 0.52, 0.54]), np.array([0.60, 0.62])
     one, other = (
         Sampled(values, np.full(5, values.mean()), np.full(9, values.mean())) for values in seeds
@@ -71,7 +71,7 @@ def test_a_class_that_some_draws_lack() -> None:
 
 
 def told_apart(make: Callable[[], np.ndarray], num_seeds: tuple[int, int], score: str) -> float:
-    """Return how often two models are told apart whose counts one function makes."""
+    """Return how often two models differ significantly if one function makes both their counts."""
     apart, trials = 0, 500
     for _ in range(trials):
         seeds = [[make() for _ in range(num)] for num in num_seeds]
@@ -88,7 +88,7 @@ def told_apart(make: Callable[[], np.ndarray], num_seeds: tuple[int, int], score
 def test_two_equal_models_are_told_apart_one_time_in_twenty_or_less(
     num_seeds: tuple[int, int], seed_spread: float
 ) -> None:
-    """Simulated: an image's difficulty is common to all, each training adds a shift and noise."""
+    """Simulate models that share each image's difficulty; each training adds a shift and noise."""
     rng = np.random.default_rng(7)
     difficulty = rng.normal(600, 100, 40)
 
@@ -102,7 +102,7 @@ def test_two_equal_models_are_told_apart_one_time_in_twenty_or_less(
 @pytest.mark.parametrize("num_with_class", [1, 2, 3, 5, 8])
 @pytest.mark.parametrize("score", ["iou/b", "miou"])
 def test_a_class_in_few_images(num_with_class: int, score: str) -> None:
-    """A class that few images hold rests on these, however many others there are."""
+    """A class in few images depends on these, however many other images there are."""
     rng = np.random.default_rng(3)
     pixels = np.zeros(60, np.int64)
     pixels[:num_with_class] = 500

@@ -60,7 +60,7 @@ def test_an_image_of_void_alone_is_no_image() -> None:
 
 
 def test_all_background_under_the_convention_of_a_document() -> None:
-    """fcn-resnet50-voc2007's U-Net: accuracy 0.751 and mIoU 0.0358 are those of no prediction.
+    """The U-Net of fcn-resnet50-voc2007, accuracy 0.751 and mIoU 0.0358, predicts only background.
 
     Each of 210 images has 751 thousandths of background (void among it) and a few other classes.
     """
@@ -73,7 +73,7 @@ def test_all_background_under_the_convention_of_a_document() -> None:
     counts = np.zeros((210, 4, 21), np.int64)
     counts[:, 0] = truth
     counts[:, 3] = 0
-    counts[:, 3, 0] = 50  # void, which counts as background
+    counts[:, 3, 0] = 50  # void, counted as background
     most, floor = scores.constant_prediction(counts)
     assert most == 0
     names = ("background", *(f"class {i}" for i in range(1, 21)))

@@ -17,7 +17,7 @@ WHOLE = Evaluation(split="val")
 
 
 class Fixed(nn.Module):
-    """Logits from the image's first channel: pixel value v predicts class v."""
+    """Takes logits from the first image channel: pixel value v predicts class v."""
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
         return F.one_hot(image[:, 0].long(), 3).permute(0, 3, 1, 2) * 4.0
@@ -91,7 +91,7 @@ def test_batches_do_not_matter() -> None:
 
 
 class Corner(nn.Module):
-    """Two classes, the second one by the first channel, and by how far right a pixel is."""
+    """Two classes; the second depends on the first channel and on how far right a pixel is."""
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
         x = image[:, 0].float() / 50
@@ -112,7 +112,7 @@ def test_one_window_is_the_whole_image() -> None:
 
 
 def test_windows_are_averaged_where_they_overlap() -> None:
-    """Two windows of 10 columns over 16: columns 6 to 9 are in both."""
+    """Two windows of 10 columns cover 16: columns 6 to 9 are in both."""
     windows = predicted((12, 16), method="sliding", crop=[12, 10], stride=[12, 6])
     image = torch.randint(0, 255, (2, 3, 12, 16), generator=torch.Generator().manual_seed(0))
     left, right = Corner()(image[..., :10]), Corner()(image[..., 6:])

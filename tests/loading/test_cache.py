@@ -1,4 +1,4 @@
-"""Images are decoded once, and what is kept is whole, current and bounded."""
+"""Images are decoded once; cached images are complete, up to date and limited in size."""
 
 import os
 import pickle
@@ -40,7 +40,7 @@ def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 class Counted(CamVid):
-    """CamVid that counts what it decodes."""
+    """CamVid that counts decoded images."""
 
     num_decoded = 0
 
@@ -84,7 +84,7 @@ def test_nothing_is_decoded_twice(camvid: Dataset) -> None:
     tried = Counted.num_decoded - 3  # to estimate the space, then the three images
     passes(images)
     assert Counted.num_decoded == 3 + tried
-    passes(train_images(camvid, "disk"))  # as another case, or another process
+    passes(train_images(camvid, "disk"))  # as another case or process would
     assert Counted.num_decoded == 3 + tried
     passes(train_images(camvid, None))
     assert Counted.num_decoded == 3 + tried + 6
@@ -112,7 +112,7 @@ def test_what_is_read_once_is_not_kept(camvid: Dataset) -> None:
     assert Counted.num_decoded == 0
     train_images(camvid, "disk")
     keep_decoded(images, "auto", "train", times_read=1)
-    assert images.kept is not None  # it is there already
+    assert images.kept is not None  # already decoded
 
 
 @pytest.mark.parametrize("spoil", ["truncated", "longer", "no index", "half index", "no about"])
@@ -231,7 +231,7 @@ def test_a_bad_file_is_told_at_once(camvid: Dataset) -> None:
     bad.write_bytes(b"")
     with pytest.raises(UserError, match=r"Cannot decode .*a2\.png"):
         train_images(camvid, "auto")
-    assert Counted.num_decoded <= 6  # three to estimate, three to keep; not again for memory
+    assert Counted.num_decoded <= 6  # three for the estimate, three to cache; not again for memory
     assert entries() == []
 
 
@@ -250,7 +250,7 @@ print(images.kept.where, images[0, 199][0].shape)
 
 
 def test_memory_needs_no_open_files() -> None:
-    """Tensors from workers hold a file each; more images than files may be open."""
+    """Each tensor from a worker holds a file; there are more images than files that may be open."""
     done = subprocess.run([sys.executable, "-c", IN_RAM], cwd=ROOT, capture_output=True, text=True)
     assert done.stdout == "ram torch.Size([3, 16, 16])\n", done.stderr
 

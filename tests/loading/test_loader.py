@@ -119,7 +119,7 @@ def test_limits_spread_over_the_split() -> None:
 
 
 class Spoilt(Shapes):
-    """Shapes with one sample that cannot be read, or ends the process that reads it."""
+    """Shapes with one sample that cannot be read, or that kills the process that reads it."""
 
     end = False
 

@@ -17,7 +17,7 @@ IMAGE = np.random.default_rng(0).integers(0, 255, (40, 48, 3)).astype(np.uint8)
 TARGET = np.repeat(np.arange(4, dtype=np.uint8), 10 * 48).reshape(40, 48)
 SIZE = {"height": 64, "width": 64}
 BOX = {"x_min": 0, "y_min": 0, "x_max": 64, "y_max": 64}
-STRONG = {  # arguments with which a transform reaches beyond the image as far as it can
+STRONG = {  # arguments that make a transform reach as far beyond the image as possible
     "Affine": [
         {"rotate": [45, 45]},
         {"translate_percent": [0.3, 0.3]},
@@ -39,7 +39,7 @@ STRONG = {  # arguments with which a transform reaches beyond the image as far a
     "SafeRotate": [{"limit": [45, 45]}],
     "ThinPlateSpline": [{"scale_range": [0.9, 0.9]}],
 }
-NO_FILL = {  # take fill_mask for what they drop, not for what they pad; or need three dimensions
+NO_FILL = {  # use fill_mask for what they drop, not for padding; or need three dimensions
     *("CoarseDropout", "ConstrainedCoarseDropout", "Erasing", "GridDropout", "XYMasking"),
     *("CenterCrop3D", "CoarseDropout3D", "Pad3D", "PadIfNeeded3D", "RandomCrop3D"),
     "Mosaic",  # needs other images
@@ -59,12 +59,12 @@ def test_no_pixel_of_padding_becomes_a_class(name: str) -> None:
             _, target = augment((IMAGE, TARGET + 1), (0, 0, i))
             seen |= set(np.unique(target).tolist())
     assert seen <= {1, 2, 3, 4, 255}
-    assert 255 in seen  # it did pad
+    assert 255 in seen  # it has padded
 
 
 @pytest.mark.parametrize("name", sorted(TRANSFORMS))
 def test_no_transform_makes_a_class_out_of_nothing(name: str) -> None:
-    """Every transform that runs with its defaults, on a mask of one class."""
+    """Run every transform that works with its defaults, on a mask of one class."""
     if not issubclass(TRANSFORMS[name], albumentations.DualTransform):
         return
     try:
@@ -88,7 +88,7 @@ def test_what_pads_with_a_class_is_refused() -> None:
     "name", ["Resize", "RandomScale", "LongestMaxSize", "SmallestMaxSize", "RandomResizedCrop"]
 )
 def test_masks_are_resized_by_the_nearest_pixel(name: str) -> None:
-    """Two far labels: any mixture would lie between them."""
+    """Use two distant labels: any mixture would be between them."""
     args = {
         "Resize": {"height": 13, "width": 17},
         "RandomScale": {"scale_limit": [-0.6, -0.6]},

@@ -87,7 +87,7 @@ class Unpooling(nn.Module):
 
 
 class Dense(nn.Module):
-    """Take tensors in a list, to which it adds, and others in a tuple of a dict."""
+    """Takes tensors in a list, which it extends, and others in a tuple in a dict."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -166,7 +166,7 @@ def step(net: nn.Module, image: Tensor, amp: bool = False) -> dict[str, Tensor]:
         out = net(image)
     loss = out.float().square().mean()
     loss.backward()
-    after = torch.rand(3)  # the random numbers that follow are the same, too
+    after = torch.rand(3)  # the random numbers that follow are the same too
     grads = {f"grad {n}": p.grad for n, p in net.named_parameters() if p.grad is not None}
     assert grads
     return {"loss": loss.detach(), "after": after, **grads, **net.state_dict()}
@@ -201,7 +201,7 @@ def test_runs_without_values(name: str) -> None:
 
 
 def kept_bytes(net: nn.Module, image: Tensor) -> int:
-    """Count what forward keeps for backward, each storage once."""
+    """Count the bytes that forward keeps for backward, each storage once."""
     kept = {}
 
     def pack(x: Tensor) -> Tensor:
@@ -211,7 +211,7 @@ def kept_bytes(net: nn.Module, image: Tensor) -> int:
 
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda x: x):
         out = net(image)
-    assert out.requires_grad  # and is alive, with all that was kept, until here
+    assert out.requires_grad  # keeps everything alive until here
     return sum(kept.values())
 
 
@@ -410,7 +410,7 @@ def test_a_block_that_changes_its_input_is_refused(device: str) -> None:
     with pytest.raises(UserError, match=r"^Preactivated changes its input .* memory: checkpoint"):
         net(image)
     net.eval()(image)
-    net.train().requires_grad_(False)(image)  # nothing is run again
+    net.train().requires_grad_(False)(image)  # nothing is recomputed
 
 
 class Counting(Block):

@@ -55,7 +55,7 @@ def test_coarse_logits_meet_the_middle_of_their_cells() -> None:
             if 8 * row + 4 < 20:
                 target[0, 8 * row + 4, 8 * column + 4] = 10 * row + column
     reduced = geometry.reduced(target)
-    assert reduced.tolist() == [[[0, 1], [10, 11], [255, 255]]]  # the third row's lies outside
+    assert reduced.tolist() == [[[0, 1], [10, 11], [255, 255]]]  # the third row's is outside
     logits = torch.rand(1, 4, geometry.given(24), geometry.given(16))
     assert geometry.cut(logits, 20, 16, coarse=True).shape[-2:] == reduced.shape[-2:]
     assert Geometry(8, 8).reduced(target) is target
@@ -65,7 +65,7 @@ def test_coarse_logits_are_enlarged_before_they_are_cut() -> None:
     ramp = torch.arange(13.0).expand(1, 1, 2, 13)
     enlarged = Geometry(8, 8, stride=8).cut(ramp, 16, 100)
     assert enlarged.shape == (1, 1, 16, 100)
-    # the middle of cell i is pixel 8 i + 3.5
+    # the centre of cell i is pixel 8 i + 3.5
     torch.testing.assert_close(enlarged[0, 0, 0, 4:96], (torch.arange(4.0, 96) - 3.5) / 8)
 
 

@@ -1,4 +1,4 @@
-"""Networks of every kind that a suite can name, and what is refused of them."""
+"""Networks of every kind that a suite can name, and what is refused."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -39,7 +39,7 @@ def test_every_torchvision_network_gives_its_own_logits(name: str) -> None:
             weights=None, weights_backbone=None, num_classes=5
         )
     )
-    own.load_state_dict(net.state_dict())  # the keys are torchvision's
+    own.load_state_dict(net.state_dict())  # they have torchvision's keys
     image = torch.rand(1, 3, 65, 48)
     with torch.no_grad():
         torch.testing.assert_close(net(image), own.eval()(image)["out"])

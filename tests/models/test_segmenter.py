@@ -52,7 +52,7 @@ def test_input_multiples(arch: str, options: dict[str, str], multiple: int) -> N
 
 
 class AddsSize(nn.Module):
-    """Answers with the sum of its input: shows what reaches a network."""
+    """Returns the sum of its input, which shows what reaches a network."""
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return x[:, :2]
@@ -229,7 +229,7 @@ def test_weights_that_cannot_be_downloaded(encoder: str, monkeypatch: pytest.Mon
 
 
 def test_flattened_names_of_timm_are_found(tmp_path: Path) -> None:
-    """timm's feature extractors call stages.0 stages_0; files have the plain names."""
+    """timm's feature extractors rename stages.0 to stages_0; files have the plain names."""
     plain = timm.create_model("convnext_atto", pretrained=False)
     torch.save(plain.state_dict(), tmp_path / "w.pth")
     weights = Weights(part="encoder", source="w.pth", file=tmp_path / "w.pth")

@@ -89,7 +89,7 @@ def test_a_part_of_a_parent() -> None:
     parent, child = Net(2), Net(5)
     assert load_part(child, parent.state_dict(), "encoder", "p") == ((), ())
     assert torch.equal(child.encoder[0].weight, parent.encoder[0].weight)
-    heads = ("head.weight", "head.bias")  # of other classes
+    heads = ("head.weight", "head.bias")  # for other classes
     assert load_part(Net(5), parent.state_dict(), "all", "p") == (heads, heads)
     with pytest.raises(UserError, match="do not fill 'head'"):
         load_part(Net(5), parent.state_dict(), "head", "p")

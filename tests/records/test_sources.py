@@ -15,7 +15,7 @@ from bench.report.table import Figure
 
 
 def miou_of(folder: Path, model: str) -> list[float]:
-    """The mIoU of a model in a report on several places."""
+    """The mIoU of a model in a report on several folders."""
     [made] = report([folder / "a", folder / "b"], folder)
     [table] = [table for table in made.tables if table.kind == "summary"]
     rows = [row for row in table.rows if getattr(row[0], "text", "").startswith(model)]
@@ -23,7 +23,7 @@ def miou_of(folder: Path, model: str) -> list[float]:
 
 
 def split_in_two(folder: Path) -> None:
-    """Put seed 0 of a suite's cases in one place, seed 1 in the other."""
+    """Put seed 0 of a suite's cases in one folder, seed 1 in the other."""
     one = make_results(folder / "a")
     shutil.copytree(one, folder / "b" / "paper")
     for place, other in (("a", 1), ("b", 0)):
@@ -73,7 +73,7 @@ def test_records_that_do_not_agree(tmp_path: Path) -> None:
         [table] = [table for table in made.tables if table.kind == "summary"]
         assert isinstance(table.rows[0][1], Figure)
         assert table.rows[0][1].value == pytest.approx(100 * np.mean([0.9, 0.6]))
-        assert any("the newest was taken: shapes__A__default__s0" in note for note in made.notes)
+        assert any("records was used: shapes__A__default__s0" in note for note in made.notes)
 
 
 def test_a_copied_folder_is_no_seed(tmp_path: Path) -> None:
@@ -166,7 +166,7 @@ def test_what_cannot_be_read_is_named_and_passed_over(tmp_path: Path, content: s
     shown = text(made)
     assert f"{broken} is not a record" in shown
     assert f"{tmp_path / 'other' / 'suite.json'} is not a saved suite" in shown
-    assert f"{counts} has no counts that can be read" in shown
+    assert f"The counts in {counts} cannot be read" in shown
 
 
 def test_nothing_but_broken_files(tmp_path: Path) -> None:

@@ -24,7 +24,7 @@ def tables(arch: str, **options: object) -> list[Table]:
 
 
 def rows(table: Table, *types: str) -> Rows:
-    """The rows of a table; only those of some types, if any are given."""
+    """Return the rows of a table, or only those of the given types."""
     texts = [[cell.text for cell in row if isinstance(cell, Text)] for row in table.rows]
     found = [dict(zip(HEADERS, row, strict=True)) for row in texts]
     return [row for row in found if not types or row["Type"] in types]
@@ -258,7 +258,7 @@ def test_a_library_encoder_is_one_row_and_the_resize_is_shown() -> None:
     ],
 )
 def test_parameters_follow_from_the_rows(arch: str, options: dict[str, object]) -> None:
-    """For networks without blocks, whose convolutions all have biases."""
+    """Only for networks without blocks whose convolutions all have biases."""
     [table] = tables(arch, **options)
     count = 0
     for row in rows(table, "conv", "deconv"):

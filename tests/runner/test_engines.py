@@ -46,7 +46,7 @@ def suite_text(*names: str, epochs: int = 3) -> str:
 
 @pytest.fixture
 def run(write_suite: Callable[..., Path], tmp_path: Path) -> Callable[..., list[Outcome]]:
-    """Run a suite's text by an engine."""
+    """Run a suite given as text with an engine."""
 
     def run_text(
         text: str,
@@ -202,7 +202,7 @@ def test_a_case_that_is_terminated_while_it_starts_has_not_failed(
     begin = processes._start
     monkeypatch.setattr(processes, "_start", start)
     [outcome] = run(suite_text("good"))
-    assert (outcome.status, outcome.reason) == ("interrupted", "by SIGTERM, before it began")
+    assert (outcome.status, outcome.reason) == ("interrupted", "by SIGTERM, before it started")
     assert not list(tmp_path.rglob("record.json"))
 
 
@@ -223,13 +223,13 @@ def test_fail_fast_stops_the_others_after_saving(
     two = partial(processes.run, slots=(Slot(), Slot()))
     [outcome] = run(suite_text("leave", "slow", epochs=1000), two, fail_fast=True)
     assert outcome.case.model_name == "leave"
-    with folder_of(tmp_path / "out", "slow").hold():  # its process is gone
+    with folder_of(tmp_path / "out", "slow").hold():  # its process has ended
         pass
 
 
 @pytest.fixture
 def start(write_suite: Callable[..., Path], tmp_path: Path) -> Iterator[Start]:
-    """Start `bench run` in a process of its own, which ends with the test."""
+    """Start `bench run` in a process that ends with the test."""
     begun: list[Forked] = []
 
     def start_run(text: str, *more: str) -> Forked:
@@ -280,7 +280,7 @@ def test_a_second_interrupt_stops_at_once(start: Start, tmp_path: Path) -> None:
     time.sleep(0.5)
     process.send_signal(signal.SIGINT)
     assert process.wait(20) not in (Exit.OK, Exit.INTERRUPTED)
-    with folder_of(tmp_path / "out", "hang").hold():  # no process is left that holds it
+    with folder_of(tmp_path / "out", "hang").hold():  # no process holds it any more
         pass
 
 
@@ -321,7 +321,7 @@ def test_a_results_folder_that_disappears(start: Start, tmp_path: Path) -> None:
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system that is soon full."""
+    """A file system that is almost full."""
     folder = tmp_path / "disk"
     folder.mkdir()
     mount = ["mount", "-t", "tmpfs", "-o", "size=30m", "tmpfs", str(folder)]
@@ -377,9 +377,9 @@ def test_the_machine_is_divided(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 3)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,5,7,-1")
     assert [slot.gpu for slot in processes.divide(3, gpus)] == ["3", "5", "7"]
-    with pytest.raises(UserError, match="takes a GPU for each case"):
+    with pytest.raises(UserError, match="needs one GPU per case"):
         processes.divide(4, gpus)
-    with pytest.raises(UserError, match="takes a GPU for each case"):
+    with pytest.raises(UserError, match="needs one GPU per case"):
         processes.divide(2, torch.device("cuda:1"))
 
 

@@ -1,4 +1,4 @@
-"""Whole cases of networks that are not plain: other outputs, heads, frozen and shared parts."""
+"""Whole cases with unusual networks: other outputs, heads, frozen and shared parts."""
 
 import json
 from collections.abc import Callable
@@ -50,7 +50,7 @@ def test_recomputing_activations_changes_no_number(run: Run) -> None:
     again = run("enet: {arch: custom/enet}", "recipe.memory=checkpoint", out="again")["enet"]
     one, other = read_weights(kept.weights), read_weights(again.weights)
     assert all(torch.equal(one[key], other[key]) for key in one)
-    assert kept.path.name != again.path.name  # it is in the id
+    assert kept.path.name != again.path.name  # it is part of the id
     record = read_record(again.path)
     assert record is not None
     assert record.case.recipe.memory == "checkpoint"
@@ -81,7 +81,7 @@ overrides:
     record = read_record(folders["whole"].path)
     assert record is not None
     assert record.model["init_from_unfilled"] == []
-    assert record.complexity["num_unreached"] == 129 * 6  # the head that only stage one trains
+    assert record.complexity["num_unreached"] == 129 * 6  # the head trained only in the first stage
 
 
 def test_a_part_that_is_none_is_found_before_the_parent_trains(run: Run) -> None:
@@ -149,9 +149,9 @@ def two_heads(num_classes: int) -> nn.Module:
     [
         (
             lambda out, aux: {"main": out, "aux": aux},
-            'gives main, aux, but no "out"',
+            'returns main, aux; one head must be called "out"',
         ),
-        (lambda out, aux: {"out": out, "aux": aux[..., ::2, ::2]}, r"logits \(4, 6, 16, 16\), not"),
+        (lambda out, aux: {"out": out, "aux": aux[..., ::2, ::2]}, r"\(4, 6, 16, 16\); expected"),
         (lambda out, aux: {"out": out, "aux": [aux]}, "list"),
     ],
 )
@@ -185,7 +185,7 @@ def test_auxiliary_heads_train_by_their_weight(run: Run) -> None:
 def test_a_frozen_encoder_is_as_it_was(run: Run, tmp_path: Path) -> None:
     torch.save(torchvision.models.resnet18().state_dict(), tmp_path / "w.pth")
     asked = {"arch": "custom/resnet_fcn", "encoder": "resnet18", "freeze_encoder": True}
-    with pytest.raises(UserError, match="its encoder is frozen and would stay at random"):
+    with pytest.raises(UserError, match="its encoder is frozen with random weights"):
         run(f"frozen: {json.dumps(asked)}")
     asked["weights"] = {"encoder": "w.pth"}
     folder = run(f"frozen: {json.dumps(asked)}")["frozen"]
@@ -215,7 +215,7 @@ def test_what_fcn32s_learns_starts_fcn16s() -> None:
 
 
 class Wrapped(nn.Module):
-    """Has its encoder deeper inside."""
+    """Has its encoder one level deeper."""
 
     def __init__(self, net: TwoHeads) -> None:
         super().__init__()
@@ -227,7 +227,7 @@ class Wrapped(nn.Module):
 
 
 def with_pretrained(num_classes: int, pretrained: str | None = None) -> nn.Module:
-    """Stand in for a network whose encoder's weights are downloaded."""
+    """Build a stand-in for a network whose encoder weights are downloaded."""
     net = Wrapped(TwoHeads(num_classes))
     net.input_multiple = 1
     if pretrained is not None:
@@ -269,7 +269,7 @@ def test_init_overrides_the_architectures_own() -> None:
 
 @pytest.mark.parametrize("name", ["erfnet", "darrennet", "eighth"])
 def test_the_authors_erfnet_encoder_fits(name: str, tmp_path: Path) -> None:
-    """Their classifier's file: saved under DataParallel, the encoder below `features`."""
+    """The authors' classifier file: saved with DataParallel, the encoder below `features`."""
     torch.manual_seed(1)
     encoder = erfnet.Encoder(None)
     state = {f"module.features.encoder.{k}": v for k, v in encoder.state_dict().items()}

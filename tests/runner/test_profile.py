@@ -79,7 +79,7 @@ def test_a_large_network_is_timed_at_a_smaller_size(
     monkeypatch.setattr(profiles, "MOST_GMACS", 0.2)
     assert profile_case(case, CPU).latency.size == (128, 128)
     monkeypatch.setattr(profiles, "MOST_GMACS", 0.0)
-    assert profile_case(case, CPU).latency.size == (64, 64)  # and no smaller
+    assert profile_case(case, CPU).latency.size == (64, 64)  # not smaller
 
 
 def test_seconds_are_as_the_clock_has_them(
@@ -88,7 +88,7 @@ def test_seconds_are_as_the_clock_has_them(
     ticks = iter(x for i in range(100) for x in (10.0 * i, 10.0 * i + (0.1 if i < 6 else 0.2)))
     monkeypatch.setattr(profiles.time, "perf_counter", lambda: next(ticks))
     [case] = expand(load(write_suite()).suite)
-    latency = profile_case(case, CPU).latency  # of runs 2 to 6: 0.1 four times, 0.2
+    latency = profile_case(case, CPU).latency  # runs 2 to 6: 0.1 four times, 0.2
     assert latency.p50_ms == pytest.approx(100)
     assert latency.p95_ms == pytest.approx(180)
     assert latency.images_per_s == pytest.approx(5 / 0.6)
@@ -106,7 +106,7 @@ def test_the_command(write_suite: Callable[..., Path], tmp_path: Path, capsys) -
     [made] = report([folder], tmp_path / "out")
     assert [t.kind for t in made.tables] == ["profile"]
     assert "0.36" in text(made)
-    # the cases are still to be trained
+    # the cases still have to be trained
     assert report([suite], tmp_path / "out")[0].tables
     file = load(suite)
     cases = expand(file.suite)
@@ -118,6 +118,27 @@ def test_lines_of_json(write_suite: Callable[..., Path], tmp_path: Path, capsys)
     profile_suite(write_suite(), None, [], "cpu", tmp_path, Console(json_lines=True))
     [line] = capsys.readouterr().out.splitlines()
     assert json.loads(line)["complexity"]["num_params"] == 363_466
+
+
+@pytest.mark.parametrize(
+    ("size", "counted"),
+    [
+        ("{longest: 128}", (128, 128)),
+        ("{shortest: 96}", (96, 96)),
+        ("[64, 96]", (64, 96)),
+        ("null", (32, 32)),  # the plan looks at the data, a profile does not
+    ],
+)
+def test_the_plan_and_a_profile_count_at_the_same_size(
+    write_suite: Callable[..., Path], size: str, counted: tuple[int, int]
+) -> None:
+    file = load(write_suite(), [f"recipe.size={size}"])
+    [case] = file.cases()
+    profile = profile_case(case, CPU).complexity
+    [checked] = check(file, [case], {}, need_data=True).values()
+    assert checked.facts.size == counted
+    if size != "null":
+        assert (profile["size"], profile["gmacs"]) == (counted, checked.facts.gmacs)
 
 
 def test_no_match(write_suite: Callable[..., Path], tmp_path: Path) -> None:

@@ -18,12 +18,12 @@ from bench.records.case_folder import CaseFolder
 from bench.records.record import read_evaluations, read_record
 
 SUITE = TINY.replace("epochs: 2", "epochs: 4").replace("num_train: 16", "num_train: 32")
-# Checkpoints come at every epoch, so that a kill finds one.
+# Checkpoints are saved every epoch, so that there is one at every kill.
 OFTEN = """
 from bench.training import trainer
 trainer.CHECKPOINT_EVERY_S = 0.0
 """
-# Each ends its process by SIGKILL the given time that a function is called, before or within it.
+# Each kills its process (SIGKILL) at the given call of a function, before or within it.
 KILL = """
 import importlib
 def plant(module, name, times):
@@ -76,7 +76,7 @@ def only_folder(out: Path) -> CaseFolder:
 
 
 def results(folder: CaseFolder) -> object:
-    """Return all that must be equal after a kill; times need not."""
+    """Return everything that must be equal after a kill, so no times."""
     rows = csv.DictReader(folder.history.read_text().splitlines())
     history = [{key: value for key, value in row.items() if key not in CLOCKS} for row in rows]
     return history, [(e.name, e.scores, e.class_iou) for e in read_evaluations(folder.path)]
@@ -84,7 +84,7 @@ def results(folder: CaseFolder) -> object:
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, CaseFolder, float]:
-    """The suite's file, the folder of its case as it ends without a kill, and how long it took."""
+    """The suite's file, its case's folder after an uninterrupted run, and how long that took."""
     folder = tmp_path_factory.mktemp("whole")
     suite = folder / "suite.yaml"
     suite.write_text(SUITE)
@@ -94,7 +94,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, CaseFolder, f
 
 
 def end_cases(out: Path, at_once: bool) -> None:
-    """Kill the processes of cases too, or let them notice that their driver is gone."""
+    """Kill the case processes too, or let them notice that their driver is gone."""
     while beats := [read_json(file) for file in out.rglob("alive.json")]:
         pids = [beat["pid"] for beat in beats if beat is not None]
         if at_once:

@@ -31,7 +31,7 @@ Run = Callable[..., list[Outcome]]
 
 @pytest.fixture
 def run(write_suite: Callable[..., Path], tmp_path: Path) -> Run:
-    """Run a suite's text and return the outcomes."""
+    """Run a suite given as text and return the outcomes."""
 
     def run_text(
         text: str = TINY,
@@ -76,7 +76,7 @@ def test_what_a_case_leaves(run: Run, tmp_path: Path) -> None:
     assert (record.training.epochs, record.training.steps) == (2, 8)
     assert record.numerics["precision"] == "fp32"
     assert record.complexity["num_params"] == 363_466
-    adam = 2 * 4 * 363_466  # two moments of 4 bytes a parameter, and a step counter a tensor
+    adam = 2 * 4 * 363_466  # two moments of 4 bytes per parameter, and a step counter per tensor
     assert record.complexity["checkpoint_bytes"] - record.complexity["model_bytes"] - adam < 4096
     assert set(record.fingerprints) == {"train", "val"}
     rows = rows_of(folder)
@@ -159,7 +159,7 @@ def test_ways_of_evaluating(run: Run, tmp_path: Path, evaluation: dict) -> None:
     [outcome] = run(TINY + f"evaluations: {{other: {json.dumps(asked)}}}\n")
     assert outcome.status == "ok", outcome.reason
     found = {e.name: e for e in read_evaluations(only_folder(tmp_path).path)}
-    assert set(found) == {"train", "val", "other"}  # beside the reported split and train
+    assert set(found) == {"train", "val", "other"}  # in addition to the reported split and train
     plain, other = found["val"], found["other"]
     assert plain.protocol["method"] == "whole"
     assert other.protocol["method"] == Evaluation.model_validate(asked).description
@@ -178,7 +178,7 @@ def test_finished_cases_are_skipped_until_the_data_changes(
 
 
 class Stops:
-    """Asks to stop at a beat; a stopped case must go on as if nothing had happened."""
+    """Asks to stop at a heartbeat; a stopped case must continue as if nothing had happened."""
 
     def __init__(self, after: int) -> None:
         self.left = after
@@ -278,7 +278,7 @@ def test_a_good_checkpoint_outlives_a_broken_one(
     record = read_record(folder.path)
     assert record is not None
     assert record.training is not None
-    assert record.training.resumed == 1  # from the one before the broken one, twice
+    assert record.training.resumed == 1  # from the previous checkpoint, twice
     one, two = (read_weights(only_folder(tmp_path, out).weights) for out in ("whole", "cut"))
     assert all(torch.equal(one[key], two[key]) for key in one)
 

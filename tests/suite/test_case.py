@@ -95,7 +95,7 @@ def test_what_changes_numbers_is_in_the_id(write_suite: Callable[..., Path], set
 
 
 def test_the_id_does_not_change_with_the_code(write_suite: Callable[..., Path]) -> None:
-    """A changed id throws away everybody's results: raise this only on purpose."""
+    """A changed id invalidates everybody's results: raise this only on purpose."""
     file = write_suite(replace={"custom/enet": "smp/unet, encoder: resnet18"})
     [case] = cases(file)
     first = case.model_copy(update={"numerics_version": 1})  # as in records of the first version

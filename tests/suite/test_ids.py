@@ -1,4 +1,4 @@
-"""Ids of cases of the shipped suites: they stay, so that records that were published stay valid."""
+"""Ids of cases in the shipped suites must not change, so that published records stay valid."""
 
 from collections.abc import Mapping
 from functools import cache
@@ -8,7 +8,7 @@ import pytest
 from bench.suite.case import Case
 from bench.suite.load import load
 
-IDS = (  # suite, case, beginning of its id: one for each architecture that a suite names
+IDS = (  # suite, case, start of its id: one for each architecture in a suite
     ("camvid_all", "camvid__darrennet__common__s0", "5fb6266e6018af99"),  # custom/darrennet
     (
         "camvid_all",

@@ -28,7 +28,7 @@ COUNTS = ClassCounts(
     images=np.array([3, 2, 3]),
 )
 SUM = Sum(terms=(CrossEntropy(), Dice(weight=0.5)))
-# Texts for `loss:`, and what they are read as.
+# Texts for `loss:` and what they mean.
 FORMS: dict[str, LossSpec] = {
     "cross_entropy": CrossEntropy(),
     "focal": Focal(),
@@ -44,7 +44,7 @@ FORMS: dict[str, LossSpec] = {
         terms=(Dice(), Focal(gamma=1, weight=3), Dice())
     ),
 }
-# Texts that are faults, and what is said of them.
+# Invalid texts and their messages.
 WRONG = [
     ("dise", "recipe.loss: Unknown loss 'dise'. Did you mean 'dice'?"),
     ("{name: dise}", "recipe.loss.name: Unknown loss 'dise'. Did you mean 'dice'?"),
@@ -90,7 +90,7 @@ def test_forms(write_suite: Write, text: str, spec: LossSpec) -> None:
     given = yaml_file.parse_value(text)
     recipe = Recipe.model_validate({"epochs": 1, "loss": given})
     assert recipe.loss == spec
-    # As a case's record is read again, and as a change is laid over it.
+    # As when a case's record is read back, and when a setting overrides it.
     assert Recipe.model_validate_json(recipe.model_dump_json()) == recipe
     assert change_recipe(recipe, {"batch_size": 2}).loss == spec
 
@@ -118,7 +118,7 @@ def test_a_setting_changes_a_part_of_a_loss(write_suite: Write) -> None:
 
 def test_a_sums_value(write_suite: Write) -> None:
     spec = read(write_suite(suite("[cross_entropy, {name: dice, weight: 0.5}]")))
-    # 2 pixels of 2 classes, p of the true class 3/4 and 1/2.
+    # 2 pixels of 2 classes; p of the true class is 3/4 and 1/2.
     logits = torch.tensor([[3.0, 1.0], [1.0, 1.0]]).log().view(1, 2, 1, 2)
     target = torch.tensor([[[0, 1]]])
     assert logits.softmax(1).flatten().tolist() == pytest.approx([0.75, 0.5, 0.25, 0.5])

@@ -153,7 +153,7 @@ def test_what_the_beat_raises_leaves_the_state_whole() -> None:
 
 
 class CoarseHeads(OnFloats):
-    """Gives logits of half the size, and an auxiliary head."""
+    """Returns half-size logits, also from an auxiliary head."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -27,7 +27,7 @@ def pair(seed: int = 0, void: float = 0.3) -> tuple[torch.Tensor, torch.Tensor]:
     generator = torch.Generator().manual_seed(seed)
     logits = torch.randn(8, 4, 6, 5, generator=generator, requires_grad=True)
     target = torch.randint(0, 4, (8, 6, 5), generator=generator)
-    # uneven: the first images have much more void than the last
+    # uneven: the first images have far more void than the last
     share = torch.linspace(2 * void, 0, 8).view(8, 1, 1)
     target[torch.rand(8, 6, 5, generator=generator) < share] = 255
     return logits, target
@@ -67,7 +67,7 @@ def test_one_batch_is_torchs_mean(weights: tuple[float, ...] | None, smoothing: 
 def test_micro_batches_add_up(spec: LossSpec, num_micro: int) -> None:
     loss_fn = build_loss(spec, 4, CPU, 0.4)
     logits, target = pair()
-    target[2] = 255  # as micro-batches of one image, one has nothing
+    target[2] = 255  # with micro-batches of one image, one is all void
     whole = mean(loss_fn.totals(logits, target), loss_fn.weights(target))
     whole.backward()
     assert logits.grad is not None
@@ -170,8 +170,8 @@ def test_focal_of_one_pixel_by_hand() -> None:
 
 
 def test_focal_of_two_classes_is_the_libraries() -> None:
-    # Theirs is of a sigmoid for each class: of two classes, whose logits differ by what a softmax
-    # takes, both are the softmax's.
+    # Theirs uses one sigmoid per class. If the two logits are minus and plus the margin, both
+    # sigmoids equal the softmax.
     logits, target = pair()
     target = torch.where(target == 255, target, target % 2)
     logits = logits[:, :2]
@@ -207,8 +207,8 @@ def test_dice_of_one_image_is_smps() -> None:
 
 def test_dice_is_smps_averaged_over_images() -> None:
     logits, target = pair()
-    target[1][target[1] == 3] = 0  # a class that is not there
-    target[4][target[4] != 255] = 2  # only one is
+    target[1][target[1] == 3] = 0  # a class that does not occur
+    target[4][target[4] != 255] = 2  # only one class occurs
     target[6] = 255
     losses = []
     for image, truth in zip(logits, target, strict=True):
@@ -226,9 +226,9 @@ def test_dice_is_smps_averaged_over_images() -> None:
 def test_dice_leaves_out_classes_that_are_not_there() -> None:
     logits, target = pair(void=0)
     target = target % 2
-    more = torch.cat([logits, torch.full((8, 2, 6, 5), -1e4)], 1)  # two classes more, never given
+    more = torch.cat([logits, torch.full((8, 2, 6, 5), -1e4)], 1)  # two classes that never occur
     torch.testing.assert_close(value(Dice(), more, target), value(Dice(), logits, target))
-    # Two of the four that are there decide: with no mass elsewhere they are all that there is.
+    # Only the two classes that occur count; no probability is anywhere else.
     apart = logits.detach().clone()
     apart[:, 2:] = -1e4
     torch.testing.assert_close(value(Dice(), apart, target), value(Dice(), apart[:, :2], target))

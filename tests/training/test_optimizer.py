@@ -89,7 +89,7 @@ def test_optimizers(spec: object, kind: type) -> None:
 
 
 class Small(nn.Module):
-    """An encoder and a head, both with a norm."""
+    """An encoder and a head, both with a normalisation layer."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -267,7 +267,7 @@ def train_step(model: Segmenter, changed: Recipe) -> tuple[set[str], set[str]]:
 
 
 def test_a_frozen_encoder_stays_as_it_is() -> None:
-    # With decay, which moves even what has no gradient.
+    # With weight decay, which changes even parameters without a gradient.
     changed = recipe(optimizer={"name": "adamw", "weight_decay": 0.1})
     torch.manual_seed(0)
     model, _ = build_model(ModelSpec.model_validate(UNET), 2)

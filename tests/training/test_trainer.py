@@ -1,4 +1,4 @@
-"""The choice of the result, early stopping, clocks, losses that are none, too little memory."""
+"""Choice of the checkpoint, early stopping, clocks, NaN losses, running out of memory."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -28,12 +28,12 @@ from bench.suite.expand import expand
 from bench.suite.load import load
 
 Run = Callable[..., Outcome]
-NUM_STEPS = 4  # an epoch
+NUM_STEPS = 4  # per epoch
 
 
 @pytest.fixture
 def run(write_suite: Callable[..., Path], tmp_path: Path) -> Run:
-    """Run the one case of the tiny suite, with settings, and return its outcome."""
+    """Run the only case of the tiny suite with settings; return its outcome."""
 
     def run_case(*settings: str, out: str = "out", **options: object) -> Outcome:
         file = load(write_suite(TINY), settings)
@@ -64,7 +64,7 @@ def assert_same_weights(tmp_path: Path, one: str, other: str) -> None:
 
 @pytest.fixture
 def scripted(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
-    """Let the scores while training be what a script says."""
+    """Replace the scores during training by scripted ones."""
 
     def script(*mious: float) -> None:
         coming = iter(mious)
@@ -168,7 +168,7 @@ def test_each_delay_lands_in_its_own_clock(
     def delayed(
         owner: object, name: str, seconds: float, when: Callable[..., bool] = lambda *_: True
     ) -> None:
-        """Let time pass in a function."""
+        """Make a function take time."""
         function = getattr(owner, name)
 
         def later(*args: object, **kwargs: object) -> object:

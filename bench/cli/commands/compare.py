@@ -55,7 +55,7 @@ def compare_sides(
 
 
 def _hint(suites: Sequence[str], where: Path) -> str:
-    """Say where records were looked for, and what lies there under other names."""
+    """Return where records were searched, and the folders with changed settings there."""
     apart = sorted(folder.name for suite in suites for folder in where.glob(f"{suite}@*"))
     others = f" It has {', '.join(apart)}: name one." if apart else ""
     return (

@@ -47,7 +47,7 @@ def _how_to_repeat(record: Record, folder: Path) -> list[str]:
     resolved = read_resolved(folder.parent)
     lines = []
     if resolved is not None and record.id not in {case.id for case in resolved.cases}:
-        lines.append("Its suite has changed since: as it is now, this is another case.")
+        lines.append("Its suite has changed since; its current version makes a different case.")
     name = folder.parent.name.partition("@")[0]
     named = {_name(file): key for key, file in reversed(suites().items())}  # own ones go first
     suite = named.get(name, f"{name}.yaml")

@@ -1,7 +1,7 @@
 """The process of one case: reads its task from stdin and writes its outcome to stdout.
 
 The case runs while stdin is open. If the engine closes it, or ends, the case saves and stops;
-SIGTERM does the same. Ctrl-C is left to the engine. All that libraries print goes to the log.
+SIGTERM does the same. Ctrl-C is ignored: the engine handles it. Other output goes to the log.
 """
 
 import faulthandler
@@ -38,7 +38,7 @@ def main() -> None:
     with suppress(BrokenPipeError), answer:  # the engine may be gone
         fields = outcome.status, outcome.reason, outcome.seconds, outcome.notes
         json.dump(fields, answer)
-    os._exit(0)  # a loader worker that hangs must not keep this process; the engine ends it
+    os._exit(0)  # do not wait for a hanging loader worker; the engine kills it
 
 
 def _redirect(folder: Path, log: Path) -> None:

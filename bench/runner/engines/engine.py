@@ -1,7 +1,7 @@
 """Engines: ways of running tasks, one function each.
 
 `run(tasks, options, announce)` yields an outcome for each task, in the order in which they end.
-A task comes after the one whose weights it starts from. Once `options.should_stop` returns True,
+A task comes after the task whose weights it starts from. Once `options.should_stop` returns True,
 or an outcome is `interrupted` or `stopped`, nothing more is started.
 """
 

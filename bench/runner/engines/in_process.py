@@ -1,4 +1,4 @@
-"""The engine that runs one case after the other in this process."""
+"""The engine that runs one case after another in this process."""
 
 from collections.abc import Callable, Generator, Iterable
 

@@ -23,14 +23,14 @@ from bench.text import duration
 
 POLL_S = 0.05
 HANG_S = 1800.0  # without a heartbeat
-LAST_WORDS_S = 1.0  # to write where it hangs
-MOST_OF_A_LOOK_S = 5.0
-STOPS = ("SIGTERM", "SIGINT", "SIGHUP")  # of a process that could not yet stop by itself
+LAST_WORDS_S = 1.0  # time to write the traceback of where it hangs
+MOST_OF_A_LOOK_S = 5.0  # longer gaps mean that the machine was suspended
+STOPS = ("SIGTERM", "SIGINT", "SIGHUP")  # end a process that does not handle them yet
 CAUSES = {
     "SIGKILL": "sent by a user, or by the kernel because memory ran out",
     "SIGSEGV": "a fault in compiled code",
     "SIGBUS": "often because shared memory ran out (/dev/shm)",
-    "SIGABRT": "compiled code gave up",
+    "SIGABRT": "compiled code called abort()",
 }
 
 
@@ -38,7 +38,7 @@ CAUSES = {
 class Slot:
     """The part of the machine that one case uses: cores, and a GPU by its name.
 
-    Empty if it has everything.
+    Empty if the case may use the whole machine.
     """
 
     cores: tuple[int, ...] = ()
@@ -46,7 +46,7 @@ class Slot:
 
 
 def divide(num: int, device: torch.device) -> list[Slot]:
-    """Divide the machine among cases that run at once: some cores and one GPU each.
+    """Divide the machine among `num` cases that run at once: some cores and one GPU each.
 
     Raises:
         UserError: if there are fewer cores or GPUs than cases.
@@ -63,7 +63,7 @@ def divide(num: int, device: torch.device) -> list[Slot]:
         gpus = [*known][: torch.cuda.device_count()][:num]
         if device.index is not None or len(gpus) < num:
             raise UserError(
-                f"--workers {num} takes a GPU for each case: give --device cuda on a machine with "
+                f"--workers {num} needs one GPU per case: give --device cuda on a machine with "
                 f"{num} (here: {torch.cuda.device_count()})."
             )
     return [Slot(tuple(cores[i::num]), gpu) for i, gpu in enumerate(gpus)]
@@ -82,7 +82,7 @@ class Running:
     silent_s: float = 0.0
     peak_memory_mib: float = 0.0
     looked: float = field(default_factory=time.monotonic)
-    sign: float | None = None  # when it last wrote its heartbeat, by its own clock
+    heartbeat: float | None = None  # when it was last written, by the clock of the file system
 
     def ask_to_stop(self) -> None:
         """Ask it to save and stop."""
@@ -97,15 +97,15 @@ class Running:
 
     def look(self) -> None:
         """Read its heartbeat and its memory."""
-        # A suspended machine is not a silent case: count at most the time that one look takes.
+        # If the machine was suspended, the case did not hang: count at most the time of one look.
         passed = min(time.monotonic() - self.looked, MOST_OF_A_LOOK_S)
         self.looked = time.monotonic()
-        sign = None
+        heartbeat = None
         with suppress(OSError):
-            sign = CaseFolder(self.task.folder).alive.stat().st_mtime
+            heartbeat = CaseFolder(self.task.folder).alive.stat().st_mtime
         self.ran_s += passed
-        self.silent_s = self.silent_s + passed if sign == self.sign else 0.0
-        self.sign = sign
+        self.silent_s = self.silent_s + passed if heartbeat == self.heartbeat else 0.0
+        self.heartbeat = heartbeat
         peak = process_memory_mib(self.process.pid)
         self.peak_memory_mib = max(self.peak_memory_mib, peak or 0.0)
 
@@ -142,7 +142,7 @@ def run(
                     yield outcome
             time.sleep(POLL_S)
         if waiting and not interrupted:
-            yield Outcome(waiting[0].case, "interrupted", "before it began")
+            yield Outcome(waiting[0].case, "interrupted", "before it started")
     except GeneratorExit:
         raise
     except BaseException:  # a second Ctrl-C: nobody waits for the outcome
@@ -193,9 +193,9 @@ def _start(task: Task, options: Options, slot: Slot) -> Running:
     )
     assert process.stdin is not None
     # The child has its own should_stop; ours cannot be pickled.
-    words = pickle.dumps((task, replace(options, should_stop=bool), slot.cores))
+    message = pickle.dumps((task, replace(options, should_stop=bool), slot.cores))
     with suppress(BrokenPipeError):
-        process.stdin.write(words)
+        process.stdin.write(message)
         process.stdin.flush()
     return Running(task, slot, process)
 
@@ -222,15 +222,15 @@ def _outcome(case: Running) -> Outcome:
     case.kill()  # its children may hold its end of the pipe
     assert case.process.stdout is not None
     with case.process.stdout as stream:
-        said = stream.read()
+        answer = stream.read()
     case.ask_to_stop()  # closes its stdin
-    with suppress(ValueError):  # nothing, or not all of it
-        status, reason, seconds, notes = json.loads(said)
+    with suppress(ValueError):  # the answer is missing or incomplete
+        status, reason, seconds, notes = json.loads(answer)
         return Outcome(case.task.case, status, reason, seconds, tuple(notes))
     code = case.process.returncode
     name = signal.Signals(-code).name if code < 0 else None
     if name in STOPS and case.killed is None:
-        return Outcome(case.task.case, "interrupted", f"by {name}, before it began")
+        return Outcome(case.task.case, "interrupted", f"by {name}, before it started")
     failure = Failure(
         signal=name,
         exit_code=code if code >= 0 else None,

@@ -1,4 +1,4 @@
-"""`bench data check` finds each fault that was planted, and nothing in data that is right."""
+"""`bench data check` finds each planted fault, and none in correct data."""
 
 import os
 import shutil
@@ -40,7 +40,7 @@ def found(report: Report) -> dict[str, list[str]]:
 
 @pytest.fixture
 def real_camvid(shared: Path, tmp_path: Path) -> Path:
-    """A copy that faults can be planted in."""
+    """A copy of the data in which tests plant faults."""
     return shutil.copytree(shared / "data" / "camvid", tmp_path / "camvid")
 
 
@@ -56,7 +56,7 @@ def test_nothing_is_wrong_with_the_real_camvid(shared: Path) -> None:
 
 
 def test_the_histogram_of_the_real_camvid(shared: Path) -> None:
-    """Against a count of the PNG files by Pillow's own histogram."""
+    """Compare with Pillow's own histogram of the PNG files."""
     root = shared / "data" / "camvid"
     train = checked(camvid(root), ("train",)).splits[0]
     counts = np.zeros(256, np.int64)
@@ -151,7 +151,7 @@ def test_the_real_part_of_voc_is_a_part_and_nothing_else(shared: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["camvid", "voc2012"])
 def test_how_many_random_exchanges_are_found(shared: Path, tmp_path: Path, name: str) -> None:
-    """On the data that the thresholds were chosen with: frames far apart, or of one size."""
+    """Use the data that the thresholds were chosen on: distant frames, or frames of one size."""
     source = {"camvid": "camvid", "voc2012": "VOCdevkit"}[name]
     root = shutil.copytree(shared / "data" / source, tmp_path / "data")
     options = {"partial": True} if name == "voc2012" else {}
@@ -180,7 +180,7 @@ def test_how_many_random_exchanges_are_found(shared: Path, tmp_path: Path, name:
     assert len(messages) == hits
 
 
-# On what is made here
+# On generated data
 
 
 def test_every_made_dataset_is_right(tmp_path: Path) -> None:
@@ -215,7 +215,7 @@ def copy_an_image(root: Path) -> str:
 
 
 def save_an_image_otherwise(root: Path) -> str:
-    """The same pixels in other bytes."""
+    """The same pixels, encoded as different bytes."""
     Image.open(root / "train/a1.png").save(root / "train/a2.png", compress_level=1)
     return "duplicate image"
 
@@ -271,7 +271,7 @@ def test_planted_faults(plant: Callable[[Path], str], tmp_path: Path) -> None:
     kind = plant(root)
     kinds = Counter(finding.kind for finding in checked(camvid(root, partial=True)).findings)
     assert kinds.pop(kind) >= 1
-    # A list without its line, or a missing list, leaves files that belong to nothing.
+    # If a line of a list, or a whole list, is missing, some files belong to no split.
     assert set(kinds) <= {"extra file"}
 
 
@@ -340,7 +340,7 @@ def test_users_own_faults_are_findings() -> None:
 
 
 class Wrong(Shapes):
-    """Three samples, each wrong in its own way."""
+    """Three samples, each with a different fault."""
 
     def listed(self, split):
         return super().listed(split)[:3]

@@ -1,4 +1,4 @@
-"""Fetching from a server in this process; archives have the layouts of the real ones."""
+"""Download from a server in this process; archives have the layouts of the real ones."""
 
 import hashlib
 import io
@@ -33,7 +33,7 @@ ETAG = '"one"'
 
 @dataclass
 class Served:
-    """What the server holds, how it misbehaves, and what it was asked and sent."""
+    """What the server holds, how it misbehaves, which requests it got and what it sent."""
 
     address: str = ""
     files: dict[str, bytes] = field(default_factory=dict)
@@ -108,7 +108,7 @@ def served(monkeypatch: pytest.MonkeyPatch) -> Iterator[Served]:
 
 
 def packed(folder: Path, name: str, comment: str) -> bytes:
-    """Pack what lies in a folder by the suffix of the archive's name."""
+    """Pack a folder, in the format given by the suffix of the archive's name."""
     stream = io.BytesIO()
     if name.endswith(".zip"):
         with ZipFile(stream, "w", ZIP_DEFLATED) as archive:
@@ -171,7 +171,7 @@ MAKE: dict[str, Callable[[Path], None]] = {
 
 
 def serve(served: Served, archive: Archive, body: bytes) -> Archive:
-    """Serve a body as the archive; its checksum follows."""
+    """Serve a body as the archive, with its checksum."""
     served.files[archive.file] = body
     checksum = archive.checksum
     if checksum.startswith("md5"):
@@ -181,7 +181,7 @@ def serve(served: Served, archive: Archive, body: bytes) -> Archive:
 
 @pytest.fixture
 def tiny(served: Served, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Served:
-    """Serve a tiny archive in place of every real one."""
+    """Serve a tiny archive instead of every real one."""
     small = {}
     for archive in {one for several in ARCHIVES.values() for one in several}:
         content = tmp_path / "content" / archive.file
@@ -208,7 +208,7 @@ def opened(name: str, root: Path) -> Dataset:
 
 
 def hidden(root: Path) -> list[str]:
-    """Name what `get` left of its own, but for what says that an archive is done."""
+    """List the files that `get` left behind, except the marks of finished archives."""
     ours = [*root.glob(".bench-*"), *root.glob("*.part")]
     return [one.name for one in ours if one.suffix not in (".done", ".lock")]
 
@@ -476,7 +476,7 @@ def test_killed_unpacking_leaves_nothing_half(
     assert not (root / "benchmark_RELEASE").exists()
     tiny.asked.clear()
     get("voc2012_aug", root, silent)
-    assert tiny.asked == []  # the archive was there still
+    assert tiny.asked == []  # the archive still existed
     assert not (root / archives.SBD.file).exists()
     assert hidden(root) == []
     assert opened("voc2012_aug", root).samples("train")

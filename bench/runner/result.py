@@ -7,9 +7,8 @@ from typing import Any
 from bench.records.record import read_evaluations
 from bench.runner.task import Outcome, Status, Task
 
-VERSION = (
-    1  # of the keys of a line of JSON; raised if one is renamed, removed or changes its meaning
-)
+# Of the keys in a line of JSON; increased if a key is renamed, removed or changes its meaning.
+VERSION = 1
 
 
 @dataclass(frozen=True)
@@ -18,10 +17,10 @@ class CaseResult:
 
     suite: name of the suite.
     case: name of the case, DATASET__MODEL__RECIPE__sSEED.
-    id: SHA-256 of what was asked.
+    id: SHA-256 of the resolved case.
     status: ok, failed, blocked (the case that it starts from failed), held (it is running
         elsewhere), interrupted or stopped (it has no record; the next run continues).
-    skipped: whether it was done before.
+    skipped: whether it was already done before this run.
     reason: why the status is not ok.
     seconds: that this run spent on it.
     notes: what happened during the run that a reader should know.
