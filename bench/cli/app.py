@@ -152,7 +152,7 @@ def report(
         list[Path] | None, typer.Argument(help="suites or folders; default: all of --results")
     ] = None,
     formats: Annotated[
-        str, typer.Option("--format", help="file formats to write: any of md,latex,csv,json,html,png,pdf")
+        str, typer.Option("--format", help="of the files: md,latex,csv,json,html,png,pdf, or some")
     ] = "md,latex,csv",
     kinds: Annotated[
         str | None,

@@ -232,7 +232,7 @@ def open_evaluator(
     numerics: Numerics,
     heartbeat: Heartbeat,
 ) -> Evaluator:
-    """Open a case's dataset and what scores it."""
+    """Open a case's dataset and build its evaluator."""
     case, recipe = task.case, task.case.recipe
     dataset = open_case_dataset(case, options.roots)
     num_classes = dataset.labels(dataset.options).num_classes

@@ -58,7 +58,7 @@ def check(
     """Check each case's recipe, data, network and batch.
 
     Args:
-        need_data: every split and every weight file must exist; otherwise what is missing is
+        need_data: every split and weight file must exist; if False, what is missing is
             skipped, and networks are tried at the recipe's size or a default size.
 
     Returns:
@@ -108,7 +108,7 @@ def _check_case(
     device: torch.device,
     tried: Tried,
 ) -> Checked | None:
-    """Check what is new about a case; None if its network has a fault."""
+    """Run the checks of a case that no earlier case has run; None if its network has a fault."""
     recipe, of_data = case.recipe, ("datasets", case.dataset_name)
     of_recipe = ("recipes", case.recipe_name) if suite.recipes else ("recipe",)
     on_data = (case.dataset_name, recipe.model_dump_json(), case.recipe_name)

@@ -17,8 +17,8 @@ from bench.records.case_folder import CaseFolder
 from bench.report.report import report
 from bench.report.write import USUAL_FORMATS, write
 from bench.runner.engines import processes
-from bench.runner.result import VERSION
 from bench.runner.plan import Planned
+from bench.runner.result import VERSION
 from bench.runner.run_suite import (
     Placing,
     PlannedSuite,
