@@ -78,9 +78,10 @@ class Forked:
         return self.process.exitcode
 
     def send_signal(self, number: int) -> None:
-        """Send it a signal."""
+        """Send it a signal, if it still runs."""
         assert self.process.pid is not None
-        os.kill(self.process.pid, number)
+        if self.process.is_alive():
+            os.kill(self.process.pid, number)
 
     def kill(self) -> None:
         """Kill it at once, but not the processes it started."""
