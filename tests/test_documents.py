@@ -20,6 +20,7 @@ from bench.suite.expand import expand
 from bench.suite.load import load
 from bench.suite.schema import sized
 from bench.suite.suite import Suite
+from bench.text import plural
 
 DOCUMENTS = {file.stem: file for file in sorted((ROOT / "suites" / "documents").glob("*.yaml"))}
 FILES = DOCUMENTS | {
@@ -261,8 +262,8 @@ def test_a_document_runs_end_to_end(tmp_path: Path) -> None:
 def test_every_suite_is_planned_without_data(name: str, tmp_path: Path) -> None:
     args = [FILES[name], "--out", tmp_path / "out", "--device", "cpu"]
     shown = bench("run", "--dry-run", *args).stdout
-    assert f"{NUM_CASES[name]} cases of {name}" in shown
-    assert "Not there yet: the data of" in shown
+    assert f"\n{name}: {plural(NUM_CASES[name], 'case')} in {tmp_path}" in shown
+    assert " data not found." in shown
     assert not (tmp_path / "out").exists()
 
 
