@@ -7,6 +7,7 @@ examples. A mistake of the caller raises `UserError`.
 
 import importlib
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, Literal
@@ -47,7 +48,8 @@ def run(
 ) -> "list[CaseResult]":
     """Train and evaluate the cases of a suite; finished cases are skipped.
 
-    Ctrl-C saves what runs and then raises KeyboardInterrupt; the same call continues.
+    The first Ctrl-C saves the running cases and then raises KeyboardInterrupt; the same call
+    continues. (In a thread other than the main one, Python cannot catch Ctrl-C.)
 
     Args:
         suite: a file, the name of a shipped suite, or the content of a suite file as a dict.
@@ -66,14 +68,17 @@ def run(
         on_result: called with each result as soon as there is one.
 
     Returns:
-        A result for each case that was asked for, done before or now. A failed case is a result,
-        not an exception.
+        The cases that were done before, then the others in the order in which they ended. A
+        failed case is a result, not an exception. Cases that never started, because the run was
+        stopped or `fail_fast` ended it, have no result.
 
     Raises:
         UserError: if the suite, its data or an argument has a fault.
+        KeyboardInterrupt: after saving.
     """
     from bench.runner.result import case_result
     from bench.runner.run_suite import Placing, plan_suites, require_room, run_suite
+    from bench.runner.stopping import stopping
     from bench.runner.task import Options, Outcome
 
     place, placing = Path(out), Placing(engine, workers, timeout_s)
@@ -95,8 +100,12 @@ def run(
         for item in one.planned:
             if item.state == "done":
                 add(Outcome(item.case, "ok"), skipped=True)
-        for outcome in run_suite(one, options, placing, fail_fast=fail_fast):
-            add(outcome)
+        with stopping() as stop:
+            options = replace(options, should_stop=stop.is_due)
+            for outcome in run_suite(one, options, placing, fail_fast=fail_fast):
+                add(outcome)
+        if stop.asked:
+            raise KeyboardInterrupt
     return results
 
 
@@ -133,9 +142,12 @@ def evaluate(
 
     options = Options(device, _paths(roots), loader_workers, cache)
     changes, is_folder = _settings(settings), isinstance(suite, str | Path) and Path(suite).is_dir()
+    if is_folder and (pattern or checkpoint or settings):
+        raise UserError(
+            "The folder of a case is scored as its suite says; pattern, checkpoint and settings "
+            "go with a suite."
+        )
     if checkpoint is not None:
-        if is_folder:
-            raise UserError("The folder of a case is scored as its suite says, without checkpoint.")
         own = checkpoint_settings(load_checked(suite, changes), pattern, Path(checkpoint))
         return run(
             suite,
@@ -200,7 +212,8 @@ def report(
     paths = [Path(target) for target in targets]
     made = make(paths, Path(results), _settings(settings), choice, prefer)
     if formats:
-        write(made, formats, None if out is None else Path(out))
+        written = write(made, formats, None if out is None else Path(out))
+        made[0] = replace(made[0], notes=[*made[0].notes, *written.notes])
     return made
 
 

@@ -1,15 +1,22 @@
 """The Python API: the code in docs/python.md runs and does what the page says."""
 
 import inspect
+import os
 import re
+import signal
+import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 from conftest import ROOT, TINY
 
 import bench
 from bench.cli import app
+from bench.machine.files import read_json
+from bench.suite.load import as_settings
 from bench.suite.yaml_file import parse_value
 
 DOCS = (ROOT / "docs" / "python.md").read_text()
@@ -42,6 +49,43 @@ def test_a_file_and_a_dict_make_the_same_case(
     assert capfd.readouterr() == ("", "")
 
 
+@pytest.mark.parametrize("engine", ["process", "in-process"])
+def test_ctrl_c_saves_and_the_same_call_continues(
+    write_suite: Callable[..., Path], tmp_path: Path, engine: str
+) -> None:
+    text = TINY.replace("epochs: 2", "epochs: 300").replace("engine: in-process\n", "")
+    options = {"device": "cpu", "out": tmp_path, "engine": engine}
+    suite = write_suite(text)
+
+    def interrupt() -> None:
+        while not any("step" in (read_json(file) or {}) for file in tmp_path.rglob("alive.json")):
+            time.sleep(0.05)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    thread = threading.Thread(target=interrupt)
+    thread.start()
+    with pytest.raises(KeyboardInterrupt):
+        bench.run(suite, **options)
+    thread.join()
+    assert list(tmp_path.rglob("last.pt"))
+    assert not list(tmp_path.rglob("record.json"))
+    folder = next(tmp_path.rglob("last.pt")).parent
+    interrupted = torch.load(folder / "last.pt", weights_only=True)["step"]
+    threading.Thread(target=interrupt).start()
+    with pytest.raises(KeyboardInterrupt):
+        bench.run(suite, **options)
+    assert torch.load(folder / "last.pt", weights_only=True)["step"] >= interrupted
+
+
+def test_settings_are_written_as_a_user_writes_them() -> None:
+    values = {"a": "fp32", "b": [0, 1], "c": "1", "d": True, "e": None, "f": {"x": "y"}, "g": ""}
+    assert as_settings(values) == [
+        *("a=fp32", "b=[0,1]", 'c="1"', "d=true", "e=null", 'f={"x":"y"}', 'g=""'),
+    ]
+    for text, value in zip(as_settings(values), values.values(), strict=True):
+        assert parse_value(text.partition("=")[2]) == value
+
+
 def test_a_failed_case_is_a_result(write_suite: Callable[..., Path], tmp_path: Path) -> None:
     settings = {"models.enet.arch": "planted:nan"}
     [result] = bench.run(write_suite(), device="cpu", out=tmp_path, settings=settings)
@@ -63,6 +107,13 @@ def test_a_failed_case_is_a_result(write_suite: Callable[..., Path], tmp_path: P
         (lambda: bench.compare("nowhere"), "does not exist"),
         (lambda: bench.load("nowhere"), "nowhere"),
         (lambda: bench.evaluate("quick", checkpoint="w.pt"), "belongs to one model"),
+        (lambda: bench.evaluate("suites", pattern="*"), "as its suite says"),
+        (lambda: bench.run("quick", workers=0), "workers must be at least 1, not 0"),
+        (lambda: bench.run("quick", timeout_s=0), "more than 0 s"),
+        (lambda: bench.run("quick", engine="in_process"), "Unknown engine 'in_process'"),
+        (lambda: bench.run("quick", cache="dsk"), "Unknown cache 'dsk'. Did you mean 'disk'"),
+        (lambda: bench.run("quick", loader_workers=-1), "0 or more, not -1"),
+        (lambda: bench.run("quick", device="gpu"), "No device 'gpu'"),
     ],
 )
 def test_a_mistake_is_a_user_error(call: Callable[[], object], message: str) -> None:

@@ -31,6 +31,8 @@ from bench.cli.options import (
 )
 from bench.errors import Exit, UserError
 
+CLOSED_PIPE = 128 + 13  # as the shell reports SIGPIPE
+
 app = typer.Typer(
     name="bench",
     help="Train and evaluate semantic segmentation networks, and make comparison tables.",
@@ -356,7 +358,7 @@ def main(args: Any = None) -> None:
         sys.exit(Exit.USAGE)
     except SystemExit as stop:
         if isinstance(stop.__context__, BrokenPipeError):  # such as bench … | head -1
-            sys.exit(Exit.CRASHED)
+            sys.exit(CLOSED_PIPE)
         raise
     except Exception:  # our own fault: its traceback, and not Python's exit code 1
         traceback.print_exc()

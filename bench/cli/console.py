@@ -28,9 +28,17 @@ class Console:
 
         return RichConsole(stderr=self.json_lines, highlight=False)
 
+    @property
+    def is_terminal(self) -> bool:
+        """Whether lines for people go to a terminal, whatever FORCE_COLOR says."""
+        return (sys.stderr if self.json_lines else sys.stdout).isatty()
+
     def say(self, text: str) -> None:
-        """Print a text as it is, above a progress bar if there is one."""
-        self.rich.print(text, markup=False, emoji=False, soft_wrap=True)
+        """Print a text as it is; on a terminal, above a progress bar if there is one."""
+        if self.is_terminal:
+            self.rich.print(text, markup=False, emoji=False, soft_wrap=True)
+        else:
+            print(text, file=sys.stderr if self.json_lines else sys.stdout, flush=True)
 
     def warn(self, text: str) -> None:
         """Print a text to stderr."""
@@ -42,7 +50,7 @@ class Console:
 
     def report(self, report: "Report", tables: "Sequence[Table] | None" = None) -> None:
         """Print tables of a report, or all: drawn on a terminal, as Markdown elsewhere."""
-        if not self.rich.is_terminal:
+        if not self.is_terminal:
             from bench.report.report import text
 
             self.say(text(report, tables))

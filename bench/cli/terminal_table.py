@@ -1,5 +1,6 @@
 """A table drawn on a terminal, with as many columns as fit."""
 
+from rich import box
 from rich.console import Console
 from rich.table import Table as RichTable
 from rich.text import Text as RichText
@@ -8,7 +9,8 @@ from bench.report.table import Cell, Header, Table, Text, letters, marks
 from bench.text import listed
 
 FEWEST_COLUMNS = 2  # the name and one figure
-PADDING = 2  # characters between two columns
+RULES = box.SIMPLE  # a line below the headers and above a section
+PADDING = 3  # characters between two columns
 STYLES = {"best": "bold", "second": "italic", "": ""}
 SUPERSCRIPTS = str.maketrans("abcdefghijklmnoprstuvwxyz", "ᵃᵇᶜᵈᵉᶠᵍʰⁱʲᵏˡᵐⁿᵒᵖʳˢᵗᵘᵛʷˣʸᶻ")
 
@@ -17,13 +19,12 @@ def draw(table: Table, console: Console) -> None:
     """Draw a table under its caption; columns that do not fit are named below it."""
     cells = [[_cell(cell) for cell in row] for row in table.rows]
     shown = _fitting(table.headers, cells, console.width)
-    drawn = RichTable(box=None, header_style="bold", pad_edge=False, padding=(0, PADDING, 0, 0))
+    drawn = RichTable(box=RULES, show_edge=False, header_style="bold", pad_edge=False)
     for i, header in enumerate(table.headers[:shown]):
         drawn.add_column(
             RichText(header.whole),
             justify="right" if table.is_numeric(i) else "left",
-            no_wrap=True,
-            overflow="ellipsis",
+            no_wrap=table.is_numeric(i),
         )
     for number, row in enumerate(cells):
         if number in table.rules:

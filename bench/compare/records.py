@@ -155,8 +155,12 @@ def _epochs(file: Path) -> Epochs:
         return Epochs()
     steps = max(row["steps"] for row in rows)
     timed = [row for row in rows if not row["warm_up"] and row["steps"] == steps]
+    speeds = _column(timed, "images_per_s")
+    if not all(speed > 0 for speed in speeds):
+        warnings.warn(f"{file} has a speed of 0; its times are left out.", stacklevel=2)
+        return Epochs()
     return Epochs(
-        image_s=tuple(1 / speed for speed in _column(timed, "images_per_s") if speed),
+        image_s=tuple(1 / speed for speed in speeds),
         reference_s=_column(timed, "reference_s"),
         peak_memory_mib=_column(timed, "peak_memory_mib"),
     )

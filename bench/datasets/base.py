@@ -94,7 +94,7 @@ class Dataset(ABC):
     needs_root: ClassVar[bool] = True
     version: ClassVar[int] = 1  # raise it when the same files are read differently
     unions: ClassVar[Mapping[str, tuple[str, ...]]] = {}  # splits that combine others
-    unhashed_options: ClassVar[tuple[str, ...]] = ()  # locations and display names
+    unhashed_options: ClassVar[tuple[str, ...]] = ()  # in no hash, such as locations and titles
     later_options: ClassVar[tuple[str, ...]] = ()  # hashed only if they are not at their default
     withheld: Mapping[str, str] = {}  # splits whose labels are not public, and what to do
 

@@ -39,6 +39,8 @@ def find(name: str) -> type[Dataset]:
     missing = [a for a in ("title", "splits", "citation", "licence") if not hasattr(found, a)]
     if missing:
         raise UserError(f"{name} needs the class attributes {' and '.join(missing)}.")
+    if found.__init__ is not Dataset.__init__:
+        raise UserError(f"{name} has an __init__; set what depends on options in configure().")
     return found
 
 

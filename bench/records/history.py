@@ -12,6 +12,11 @@ from bench.machine.files import write_text
 
 History = list[dict[str, Any]]  # one row per epoch, as the trainer keeps it
 Row = Mapping[str, float]
+COLUMNS = (  # that trainings write, beside the scores
+    *("epoch", "step", "steps", "lr", "loss", "seconds", "data_wait_s", "images_per_s"),
+    *("peak_memory_mib", "warm_up", "reference_s", "validation_s"),
+)
+SCORES = ("train_", "select_")  # begin the columns of scores
 TRUTH_VALUES = {"True": 1.0, "False": 0.0}
 
 
@@ -30,7 +35,8 @@ def read_history(file: Path) -> Sequence[Row]:
 
     Returns:
         The columns of each epoch as numbers. Empty cells and infinities are NaN; a column that an
-        older version did not write is missing. Empty if there is no file: the case was not
+        older version did not write is missing, and one that this version does not know is left
+        out. Empty if there is no file: the case was not
         trained.
 
     Raises:
@@ -57,10 +63,10 @@ def read_history(file: Path) -> Sequence[Row]:
         row = {
             name: _number(cell, f"row {number}, column {name}", file)
             for name, cell in zip(columns, cells, strict=True)
+            if name in COLUMNS or name.startswith(SCORES)
         }
-        before = rows[-1]["epoch"] if rows else 0.0
-        if not (row["epoch"].is_integer() and row["epoch"] > before):
-            given = cells[columns.index("epoch")][:20]
+        before, given = rows[-1]["epoch"] if rows else 0.0, cells[columns.index("epoch")][:20]
+        if not (given.isascii() and given.isdecimal() and row["epoch"] > before):
             what = f"row {number} has epoch {given!r}; epochs are whole numbers from 1, ascending"
             raise _damaged(file, what)
         rows.append(row)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from bench.errors import UserError
+from bench.lookup import unknown
 from bench.machine.device import pick_device
 from bench.records.case_folder import CaseFolder, drop_checkpoints, results_folder
 from bench.records.record import Resolved, read_record, read_resolved, write_resolved
@@ -20,6 +21,8 @@ from bench.runner.validate import Checked, check, load_checked
 from bench.suite.expand import matching
 from bench.suite.load import SuiteFile, SuiteSource
 from bench.suite.suite import Suite
+
+ENGINES = ("process", "in-process")
 
 
 @dataclass(frozen=True)
@@ -34,6 +37,19 @@ class Placing:
     engine: Literal["process", "in-process"] | None = None
     num_workers: int = 1
     timeout_s: float | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse values that no engine can have.
+
+        Raises:
+            UserError: with what is allowed.
+        """
+        if self.engine not in (None, *ENGINES):
+            raise UserError(unknown("engine", str(self.engine), ENGINES))
+        if self.num_workers < 1:
+            raise UserError(f"workers must be at least 1, not {self.num_workers}.")
+        if self.timeout_s is not None and not self.timeout_s > 0:
+            raise UserError(f"The timeout must be more than 0 s, not {self.timeout_s}.")
 
     def engine_of(self, suite: Suite) -> str:
         """Return the name of the engine that runs a suite."""

@@ -3,8 +3,10 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
+from bench.errors import UserError
+from bench.lookup import unknown
 from bench.suite.case import Case
 from bench.suite.evaluation import Evaluation
 from bench.suite.schema import Cache
@@ -25,6 +27,17 @@ class Options:
     retry_failed: bool = False
     should_stop: Callable[[], bool] = lambda: False
     num_sharing: int = 1  # cases that run on this machine at once
+
+    def __post_init__(self) -> None:
+        """Refuse values that make no sense.
+
+        Raises:
+            UserError: with what is allowed.
+        """
+        if self.cache is not None and self.cache not in get_args(Cache):
+            raise UserError(unknown("cache", str(self.cache), get_args(Cache)))
+        if self.loader_workers is not None and self.loader_workers < 0:
+            raise UserError(f"loader workers must be 0 or more, not {self.loader_workers}.")
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ import fnmatch
 import json
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -57,11 +58,20 @@ def as_settings(values: Mapping[str, Any]) -> list[str]:
         UserError: if a value cannot be written as JSON.
     """
     try:
-        return [f"{key}={json.dumps(value)}" for key, value in values.items()]
+        return [f"{key}={_setting(value)}" for key, value in values.items()]
     except (TypeError, ValueError) as error:
         raise UserError(
             f"Settings take plain values, such as text, numbers and lists: {error}."
         ) from error
+
+
+def _setting(value: Any) -> str:
+    """Write a value as a user would: plain text if YAML reads it as that, else JSON."""
+    if isinstance(value, str):
+        with suppress(UserError):
+            if yaml_file.parse_value(value) == value:
+                return value
+    return json.dumps(value, separators=(",", ":"), allow_nan=False)
 
 
 def load(

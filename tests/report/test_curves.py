@@ -14,6 +14,7 @@ from matplotlib.lines import Line2D
 from PIL import Image
 
 from bench.errors import UserError
+from bench.records.history import read_history
 from bench.report.paper.curve_data import Curve, Training, mean_of, read_training
 from bench.report.paper.curves import (
     LEGEND_LETTERS,
@@ -129,6 +130,7 @@ def test_an_old_file_has_no_training_miou(tmp_path: Path) -> None:
         (b"epoch,loss\n", "has no rows"),
         (b"epoch,loss,lr\n1,2,3\n2,1", "row 2 has 2 cells, not 3"),
         (b"epoch,loss\n1,2,3\n", "row 1 has 3 cells, not 2"),
+        (b"epoch,loss\n1.0,2\n", "row 1 has epoch '1.0'"),
         (b"epoch,loss\n1,low\n", "row 1, column loss has 'low'"),
         (b"epoch,loss\none,2\n", "row 1, column epoch has 'one'"),
         (b"epoch,loss\n,2\n", "row 1 has epoch ''"),

@@ -10,6 +10,7 @@ from bench.cli.outcomes import Outcomes, exit_code, nothing_matched
 from bench.errors import Exit, UserError
 from bench.runner.run_suite import Scoring, checkpoint_settings, scoring_of_folder, scoring_of_suite
 from bench.runner.validate import load_checked
+from bench.suite.expand import matching
 from bench.suite.load import as_settings
 
 
@@ -30,13 +31,12 @@ def evaluate_target(
             )
         return _evaluate(scoring_of_folder(Path(target)), where, console)
     file = load_checked(target, settings)
+    if not matching(file.cases(), pattern):
+        return nothing_matched(console, pattern)
     if checkpoint is not None:
         own = as_settings(checkpoint_settings(file, pattern, checkpoint))
         return run_suites([target], pattern, [*settings, *own], where, console, retry_failed=True)
-    scoring = scoring_of_suite(file, pattern, settings, where.out)
-    if not scoring.tasks:
-        return nothing_matched(console, pattern)
-    return _evaluate(scoring, where, console)
+    return _evaluate(scoring_of_suite(file, pattern, settings, where.out), where, console)
 
 
 def _evaluate(scoring: Scoring, where: Where, console: Console) -> Exit:

@@ -39,7 +39,10 @@ def shown(name: str, results: Path) -> str:
 
 def _name(file: Path) -> str:
     """Return the name that a suite file gives, or the file's own."""
-    data = yaml_file.read(file).data
+    try:
+        data = yaml_file.read(file).data
+    except UserError:
+        return file.stem
     return str(data.get("name", file.stem)) if isinstance(data, dict) else file.stem
 
 
@@ -49,8 +52,7 @@ def _how_to_repeat(record: Record, folder: Path) -> list[str]:
     if resolved is not None and record.id not in {case.id for case in resolved.cases}:
         lines.append("Its suite has changed since; its current version makes a different case.")
     name = folder.parent.name.partition("@")[0]
-    named = {_name(file): key for key, file in reversed(suites().items())}  # own ones go first
-    suite = named.get(name, f"{name}.yaml")
+    suite = next((key for key, file in suites().items() if _name(file) == name), f"{name}.yaml")
     settings = resolved.settings if resolved is not None else ()
     words = ["python", "-m", "bench", "run", suite, "--filter", record.case.name]
     words += [word for setting in settings for word in ("--set", setting)]

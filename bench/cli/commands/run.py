@@ -6,7 +6,6 @@ from dataclasses import replace
 
 from tabulate import tabulate
 
-from bench.cli.commands.stopping import stopping
 from bench.cli.console import Console
 from bench.cli.options import Where
 from bench.cli.outcomes import Outcomes, exit_code, nothing_matched
@@ -28,6 +27,7 @@ from bench.runner.run_suite import (
     run_suite,
     total_disk,
 )
+from bench.runner.stopping import stopping
 from bench.runner.task import Options, Outcome, Task
 from bench.runner.validate import missing_files
 from bench.suite.load import SuiteSource
@@ -56,9 +56,10 @@ def run_suites(
     suites = plan_suites(sources, settings, pattern, where.out, options, need_data=not dry_run)
     if not suites:
         return nothing_matched(console, pattern)
+    for one in suites:
+        placing.require_fit(one.suite)
     if dry_run:
         for one in suites:
-            placing.require_fit(one.suite)
             _show_plan(one, options, console)
         console.say(f"At most {total_disk(suites, placing) / 1e9:.2f} GB of disk space.")
         return Exit.OK

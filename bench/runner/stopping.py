@@ -1,6 +1,7 @@
 """Stopping a run after it has saved: Ctrl-C, SIGTERM, a deadline."""
 
 import signal
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -21,8 +22,13 @@ class Stop:
 
 
 @contextmanager
-def stopping(say: Callable[[str], None], max_time_s: float | None) -> Iterator[Stop]:
-    """Let SIGTERM and the first Ctrl-C stop after saving, and the second Ctrl-C at once."""
+def stopping(
+    say: Callable[[str], None] = lambda text: None, max_time_s: float | None = None
+) -> Iterator[Stop]:
+    """Let SIGTERM and the first Ctrl-C stop after saving, and the second Ctrl-C at once.
+
+    In a thread other than the main one, which gets no signals, only the time counts.
+    """
     stop = Stop(None if max_time_s is None else time.monotonic() + max_time_s)
 
     def on_interrupt(number: int, frame: object) -> None:
@@ -36,6 +42,8 @@ def stopping(say: Callable[[str], None], max_time_s: float | None) -> Iterator[S
         say("Received SIGTERM: stopping once this step is saved.")
 
     handlers = {signal.SIGINT: on_interrupt, signal.SIGTERM: on_terminate}
+    if threading.current_thread() is not threading.main_thread():
+        handlers = {}
     before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
     try:
         yield stop
