@@ -396,3 +396,9 @@ def test_another_process_gives_the_same_bytes(tmp_path: Path, saved: Path) -> No
     env = os.environ | {"PYTHONHASHSEED": "7", "SOURCE_DATE_EPOCH": "1"}
     subprocess.run([sys.executable, "-c", code, str(file), *folders], check=True, env=env)
     assert file.read_bytes() == (saved / "model.pdf").read_bytes()
+
+
+def test_columns_of_a_newer_version_are_left_out(tmp_path: Path) -> None:
+    file = tmp_path / "history.csv"
+    file.write_text("epoch,loss,note\n1,2.5,a text\n")
+    assert [dict(row) for row in read_history(file)] == [{"epoch": 1.0, "loss": 2.5}]
