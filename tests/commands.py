@@ -77,10 +77,15 @@ class Forked:
         assert self.process.exitcode is not None, "it still runs"
         return self.process.exitcode
 
+    @property
+    def is_running(self) -> bool:
+        """Whether it has not ended."""
+        return self.process.is_alive()
+
     def send_signal(self, number: int) -> None:
         """Send it a signal, if it still runs."""
         assert self.process.pid is not None
-        if self.process.is_alive():
+        if self.is_running:
             os.kill(self.process.pid, number)
 
     def kill(self) -> None:

@@ -137,6 +137,7 @@ def test_killed_at_random(
         out = tmp_path / f"killed{kill}"
         process = start(suite, out, "--engine", engine)
         while not list(out.rglob("case.json")):  # a process of the case starts slowly
+            assert process.is_running
             time.sleep(0.01)
         time.sleep(length * rng.uniform(0, 1))
         process.kill()
