@@ -260,13 +260,20 @@ def load(*folders: str | Path) -> "pd.DataFrame":
 
 
 def _settings(given: Settings | None) -> list[str]:
+    _require_mapping("settings", given, '{"recipe.epochs": 2}')
     from bench.suite.load import as_settings
 
     return as_settings(given or {})
 
 
 def _paths(roots: Mapping[str, str | Path] | None) -> dict[str, Path]:
+    _require_mapping("roots", roots, '{"camvid": "/data/camvid"}')
     return {name: Path(path).expanduser() for name, path in (roots or {}).items()}
+
+
+def _require_mapping(name: str, given: object, example: str) -> None:
+    if given is not None and not isinstance(given, Mapping):
+        raise UserError(f"{name} is a mapping, such as {example}, not {given!r}.")
 
 
 class _CallableModule(ModuleType):

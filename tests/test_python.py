@@ -113,6 +113,10 @@ def test_a_failed_case_is_a_result(write_suite: Callable[..., Path], tmp_path: P
         (lambda: bench.run("quick", engine="in_process"), "Unknown engine 'in_process'"),
         (lambda: bench.run("quick", cache="dsk"), "Unknown cache 'dsk'. Did you mean 'disk'"),
         (lambda: bench.run("quick", loader_workers=-1), "0 or more, not -1"),
+        (lambda: bench.run("quick", settings="recipe.epochs=1"), "settings is a mapping"),
+        (lambda: bench.run("quick", roots=["camvid=x"]), "roots is a mapping"),
+        (lambda: bench.report("results/published/camvid_small", by="foo"), "Unknown way to group"),
+        (lambda: bench.report("results/published/camvid_small", prefer="foo"), "preference 'foo'"),
         (lambda: bench.run("quick", device="gpu"), "No device 'gpu'"),
     ],
 )

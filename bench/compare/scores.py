@@ -219,6 +219,6 @@ def _interval(found: Difference, confidence: float, figure: Figure, gate: Gate) 
     low, high = max(found.low, -1.0), min(found.high, 1.0)
     return (
         f"{100 * found.value:+.2f} [{100 * low:+.2f}, {100 * high:+.2f}] points at "
-        f"{100 * confidence:.4g} % ({over}; {seeds}, assumed standard "
+        f"{100 * confidence:.4g} % ({over}, {seeds}, assumed standard "
         f"deviation {100 * gate.seed_spread:g})"
     )

@@ -120,7 +120,8 @@ def read(source: Source, prefer: Prefer | None) -> Records | None:
     waiting = [case.name for case in source.resolved.cases if case.id not in done]
     if waiting and len(here):
         notes.append(
-            f"{len(waiting)} of {plural(len(ids), 'case')} have not finished: {listed(waiting)}."
+            f"{len(waiting)} of {plural(len(ids), 'case')} "
+            f"{'has' if len(waiting) == 1 else 'have'} not finished: {listed(waiting)}."
         )
     others = frame.loc[~frame["id"].isin(ids), "id"].nunique()
     if others:

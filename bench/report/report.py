@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import get_args
 
 import pandas as pd
 
@@ -14,6 +15,7 @@ from bench.lookup import unknown
 from bench.records.sources import Prefer, Records, Source, find, read
 from bench.report.formats.markdown import markdown
 from bench.report.group import EVERYTHING, Choice
+from bench.report.rows import By
 from bench.report.table import Table
 from bench.report.tables.tables import KINDS, build_tables
 from bench.suite.case import Case
@@ -61,6 +63,8 @@ def report(
             of a case disagree, or if a table or column is unknown.
     """
     _check(choice)
+    if prefer not in (None, *get_args(Prefer)):
+        raise UserError(unknown("preference", str(prefer), get_args(Prefer)))
     with warnings.catch_warnings(record=True) as caught, _without_collecting():
         warnings.simplefilter("always")
         sources = find(targets, out, settings)
@@ -95,6 +99,8 @@ def _without_collecting() -> Iterator[None]:
 
 
 def _check(choice: Choice) -> None:
+    if choice.by not in get_args(By):
+        raise UserError(unknown("way to group", str(choice.by), get_args(By)))
     if choice.sort and not choice.sort.startswith(IOU) and choice.sort not in COLUMNS:
         raise UserError(unknown("column", choice.sort, [*COLUMNS, f"{IOU}CLASS"]))
 

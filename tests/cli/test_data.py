@@ -56,6 +56,11 @@ def test_check_finds(camvid: Path) -> None:
     assert out.endswith("4 findings in 6 images.\n")
 
 
+def test_check_refuses_an_unknown_split() -> None:
+    out = data("check", "shapes", "--split", "vall", code=Exit.USAGE)
+    assert "Unknown split 'vall'. Did you mean 'val'?" in out
+
+
 def test_check_as_json(camvid: Path) -> None:
     (camvid / "val/a1.png").unlink()
     args = ("check", "camvid", "--root", camvid, "--set", "partial=true", "--json")

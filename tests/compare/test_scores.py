@@ -76,7 +76,7 @@ def test_images_are_resampled_if_both_sides_have_their_counts() -> None:
     assert (
         found.verdict == "worse"
     )  # each image lost two pixels, so the choice of images does not explain it
-    assert "(over images; " in found.bound
+    assert "(over images, " in found.bound
     unseen = judged([scored(0.5, base)], [scored(0.5)])
     assert "no counts per image" in unseen.bound
 

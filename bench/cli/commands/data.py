@@ -17,7 +17,7 @@ from bench.datasets.base import Dataset
 from bench.datasets.registry import find, open_dataset
 from bench.datasets.tools.findings import Finding, Report
 from bench.errors import Exit, UserError
-from bench.lookup import pick
+from bench.lookup import pick, unknown
 from bench.machine.environment import num_cores
 from bench.suite import yaml_file
 from bench.suite.catalog import is_suite
@@ -130,6 +130,10 @@ def check(
 
     found = False
     for opened in open_targets(target, roots, settings):
+        known = {*opened.dataset.splits, *opened.dataset.withheld}
+        for split in splits:
+            if split not in known:
+                raise UserError(f"{opened.dataset.title}: {unknown('split', split, known)}")
         with counting(opened.dataset.name) as progress:
             chosen = tuple(splits) or opened.splits
             report = read_all(opened.dataset, chosen, num_cores(), progress)
