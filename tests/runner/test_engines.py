@@ -275,7 +275,8 @@ def test_signals_stop_after_saving(
 
 def test_a_second_interrupt_stops_at_once(start: Start, tmp_path: Path) -> None:
     process = start(suite_text("hang"))
-    wait_for(lambda: any("images:" in log.read_text() for log in tmp_path.rglob("log.txt")))
+    wait_for(lambda: any("epoch {" in log.read_text() for log in tmp_path.rglob("log.txt")))
+    time.sleep(2)  # two passes later it hangs
     process.send_signal(signal.SIGINT)
     time.sleep(0.5)
     process.send_signal(signal.SIGINT)
