@@ -1,4 +1,4 @@
-"""Puts suites/ into the wheel as bench/shipped_suites; all else stands in pyproject.toml."""
+"""Put suites/ into the wheel as bench/shipped_suites; everything else is in pyproject.toml."""
 
 from setuptools import setup
 from setuptools.command.build_py import build_py
@@ -7,10 +7,10 @@ SUITES = ["bench.shipped_suites", "bench.shipped_suites.documents"]
 
 
 class BuildWithSuites(build_py):
-    """Builds the packages that were found, and the suites, which lie elsewhere."""
+    """Build the packages that setuptools finds, and the suites, which are in another folder."""
 
     def finalize_options(self) -> None:
-        """Add the suites, of which an editable install knows nothing."""
+        """Add the suites, except to an editable install, which reads them from the checkout."""
         super().finalize_options()
         if not self.editable_mode:
             self.packages = [*self.packages, *SUITES]

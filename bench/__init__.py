@@ -24,13 +24,13 @@ if TYPE_CHECKING:
 __all__ = ["UserError", "__version__", "compare", "evaluate", "load", "report", "run"]
 __version__ = "0.1.0"
 
-Suite = str | Path | Mapping[str, Any]  # a file, the name of a shipped suite, or its content
+SuiteSource = str | Path | Mapping[str, Any]  # a file, the name of a shipped suite, or its content
 Settings = Mapping[str, Any]  # such as {"recipe.epochs": 2}
 CacheMode = Literal["auto", "ram", "disk", "none"]
 
 
 def run(
-    suite: Suite,
+    suite: SuiteSource,
     *,
     pattern: str | None = None,
     settings: Settings | None = None,
@@ -77,7 +77,13 @@ def run(
         KeyboardInterrupt: after saving.
     """
     from bench.runner.result import case_result
-    from bench.runner.run_suite import Placing, plan_suites, require_room, run_suite
+    from bench.runner.run_suite import (
+        Placing,
+        plan_suites,
+        require_disk,
+        require_engines,
+        run_suite,
+    )
     from bench.runner.stopping import stopping
     from bench.runner.task import Options, Outcome
 
@@ -86,7 +92,10 @@ def run(
     found = plan_suites([suite], _settings(settings), pattern, place, options, need_data=True)
     if not found:
         raise UserError(f"No case matches {pattern!r}.")
-    require_room(found, place, placing)
+    require_engines(found, options, placing)
+    require_disk(found, place, placing)
+    [one] = found
+    tasks = {item.case.name: item.task for item in one.planned}
     results: list[CaseResult] = []
 
     def add(outcome: Outcome, *, skipped: bool = False) -> None:
@@ -95,22 +104,20 @@ def run(
         if on_result is not None:
             on_result(result)
 
-    for one in found:
-        tasks = {item.case.name: item.task for item in one.planned}
-        for item in one.planned:
-            if item.state == "done":
-                add(Outcome(item.case, "ok"), skipped=True)
-        with stopping() as stop:
-            options = replace(options, should_stop=stop.is_due)
-            for outcome in run_suite(one, options, placing, fail_fast=fail_fast):
-                add(outcome)
-        if stop.asked:
-            raise KeyboardInterrupt
+    for item in one.planned:
+        if item.is_done:
+            add(Outcome(item.case, "ok"), skipped=True)
+    with stopping() as stop:
+        options = replace(options, should_stop=stop.is_due)
+        for outcome in run_suite(one, options, placing, fail_fast=fail_fast):
+            add(outcome)
+    if stop.asked:
+        raise KeyboardInterrupt
     return results
 
 
 def evaluate(
-    suite: Suite,
+    suite: SuiteSource,
     *,
     pattern: str | None = None,
     checkpoint: str | Path | None = None,
@@ -125,8 +132,8 @@ def evaluate(
 
     Args:
         suite: a suite as `run` takes it, or the folder of one case.
-        checkpoint: weights to score instead of training; the suite's cases, as far as `pattern`
-            matches them, must be of one model.
+        checkpoint: a file of weights to score without training; the cases that `pattern` matches
+            must have one model.
         pattern, settings, device, roots, out, loader_workers, cache: as of `run`.
 
     Returns:
@@ -134,6 +141,7 @@ def evaluate(
 
     Raises:
         UserError: if the suite, its data or an argument has a fault.
+        KeyboardInterrupt: after saving, if a checkpoint is given.
     """
     from bench.runner.result import case_result
     from bench.runner.run_suite import checkpoint_settings, scoring_of_folder, scoring_of_suite
@@ -141,8 +149,9 @@ def evaluate(
     from bench.runner.validate import load_checked
 
     options = Options(device, _paths(roots), loader_workers, cache)
-    changes, is_folder = _settings(settings), isinstance(suite, str | Path) and Path(suite).is_dir()
-    if is_folder and (pattern or checkpoint or settings):
+    changes = _settings(settings)
+    folder = Path(suite) if isinstance(suite, str | Path) and Path(suite).is_dir() else None
+    if folder is not None and (pattern or checkpoint or settings):
         raise UserError(
             "The folder of a case is scored as its suite says; pattern, checkpoint and settings "
             "go with a suite."
@@ -160,8 +169,8 @@ def evaluate(
             cache=cache,
             retry_failed=True,
         )
-    if is_folder and not isinstance(suite, Mapping):
-        scoring = scoring_of_folder(Path(suite))
+    if folder is not None:
+        scoring = scoring_of_folder(folder)
     else:
         scoring = scoring_of_suite(load_checked(suite, changes), pattern, changes, Path(out))
     if not scoring.tasks:
@@ -189,20 +198,22 @@ def report(
     Args:
         targets: suites or folders with results; none: every suite in `results`.
         tables: kinds of tables, such as ["summary", "per_class"]; None: all.
-        by: what one set of tables is for.
+        by: whether tables are made per dataset, per model or per recipe.
         sort: a column, best first, such as "miou"; None: the suite's order.
         reported: whether published figures stand beside ours.
-        prefer: which record counts if folders have different ones of a case.
+        prefer: which record to use if folders have different records of a case; None: that is an
+            error.
         settings: as the suites were run.
-        formats: of files to write: md, latex, csv, json, html, png, pdf.
-        out: folder for the files; None: beside the records.
+        formats: of the files to write: md, latex, csv, json, html, png, pdf; empty: no files.
+        out: folder for the files; None: `report` in each suite's folder of results.
 
     Returns:
         A report for each suite, with its tables as data and its records as a DataFrame;
         `str(report)` is Markdown.
 
     Raises:
-        UserError: if a target has no records, or a name is unknown.
+        UserError: if a target has no records, records of a case disagree, a name is unknown, or a
+            file cannot be written.
     """
     from bench.report.group import Choice
     from bench.report.report import report as make
@@ -229,7 +240,7 @@ def compare(
     Args:
         base: a baseline (.json), a suite or a folder with results.
         new: the same; None: the records of the base's suites in `results`.
-        factor: by which times and memory must grow to be worse.
+        factor: times and memory are worse if they grew by more than this factor.
 
     Returns:
         A comparison for each suite; `failures(strict=…, with_time=…)` lists what is worse.
@@ -246,10 +257,10 @@ def load(*folders: str | Path) -> "pd.DataFrame":
     """Read every record below some folders into one tidy DataFrame.
 
     Returns:
-        One row per case and evaluation, one per case without any. Scores are in 0..1, `iou/NAME`
-        is the IoU of a class, `floor/NAME` are the scores of always predicting the most frequent
-        class. Records that cannot be read are passed over with a warning that names them, and so
-        are, silently, those of `published` and `baselines` right below a folder.
+        One row per case and evaluation, one per case without any. Scores are in 0..1, except
+        `loss`; `iou/NAME` is the IoU of a class and `floor/NAME` a score of always predicting the
+        most frequent class. Records that cannot be read are skipped with a warning that names
+        them. The sub-folders `published` and `baselines` of a given folder are skipped silently.
 
     Raises:
         UserError: if a folder does not exist.
@@ -277,7 +288,7 @@ def _require_mapping(name: str, given: object, example: str) -> None:
 
 
 class _CallableModule(ModuleType):
-    """A sub-package that shares its name with a function above, and can be called as that."""
+    """A sub-package with the name of a function above; calling it calls the function."""
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         return self.function(*args, **kwargs)
@@ -291,8 +302,10 @@ class _CallableModule(ModuleType):
 
 
 def _make_callable(function: Callable[..., Any]) -> None:
-    """Let the sub-package that takes a function's place in this module be called in its stead."""
-    package = importlib.import_module(f"bench.{function.__name__}")  # it is empty
+    """Make the sub-package of a function's name callable: importing it hides the function."""
+    package = importlib.import_module(
+        f"bench.{function.__name__}"
+    )  # its __init__ is empty, so this is fast
     package.__class__ = _CallableModule
     package.__dict__["function"] = function
     package.__doc__ = function.__doc__

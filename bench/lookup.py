@@ -12,7 +12,7 @@ from bench.text import listed
 
 T = TypeVar("T")
 MOST_KNOWN = 40  # names in a message
-USER_CODE_ERRORS = (  # what importing a user's module can raise
+USER_CODE_ERRORS = (  # what a user's own code can raise when it is imported or called
     ImportError,
     SyntaxError,
     NameError,

@@ -1,6 +1,6 @@
 """Text that several files need: shortened lists, durations, percentages, NAME=VALUE."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from bench.errors import UserError
 
@@ -13,6 +13,11 @@ def listed(names: Iterable[object], most: int = MOST_SHOWN) -> str:
     texts = [str(name) for name in names]
     more = len(texts) - most
     return ", ".join(texts[:most]) + (f" and {more} more" if more > 0 else "")
+
+
+def enumerated(names: Sequence[str]) -> str:
+    """Join all names: "a, b and c"."""
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
 
 
 def plural(num: int, noun: str) -> str:
@@ -38,7 +43,7 @@ def percent(score: float | None) -> str:
 def first_line(error: BaseException) -> str:
     """Return an error's message on one line, shortened."""
     text = " ".join(str(error).split()) or type(error).__name__
-    return text if len(text) < MOST_OF_AN_ERROR else text[:MOST_OF_AN_ERROR] + "…"
+    return text if len(text) <= MOST_OF_AN_ERROR else text[:MOST_OF_AN_ERROR] + "…"
 
 
 def name_and_value(text: str, flag: str, example: str) -> tuple[str, str]:
@@ -47,6 +52,9 @@ def name_and_value(text: str, flag: str, example: str) -> tuple[str, str]:
     Args:
         flag: name of the flag for the error message, such as "--root".
         example: a correct argument, for the error message.
+
+    Returns:
+        The name without spaces around it, and the value as given.
 
     Raises:
         UserError: if the name or the "=" is missing.

@@ -7,8 +7,9 @@ same batches in memory. `test_real_images_against_memory`: an epoch on decoded C
 flipped and cropped, against one on a batch in memory. `test_share_of_prediction_and_counting`: the
 share of an evaluation that is spent between logits and counts.
 `test_epoch_time_against_wall_clock`: the times that the harness reports for sleeping loaders and
-networks. `test_known_tricks`: the time that the harness's way of predicting and counting saves
-over the obvious way.
+networks. `test_recorded_epoch_time_against_wall_clock`: the epoch time in the record of a whole
+case with a sleeping network. `test_known_tricks`: the time that the harness's way of predicting
+and counting saves over the obvious way.
 
 Alternatives run in turn, A B A B, so that other load on the machine affects them alike. Figures
 are medians of the ratios of consecutive runs, with their 95 % bootstrap intervals.

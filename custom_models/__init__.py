@@ -21,9 +21,9 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Architecture:
-    """One architecture of this package, in a file of its own.
+    """One architecture of this package.
 
-    slips: where the layer tables of the documents differ from the network.
+    slips: errors in the layer tables of the documents.
     """
 
     name: str
@@ -65,14 +65,14 @@ ARCHITECTURES: dict[str, Architecture] = {
             _DARRENNET,
             2024,
             slips=(
-                "Table 1 gives the initial block stride 1 and leaves its 3 input channels out; "
-                "its stride is 2.",
-                "Table 1 gives all blocks padding 0 and the upsamplers stride 1; they keep or "
-                "double the size by padding 1 and stride 2.",
+                "Table 1 gives the initial block a stride of 1 and omits its 3 input channels; the "
+                "stride is 2.",
+                "Table 1 lists padding 0 for all blocks and stride 1 for the upsamplers; to keep "
+                "or double the size, they need padding 1 and stride 2.",
                 "Table 1 calls blocks 3x3 that are pairs of 3x1 and 1x3 (table 2), and does not "
                 "say that blocks 6 to 13 dilate their second pair by 2, 4, 8, 16, 2, 4, 8, 16.",
-                "Table 2 gives each of the four convolutions a ReLU; the fourth has its after the "
-                "addition.",
+                "Table 2 lists a ReLU after each of the four convolutions; the last one comes "
+                "after the addition.",
                 "Tables 3 and 4 name no activation; both blocks end with BatchNorm and ReLU.",
             ),
         ),
@@ -92,14 +92,14 @@ ARCHITECTURES: dict[str, Architecture] = {
             f"after {_RONNEBERGER}",
             2015,
             slips=(
-                "darrennet-voc2007, table 6: conv17 is 128 to 64 (there 64 to 64), for the skip "
-                "is concatenated as at every level, and the output has no ReLU.",
+                "darrennet-voc2007, table 6 lists conv17 as 64 to 64; it is 128 to 64, because "
+                "the skip is concatenated as at every level. The output has no ReLU.",
                 "fcn-resnet50-voc2007, table 3: the last layer is a classifier that gives logits "
                 "(there called softmax).",
-                "Both tables give the transposed convolutions a ReLU; the code in the appendix of "
-                "fcn-resnet50-voc2007 shows none, nor is there one here.",
-                "fcn-resnet50-voc2007: one BatchNorm serves both convolutions of a block there; "
-                "here each has its own. Its crop does nothing, for the convolutions are padded.",
+                "Both tables list a ReLU after the transposed convolutions; neither the code in "
+                "the appendix of fcn-resnet50-voc2007 nor this network has one.",
+                "fcn-resnet50-voc2007 uses one BatchNorm for both convolutions of a block; here "
+                "each has its own. Its crop has no effect, because the convolutions are padded.",
             ),
         ),
         Architecture("unet_valid", "U-Net (valid convolutions)", _RONNEBERGER, 2015),

@@ -31,10 +31,8 @@ class UNet(nn.Module):
     """The usual U-Net today: 31,038,933 parameters at 21 classes (31,044,821 with biases).
 
     Takes any size of 16 or more: if a level's size is odd, the upsampled map is padded to the
-    size of the skip. The documents' variant has biases in its 3x3 convolutions. In
-    fcn-resnet50-voc2007 both convolutions of a block share one BatchNorm, and a crop has no
-    effect because of the padding; here each convolution has its own BatchNorm. Weights start with
-    He initialisation, as in the paper; `unet_valid` is the paper's own network.
+    size of the skip. The documents' variant has biases in its 3x3 convolutions. Weights
+    start with He initialisation, as in the paper; `unet_valid` is the paper's own network.
 
     Args:
         num_classes: K.

@@ -26,7 +26,7 @@ DOCUMENTS = {file.stem: file for file in sorted((ROOT / "suites" / "documents").
 FILES = DOCUMENTS | {
     name: ROOT / "suites" / f"{name}.yaml" for name in ("voc_all", "cityscapes_all", "idd_all")
 }
-NUM_CASES = {  # counted in shared/DOCUMENTS.md, one case per row
+NUM_CASES = {  # systems in each document's tables; models in the others
     "darrennet-voc2007": 10,
     "enet-r2unet-pspnet": 3,
     "fcn-idd": 7,

@@ -1,6 +1,7 @@
 """A file imports only from its own sub-package and from those before it in `ORDER`."""
 
 import ast
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -54,6 +55,11 @@ def test_imports_only_from_its_own_room_and_those_before(name: str) -> None:
     if room(name) == "cli":
         allowed += ("__init__",)  # the version
     assert {room(other) for other in IMPORTS[name]} <= set(allowed)
+
+
+def test_the_readme_has_the_same_order() -> None:
+    rooms = re.findall(r"^\| `(\w+)/` \|", (ROOT / "README.md").read_text(encoding="utf-8"), re.M)
+    assert rooms == list(ORDER[ORDER.index("machine") : ORDER.index("cli") + 1])
 
 
 def test_the_list_is_the_package() -> None:

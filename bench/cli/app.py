@@ -2,8 +2,9 @@
 
 import sys
 import traceback
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import typer
 
@@ -140,7 +141,10 @@ def evaluate(
     cache: CacheMode = None,
     json_lines: JsonLines = False,
 ) -> None:
-    """Score kept weights by the evaluations that are missing, or a checkpoint of your own."""
+    """Run the evaluations that finished cases still lack, on their kept weights.
+
+    With --checkpoint, score weights of your own.
+    """
     from bench.cli.commands.evaluate import evaluate_target
 
     where = Where(device, root or (), out, loader_workers, cache)
@@ -151,20 +155,32 @@ def evaluate(
 @app.command()
 def report(
     targets: Annotated[
-        list[Path] | None, typer.Argument(help="suites or folders; default: all of --results")
+        list[Path] | None,
+        typer.Argument(help="suites or folders; default: every suite in --results"),
     ] = None,
     formats: Annotated[
-        str, typer.Option("--format", help="of the files: md,latex,csv,json,html,png,pdf, or some")
+        str,
+        typer.Option(
+            "--format",
+            help="formats of the files, separated by commas: md, latex, csv, json, html, png, pdf",
+        ),
     ] = "md,latex,csv",
     kinds: Annotated[
         str | None,
-        typer.Option("--table", help="only these, such as summary,per_class; see docs/reports.md"),
+        typer.Option(
+            "--table", help="only these tables, such as summary,per_class; see docs/reports.md"
+        ),
     ] = None,
     by: Annotated[
-        Literal["dataset", "model", "recipe"], typer.Option(help="one set of tables for each")
+        Literal["dataset", "model", "recipe"],
+        typer.Option(help="make one set of tables per dataset, model or recipe"),
     ] = "dataset",
     sort: Annotated[
-        str | None, typer.Option(help="a column, best first, such as miou; default: as the suite")
+        str | None,
+        typer.Option(
+            help="sort the rows by this column, best first, such as miou; default: the suite's "
+            "order"
+        ),
     ] = None,
     reported: Annotated[
         bool, typer.Option("--reported/--no-reported", help="published figures beside ours")
@@ -197,7 +213,9 @@ def report(
 @app.command(name="list")
 def list_names(
     kind: Annotated[str, typer.Argument(help="models, datasets, encoders or suites")],
-    matching: Annotated[str, typer.Option("--filter", help="glob on the names")] = "*",
+    matching: Annotated[
+        str | None, typer.Option("--filter", help="glob on the names; default: all")
+    ] = None,
     layers: Annotated[
         str | None, typer.Option(help="with models: the layer tables of this one instead")
     ] = None,
@@ -215,13 +233,15 @@ def list_names(
 
         if kind != "models":
             raise UserError(f"--layers goes with models: bench list models --layers {layers}.")
+        if matching is not None:
+            raise UserError("Give --layers or --filter, not both.")
         console.say(layer_text(layers, settings or [], form or "md"))
         return
     if settings or form:
         raise UserError("--set and --format go with --layers NAME.")
     from bench.cli.commands.list import matching_names
 
-    lines = matching_names(kind, matching)
+    lines = matching_names(kind, matching or "*")
     if not lines:
         console.warn(f"No name in {kind} matches {matching!r}.")
         raise typer.Exit(Exit.NOTHING_MATCHED)
@@ -312,16 +332,20 @@ def rm(
     ] = False,
     failed: Annotated[bool, typer.Option("--failed", help="cases that failed")] = False,
     results: Results = Path("results"),
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="only say what would go")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="only list what would be removed")
+    ] = False,
 ) -> None:
-    """Remove cases from the results, by glob or by state; published ones stay."""
+    """Remove cases from the results, by glob or by state; published and running ones stay."""
     from bench.cli.commands.results import remove
 
     console = Console()
-    removed = remove(results, pattern, stale=stale, failed=failed, dry_run=dry_run)
+    removed, running = remove(results, pattern, stale=stale, failed=failed, dry_run=dry_run)
     for folder in removed:
         console.say(f"{'would remove' if dry_run else 'removed'} {folder}")
-    if not removed:
+    for folder in running:
+        console.warn(f"kept {folder}: it is running")
+    if not (removed or running):
         console.warn("No case matched.")
         raise typer.Exit(Exit.NOTHING_MATCHED)
 
@@ -345,7 +369,7 @@ def env(json_lines: JsonLines = False) -> None:
         console.say(f"{key:16} {value}")
 
 
-def main(args: Any = None) -> None:
+def main(args: Sequence[str] | None = None) -> None:
     """Run the command line, and exit.
 
     A user's mistake is one message. An unexpected error has an exit code of its own, so that it

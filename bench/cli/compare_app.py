@@ -32,11 +32,13 @@ def compare(
     gate_time: Annotated[
         bool,
         typer.Option(
-            "--gate-time", help="fail also if time or memory is worse; otherwise they are advice"
+            "--gate-time",
+            help="fail also if time or memory is worse or not comparable; without it, they are "
+            "advice",
         ),
     ] = False,
     factor: Annotated[
-        float, typer.Option(help="how much time and memory must grow to be worse")
+        float, typer.Option(help="factor by which time or memory must grow to be worse")
     ] = 1.5,
     results: Results = Path("results"),
     json_lines: Annotated[
@@ -71,15 +73,19 @@ def compare(
 def save(
     suite: Annotated[Path, typer.Argument(help="a suite, or the folder of its results")],
     out: Annotated[
-        Path | None, typer.Option(help="file; default: results/baselines/SUITE.json")
+        Path | None, typer.Option(help="file; default: baselines/SUITE.json in --results")
     ] = None,
     results: Results = Path("results"),
     settings: Annotated[
-        list[str] | None, typer.Option("--set", help="as the suite was run, repeatable")
+        list[str] | None,
+        typer.Option("--set", help="the --set that the suite was run with; repeatable"),
     ] = None,
-    limit: Annotated[str | None, typer.Option(help="as the suite was run; --set limit=…")] = None,
+    limit: Annotated[
+        str | None, typer.Option(help="the --limit that the suite was run with")
+    ] = None,
     pattern: Annotated[
-        str | None, typer.Option("--filter", help="glob on case names: a part of the suite")
+        str | None,
+        typer.Option("--filter", help="glob on case names, to keep only a part of the suite"),
     ] = None,
 ) -> None:
     """Write the figures of a finished suite to a file that is small enough to commit."""

@@ -11,7 +11,7 @@ from bench.errors import UserError
 
 app = typer.Typer(
     name="data",
-    help="Fetch, check and look at datasets.",
+    help="Download, check and look at datasets.",
     no_args_is_help=True,
     rich_markup_mode=None,
 )
@@ -42,7 +42,9 @@ def prepare(
     label_set: Annotated[
         str, typer.Option(help="level1, level2, level3, level4 or csTrainId")
     ] = "level3",
-    workers: Annotated[int | None, typer.Option(min=0, help="processes; default: cores")] = None,
+    workers: Annotated[
+        int | None, typer.Option(min=0, help="worker processes; 0: none; default: one per core")
+    ] = None,
 ) -> None:
     """Draw the masks of IDD from its polygons."""
     from bench.cli.commands.data import prepare
@@ -80,7 +82,7 @@ def show(
     ] = None,
     split: Annotated[str | None, typer.Option(help="default: train")] = None,
     num: Annotated[
-        int | None, typer.Option(min=1, help="images; default: 16, or 4 augmented ones")
+        int | None, typer.Option(min=1, help="number of images; default: 16, or 4 with --suite")
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="seed of the augmentation")] = 0,
     out: Annotated[Path | None, typer.Option(help="PNG file; default: NAME_SPLIT.png")] = None,
@@ -106,7 +108,9 @@ def show(
 
 @app.command()
 def cache(
-    clear: Annotated[bool, typer.Option("--clear", help="remove everything in it")] = False,
+    clear: Annotated[
+        bool, typer.Option("--clear", help="remove them, and everything else that can be remade")
+    ] = False,
 ) -> None:
     """List the decoded images that are kept, or remove them."""
     from bench.cli.commands.data import cache

@@ -17,10 +17,13 @@ if TYPE_CHECKING:
 Suites = Annotated[list[str], typer.Argument(help="suite files, or names of shipped suites")]
 Filter = Annotated[str | None, typer.Option("--filter", help="glob on case names")]
 Settings = Annotated[
-    list[str] | None, typer.Option("--set", help="key=value laid over the suite, repeatable")
+    list[str] | None, typer.Option("--set", help="key=value that overrides the suite; repeatable")
 ]
 Limit = Annotated[
-    str | None, typer.Option(help="images of each split: a number or a fraction; --set limit=…")
+    str | None,
+    typer.Option(
+        help="use only this number or fraction of the images of each split; short for --set limit=…"
+    ),
 ]
 Roots = Annotated[
     list[str] | None, typer.Option("--root", help="name=path of a dataset, repeatable")
@@ -29,10 +32,11 @@ Out = Annotated[Path, typer.Option(help="folder for results")]
 Results = Annotated[Path, typer.Option(help="folder with results")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 or mps")]
 LoaderWorkers = Annotated[
-    int | None, typer.Option(help="processes that read images; default: as measured")
+    int | None, typer.Option(help="processes that read images; default: chosen by measuring")
 ]
+Cache = Literal["auto", "ram", "disk", "none"]
 CacheMode = Annotated[
-    Literal["auto", "ram", "disk", "none"] | None,
+    Cache | None,
     typer.Option(help="where decoded images are kept; default: as the suite says"),
 ]
 JsonLines = Annotated[bool, typer.Option("--json", help="print one line of JSON per case")]
@@ -48,7 +52,7 @@ class Where:
     roots: Sequence[str] = ()
     out: Path = Path("results")
     loader_workers: int | None = None
-    cache: Literal["auto", "ram", "disk", "none"] | None = None
+    cache: Cache | None = None
 
     def options(self) -> "Options":
         """Return the flags as the runner takes them."""
@@ -68,7 +72,7 @@ def all_settings(settings: Sequence[str] | None, limit: str | None) -> list[str]
 
 
 def read_names(listed: str | None) -> list[str]:
-    """Read a,b,c."""
+    """Split a comma-separated list of names."""
     return [name.strip() for name in (listed or "").split(",") if name.strip()]
 
 
@@ -77,6 +81,9 @@ def read_roots(given: Sequence[str], name: str | None = None) -> Mapping[str, Pa
 
     Args:
         name: of the only dataset; then a path alone will do.
+
+    Raises:
+        UserError: if a name or a path is missing.
     """
     roots = {}
     for item in given:

@@ -1,13 +1,14 @@
 """Progress bars and lines, read from the heartbeats of running cases."""
 
+import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from rich.console import Console
+from rich.console import Console as RichConsole
 from rich.live import Live
 from rich.markup import escape
 from rich.progress import (
@@ -20,6 +21,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from bench.cli.console import Console
 from bench.machine.files import read_json
 from bench.records.case_folder import CaseFolder
 from bench.text import duration
@@ -54,7 +56,7 @@ def watching(num_cases: int, console: Console) -> Iterator[Watched]:
     watched = Watched(num_cases)
     stop = threading.Event()
     show = _bar if console.is_terminal else _lines
-    thread = threading.Thread(target=show, args=(watched, console, stop), daemon=True)
+    thread = threading.Thread(target=show, args=(watched, console.rich, stop), daemon=True)
     thread.start()
     try:
         yield watched
@@ -63,7 +65,7 @@ def watching(num_cases: int, console: Console) -> Iterator[Watched]:
         thread.join()
 
 
-def _bar(watched: Watched, console: Console, stop: threading.Event) -> None:
+def _bar(watched: Watched, console: RichConsole, stop: threading.Event) -> None:
     bars = Progress(
         TextColumn("{task.description}"),
         BarColumn(bar_width=20),
@@ -91,7 +93,7 @@ def _bar(watched: Watched, console: Console, stop: threading.Event) -> None:
                 )
 
 
-def _lines(watched: Watched, console: Console, stop: threading.Event) -> None:
+def _lines(watched: Watched, console: RichConsole, stop: threading.Event) -> None:
     shown: dict[str, int] = {}
     while not stop.wait(POLL_S):
         for name, (folder, start) in watched.running.items():
@@ -140,16 +142,16 @@ def _time_left(watched: Watched, start: float, share: float) -> list[str]:
 
 
 @contextmanager
-def counting(title: str) -> Iterator[Any]:
+def counting(title: str) -> Iterator[Callable[[int, int], None]]:
     """Show the number of files done, on a terminal."""
     with Progress(
         TextColumn("{task.description}"),
         BarColumn(),
         MofNCompleteColumn(),
         TimeRemainingColumn(),
-        console=Console(stderr=True),
+        console=RichConsole(stderr=True),
         transient=True,
-        disable=not Console(stderr=True).is_terminal,
+        disable=not sys.stderr.isatty(),
     ) as bars:
         bar = bars.add_task(title, total=None)
 
@@ -160,23 +162,23 @@ def counting(title: str) -> Iterator[Any]:
 
 
 @contextmanager
-def downloading() -> Iterator[Any]:
+def downloading() -> Iterator[Callable[[str, int, int | None], None]]:
     """Show the bytes done on a terminal; elsewhere, name each file once."""
-    console = Console(stderr=True)
-    begun: dict[str, Any] = {}
+    console, is_terminal = RichConsole(stderr=True), sys.stderr.isatty()
+    begun: dict[str, TaskID] = {}
     with Progress(
         TextColumn("{task.description}"),
         BarColumn(),
         DownloadColumn(),
         TimeRemainingColumn(),
         console=console,
-        disable=not console.is_terminal,
+        disable=not is_terminal,
     ) as bars:
 
         def progress(title: str, done: int, total: int | None) -> None:
             if title not in begun:
                 begun[title] = bars.add_task(title, total=total)
-                if not console.is_terminal:
+                if not is_terminal:
                     console.print(title)
             bars.update(begun[title], completed=done, total=total)
 

@@ -12,7 +12,7 @@ FEWEST_COLUMNS = 2  # the name and one figure
 RULES = box.SIMPLE  # a line below the headers and above a section
 PADDING = 3  # characters between two columns
 STYLES = {"best": "bold", "second": "italic", "": ""}
-SUPERSCRIPTS = str.maketrans("abcdefghijklmnoprstuvwxyz", "ᵃᵇᶜᵈᵉᶠᵍʰⁱʲᵏˡᵐⁿᵒᵖʳˢᵗᵘᵛʷˣʸᶻ")
+SUPERSCRIPTS = str.maketrans("abcdefghijklmnopqrstuvwxyz", "ᵃᵇᶜᵈᵉᶠᵍʰⁱʲᵏˡᵐⁿᵒᵖ𐞥ʳˢᵗᵘᵛʷˣʸᶻ")
 
 
 def draw(table: Table, console: Console) -> None:

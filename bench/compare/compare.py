@@ -126,7 +126,7 @@ def _gates(base: Snapshot, new: Snapshot) -> list[Finding]:
 
 
 def _models(base: Snapshot, new: Snapshot) -> list[tuple[str, list[Named], list[Named]]]:
-    """Return the finished seeds of each model that has some on both sides, under one name."""
+    """Return a name and both sides' finished cases for each model that has some on both sides."""
     found = []
     for model in dict.fromkeys(case.model for case in base.cases.values()):
         ours, theirs = (

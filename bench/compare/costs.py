@@ -53,7 +53,7 @@ def compare_costs(
 ) -> Iterator[Finding]:
     """Compare training time per image and peak memory, over all seeds of a model.
 
-    Yields nothing if neither side has an epoch after the first.
+    Yields nothing if neither side has a timed epoch.
     """
     if not any(one.epochs.image_s for one in (*base, *new)):
         return
@@ -84,7 +84,7 @@ def _judge(
     """Judge a cost: worse if it grew by more than the factor and a Mann-Whitney test agrees."""
     num = f"{len(base)} and {len(new)}"
     if not (len(base) and len(new)) or _smallest_p(len(base), len(new)) > LEVEL:
-        return not_compared(case, cost.kind, cost.figure, f"too few epochs after the first: {num}")
+        return not_compared(case, cost.kind, cost.figure, f"too few epochs without warm-up: {num}")
     ours, theirs = float(np.median(base)), float(np.median(new))
     found = theirs / ours
     more, less = (

@@ -156,14 +156,18 @@ def _epochs(file: Path) -> Epochs:
     steps = max(row["steps"] for row in rows)
     timed = [row for row in rows if not row["warm_up"] and row["steps"] == steps]
     speeds = _column(timed, "images_per_s")
-    if not all(speed > 0 for speed in speeds):
-        warnings.warn(f"{file} has a speed of 0; its times are left out.", stacklevel=2)
+    try:
+        return Epochs(
+            image_s=tuple(1 / speed for speed in speeds),
+            reference_s=_column(timed, "reference_s"),
+            peak_memory_mib=_column(timed, "peak_memory_mib"),
+        )
+    except (ValidationError, ZeroDivisionError):
+        warnings.warn(
+            f"{file} has times or memory that are missing or not positive; they are left out.",
+            stacklevel=2,
+        )
         return Epochs()
-    return Epochs(
-        image_s=tuple(1 / speed for speed in speeds),
-        reference_s=_column(timed, "reference_s"),
-        peak_memory_mib=_column(timed, "peak_memory_mib"),
-    )
 
 
 def _column(rows: Sequence[Row], name: str) -> tuple[float, ...]:

@@ -55,7 +55,7 @@ def markdown(one: Comparison, failures: Sequence[Finding]) -> str:
 
 
 def _is_shown(finding: Finding) -> bool:
-    """Check whether to show a finding: not unchanged ones, nor times within the factor."""
+    """Return whether to show a finding: one that changed, but not a time within the factor."""
     if finding.verdict == "not compared":
         return False
     return finding.verdict != "same" or (finding.kind == "score" and finding.is_changed)
@@ -83,8 +83,7 @@ def _costs(one: Comparison) -> Iterable[str]:
         if ratios:
             least, most = f"{min(ratios):.2f}", f"{max(ratios):.2f}"
             times = least if least == most else f"{least} to {most}"
-            models = f"{len(ratios)} model{'' if len(ratios) == 1 else 's'}"
-            yield f"{title}: {times} times the base's ({models})."
+            yield f"{title}: {times} times the base's ({plural(len(ratios), 'model')})."
 
 
 def _lists(one: Comparison) -> Iterable[str]:

@@ -38,7 +38,7 @@ class Pair:
 
 
 @dataclass(frozen=True)
-class Figure:
+class ScorePair:
     """One score of a pair."""
 
     pair: Pair
@@ -115,7 +115,7 @@ def compare_scores(found: Sequence[Pair], gate: Gate, first: str | None) -> Iter
     Args:
         first: the reported evaluation that minimums apply to if they name none.
     """
-    figures: list[Figure] = []
+    figures: list[ScorePair] = []
     for pair in found:
         figures += _figures(pair, _minimums(pair, gate, first))
     judging = [one for one in figures if one.could_be_significant(gate.seed_spread)]
@@ -128,7 +128,7 @@ def compare_scores(found: Sequence[Pair], gate: Gate, first: str | None) -> Iter
             yield _missing(figure)
 
 
-def _figures(pair: Pair, minimums: Mapping[str, float]) -> list[Figure]:
+def _figures(pair: Pair, minimums: Mapping[str, float]) -> list[ScorePair]:
     """Return the scores of a pair, resampled over images if both sides have their counts."""
     kept = [[one.per_image for one in side] for side in (pair.base, pair.new)]
     counted = all(counts is not None for side in kept for counts in side)
@@ -139,7 +139,7 @@ def _figures(pair: Pair, minimums: Mapping[str, float]) -> list[Figure]:
     else:
         base, new = _of_seeds(pair.base), _of_seeds(pair.new)
     return [
-        Figure(pair, name, base[name], new[name], minimums.get(name), counted)
+        ScorePair(pair, name, base[name], new[name], minimums.get(name), counted)
         for name in dict.fromkeys((*COMPARED, *minimums))
     ]
 
@@ -164,7 +164,7 @@ def _minimums(pair: Pair, gate: Gate, first: str | None) -> dict[str, float]:
     return found
 
 
-def _judge(figure: Figure, gate: Gate, confidence: float) -> Finding:
+def _judge(figure: ScorePair, gate: Gate, confidence: float) -> Finding:
     base, new, minimum = figure.base, figure.new, figure.minimum
     found = difference(new, base, confidence, gate.seed_spread)
     verdict: Verdict = "same"
@@ -193,7 +193,7 @@ def _judge(figure: Figure, gate: Gate, confidence: float) -> Finding:
     )
 
 
-def _missing(figure: Figure) -> Finding:
+def _missing(figure: ScorePair) -> Finding:
     """Report a score that a side lacks; it is worse if the score has a minimum."""
     case, name = figure.pair.case, f"{column(figure.score).header}, {figure.pair.evaluation}"
     reason = "one side has no value"
@@ -211,7 +211,7 @@ def _seeds_needed(num: int | None) -> str:
     return f"significant only with {needed} seeds on each side"
 
 
-def _interval(found: Difference, confidence: float, figure: Figure, gate: Gate) -> str:
+def _interval(found: Difference, confidence: float, figure: ScorePair, gate: Gate) -> str:
     """Describe the interval of a difference, and whether it is over images and seeds."""
     num = len(figure.base.seeds), len(figure.new.seeds)
     over = "over images" if figure.counted else "no counts per image"
@@ -220,5 +220,5 @@ def _interval(found: Difference, confidence: float, figure: Figure, gate: Gate) 
     return (
         f"{100 * found.value:+.2f} [{100 * low:+.2f}, {100 * high:+.2f}] points at "
         f"{100 * confidence:.4g} % ({over}, {seeds}, assumed standard "
-        f"deviation {100 * gate.seed_spread:g})"
+        f"deviation {100 * gate.seed_spread:g} points)"
     )

@@ -98,7 +98,7 @@ class Scored(Strict):
 
 
 class Epochs(Strict):
-    """The epochs of a training except the first, with one value per epoch.
+    """The complete epochs of a training without warm-up epochs, with one value per epoch.
 
     image_s: seconds of training per image.
     reference_s: of the reference in `bench.machine.clock`; empty if it was not measured.
@@ -121,6 +121,8 @@ class CaseSnapshot(Strict):
     """What is compared of one case.
 
     asked: all settings that its numbers depend on, except defaults.
+    model: the keys of dataset, model and recipe.
+    software: versions by package; None if unknown.
     ran: its numerics.
     machine: with the precision; None if it is unknown or was shared with other cases.
     facts: counts that are the same on any machine.

@@ -26,7 +26,7 @@ def compare_targets(base: Path, new: Path | None, results: Path, factor: float) 
         UserError: if there is nothing to compare, or it would be compared with itself.
     """
     if not 1 < factor < math.inf:
-        raise UserError(f"--factor must be greater than 1, such as 1.5, not {factor:g}.")
+        raise UserError(f"The factor must be greater than 1, such as 1.5, not {factor:g}.")
     ours = snapshots(base, results)
     if not ours:
         raise UserError(f"No results in {base}; make some with bench run SUITE.")

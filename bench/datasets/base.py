@@ -64,13 +64,13 @@ class Sample:
         return tuple(file for file in (self.image, self.mask) if file is not None)
 
 
-class NoOptions(BaseModel):
+class BaseOptions(BaseModel):
     """Base class of a dataset's options; unknown keys are errors."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class OfficialOptions(NoOptions):
+class OfficialOptions(BaseOptions):
     """Base class of the options of datasets whose splits have official sizes."""
 
     partial: bool = Field(
@@ -84,7 +84,7 @@ class Dataset(ABC):
     Reading is pure: the same sample gives the same arrays in any process.
     """
 
-    Options: ClassVar[type[BaseModel]] = NoOptions
+    Options: ClassVar[type[BaseModel]] = BaseOptions
 
     title: str
     splits: tuple[str, ...]
@@ -203,7 +203,8 @@ class Dataset(ABC):
         """Return the samples of a split, after checking once that all their files exist.
 
         Raises:
-            UserError: if files are missing, or the number of samples is not the official one.
+            UserError: if the split is unknown or withheld, files are missing, or the number of
+                samples is not the official one and `partial` is not set.
         """
         if split not in self._complete:
             self._complete[split] = self._check_complete(split)
@@ -268,10 +269,10 @@ class Dataset(ABC):
             image, target = self.read(sample)
         except USER_CODE_ERRORS as error:
             raise self._wrong(sample, f"{type(error).__name__}: {error}") from error
-        self.hold(sample, image, target)
+        self.check_pair(sample, image, target)
         return image, target
 
-    def hold(self, sample: Sample, image: Any, target: Any) -> None:
+    def check_pair(self, sample: Sample, image: Any, target: Any) -> None:
         """Check the shapes, dtypes and labels of a pair.
 
         Raises:
@@ -283,6 +284,11 @@ class Dataset(ABC):
 
     def _wrong(self, sample: Sample, fault: str) -> FileFault:
         return FileFault("wrong sample", f"{self.name}, sample {sample.id!r}: {fault}")
+
+    @property
+    def is_missing(self) -> bool:
+        """Whether the dataset needs a folder that does not exist."""
+        return self.needs_root and (self.root is None or not self.root.is_dir())
 
     def require_root(self) -> Path:
         """Return the folder of the files.

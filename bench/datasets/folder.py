@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
-from bench.datasets.base import IGNORE_INDEX, Colour, FileFault, Labels, NoOptions, Sample
+from bench.datasets.base import IGNORE_INDEX, BaseOptions, Colour, FileFault, Labels, Sample
 from bench.datasets.camvid import read_class_file
 from bench.datasets.image_files import FileDataset, beside, read_image, read_list
 from bench.datasets.masks import map_labels, read_colours, read_mask
@@ -29,7 +29,7 @@ ADVICE = {
 }
 
 
-class Class(NoOptions):
+class Class(BaseOptions):
     """One class: its name, and its colour in tables, pictures and colour masks."""
 
     name: str
@@ -39,11 +39,12 @@ class Class(NoOptions):
 class Folder(FileDataset):
     """Images and masks found by pattern or in two-column lists; index or colour masks."""
 
-    class Options(NoOptions):
+    class Options(BaseOptions):
         """What a suite may set."""
 
         classes: tuple[Class, ...] = Field(
             min_length=1,
+            max_length=254,  # 255 is void, 254 a colour that is not mapped
             description="names in the order of their indices, {name: [r, g, b]}, or a CSV file "
             "with the columns name,r,g,b (relative to the suite)",
         )

@@ -24,15 +24,16 @@ class FileDataset(Dataset):
         assert sample.image is not None
         return read_image(sample.image)
 
-    def hold(self, sample: Sample, image: Any, target: Any) -> None:
+    def check_pair(self, sample: Sample, image: Any, target: Any) -> None:
         """Check a pair; if the sizes differ, the error names both files."""
-        if image.shape[:2] != target.shape:
-            (h, w), (mask_h, mask_w) = image.shape[:2], target.shape
+        size, mask_size = np.shape(image)[:2], np.shape(target)
+        if len(size) == len(mask_size) == 2 and size != mask_size:
+            (h, w), (mask_h, mask_w) = size, mask_size
             raise FileFault(
                 "size mismatch",
                 f"{sample.mask} is {mask_w}x{mask_h} but its image {sample.image} is {w}x{h}.",
             )
-        super().hold(sample, image, target)
+        super().check_pair(sample, image, target)
 
     def unlisted(self) -> Sequence[Path]:
         """Return files next to listed images and masks that are in no split."""
@@ -100,7 +101,11 @@ def read_image(file: Path, exif: str | None = None) -> NDArray[np.uint8]:
 
 
 def check_colours(image: Image.Image, file: Path, exif: str | None) -> None:
-    """Refuse pixels that do not convert to 8-bit RGB unchanged."""
+    """Refuse pixels that do not convert to 8-bit RGB unchanged.
+
+    Raises:
+        FileFault: with what to do about them.
+    """
     if _bits(image) > 8:
         raise not_read(file, "16-bit pixels", "convert the file to 8 bits")
     if image.mode == "CMYK":
@@ -114,7 +119,11 @@ def check_colours(image: Image.Image, file: Path, exif: str | None) -> None:
 
 
 def check_upright(image: Image.Image, file: Path, exif: str | None) -> None:
-    """Refuse a rotation tag if `exif` does not say what to do with it."""
+    """Refuse a rotation tag if `exif` does not say what to do with it.
+
+    Raises:
+        FileFault: with what to do about it.
+    """
     orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
     if orientation not in (0, 1) and exif is None:
         raise FileFault(
@@ -140,7 +149,11 @@ def _bits(image: Image.Image) -> int:
 
 
 def open_image(file: Path) -> Image.Image:
-    """Open and decode an image; `raw_mode` tells how its pixels were stored."""
+    """Open and decode an image; `raw_mode` tells how its pixels were stored.
+
+    Raises:
+        FileFault: if it does not exist, cannot be decoded, or has an unsupported format.
+    """
     try:
         with file.open("rb") as stream:
             image = Image.open(stream)
@@ -153,7 +166,7 @@ def open_image(file: Path) -> Image.Image:
     except (OSError, SyntaxError, ValueError, EOFError) as error:
         raise FileFault("unreadable file", f"Cannot decode {file}: {error}.") from error
     if image.format not in FORMATS:
-        raise not_read(file, f"{image.format} files", f"convert it to one of {', '.join(FORMATS)}")
+        raise not_read(file, f"{image.format} files", "convert it to PNG")
     args = tile[3] if tile is not None else ""
     image.info["raw_mode"] = args[0] if isinstance(args, tuple) else args
     return image

@@ -10,7 +10,7 @@ from PIL import Image
 
 from bench.datasets.base import IGNORE_INDEX, Colour, FileFault
 from bench.datasets.image_files import LOSSY, check_colours, check_upright, open_image, raw_mode
-from bench.text import listed
+from bench.text import listed, plural
 
 SCALED = {"L;2": 85, "L;4": 17}  # Pillow multiplies grey values of 2 and 4 bits by these
 NOT_MAPPED = 254  # marks a colour of no class
@@ -90,7 +90,7 @@ def map_labels(
         raise FileFault("0/255 mask", f"{file} has only the values 0 and 255. {advice}")
     wrong = sorted(present - to.keys())
     if wrong:
-        labels = listed(f"{label} ({counts[label]} pixels)" for label in wrong)
+        labels = listed(f"{label} ({plural(int(counts[label]), 'pixel')})" for label in wrong)
         if palette and present <= _greys(tuple(palette)):
             raise FileFault(
                 "grey-converted palette",
@@ -99,7 +99,7 @@ def map_labels(
             )
         raise FileFault(
             "wrong label",
-            f"{file}: label {labels} is not allowed; allowed are {_ranges(to)}.",
+            f"{file} has labels that are not allowed: {labels}. Allowed: {_ranges(to)}.",
         )
     mapped: NDArray[np.uint8] = _table(tuple(sorted(to.items())))[mask]
     return mapped
@@ -152,10 +152,10 @@ def read_colours(file: Path, to: Mapping[Colour, int]) -> NDArray[np.uint8]:
         wrong, counts = np.unique(codes[indices == NOT_MAPPED], return_counts=True)
         order = np.argsort(-counts, kind="stable")
         colours = listed(
-            f"{(int(c) >> 16, int(c) >> 8 & 255, int(c) & 255)} ({n} pixels)"
+            f"{(int(c) >> 16, int(c) >> 8 & 255, int(c) & 255)} ({plural(int(n), 'pixel')})"
             for c, n in zip(wrong[order], counts[order], strict=True)
         )
-        raise FileFault("wrong label", f"{file}: no class has the colour {colours}.")
+        raise FileFault("wrong label", f"{file} has colours of no class: {colours}.")
     return indices
 
 

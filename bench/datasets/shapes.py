@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, PositiveInt
 
-from bench.datasets.base import IGNORE_INDEX, Dataset, Labels, NoOptions, Pair, Sample
+from bench.datasets.base import IGNORE_INDEX, BaseOptions, Dataset, Labels, Pair, Sample
 
 LABELS = Labels(
     names=("background", "disc", "square", "triangle", "ring", "cross"),
@@ -21,7 +21,7 @@ SPLIT_STREAMS = {"train": 0, "val": 1, "test": 2}
 class Shapes(Dataset):
     """Textured shapes of five classes at many scales, overlapping, with void borders as in VOC."""
 
-    class Options(NoOptions):
+    class Options(BaseOptions):
         """What a suite may set."""
 
         size: tuple[PositiveInt, PositiveInt] = Field((96, 96), description="[H, W] in pixels")

@@ -117,8 +117,8 @@ def difference(
             if it had `PRIOR_FREEDOM` degrees of freedom; 0: only the measured one.
     """
     value = one.value - other.value
-    spread, freedom = _spread(one.seeds, other.seeds, assumed_spread)
-    by_seeds = spread * (1 / len(one.seeds) + 1 / len(other.seeds)), freedom
+    variance, freedom = _variance_over_seeds(one.seeds, other.seeds, assumed_spread)
+    by_seeds = variance * (1 / len(one.seeds) + 1 / len(other.seeds)), freedom
     half = _half([_by_images(one, other, value), by_seeds], confidence)
     return Difference(value, value - half, value + half)
 
@@ -135,10 +135,10 @@ def num_seeds_needed(
     by_images = _by_images(one, other, value)
     if abs(value) <= _half([by_images], confidence):
         return None
-    spread, _ = _spread(one.seeds, other.seeds, assumed_spread)
+    variance, _ = _variance_over_seeds(one.seeds, other.seeds, assumed_spread)
     prior = PRIOR_FREEDOM if assumed_spread else 0
     for num in range(2, MOST_SEEDS + 1):
-        by_seeds = 2 * spread / num, 2.0 * (num - 1) + prior
+        by_seeds = 2 * variance / num, 2.0 * (num - 1) + prior
         if abs(value) > _half([by_images, by_seeds], confidence):
             return num
     return MOST_SEEDS + 1
@@ -171,10 +171,13 @@ def _by_images(one: Sampled, other: Sampled, value: float) -> Part:
     return float(variance), float(num_images - 1)
 
 
-def _spread(one: NDArray[np.float64], other: NDArray[np.float64], assumed: float) -> Part:
-    """Return the variance of one training over seeds, pooled over two models."""
+def _variance_over_seeds(
+    one: NDArray[np.float64], other: NDArray[np.float64], assumed_spread: float
+) -> Part:
+    """Return the variance of one training over seeds, pooled over two models, and its freedom."""
     squares = ((one - one.mean()) ** 2).sum() + ((other - other.mean()) ** 2).sum()
     freedom = float(len(one) + len(other) - 2)
-    if assumed:
-        squares, freedom = squares + PRIOR_FREEDOM * assumed**2, freedom + PRIOR_FREEDOM
+    if assumed_spread:
+        squares += PRIOR_FREEDOM * assumed_spread**2
+        freedom += PRIOR_FREEDOM
     return (float(squares / freedom), freedom) if freedom else (0.0, 1.0)

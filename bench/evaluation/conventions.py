@@ -45,16 +45,16 @@ def _value(
     summed = np.add.reduceat(counts, range(0, len(counts), together), axis=0)
     truth, predicted, hit = (summed[:, row] for row in (TRUTH, PREDICTION, INTERSECTION))
     if convention.of == "accuracy":
-        return _mean_of_numbers(hit.sum(1), truth.sum(1))
+        return _mean_of_ratios(hit.sum(1), truth.sum(1))
     union = truth + predicted - hit
     iou = np.divide(hit, union, out=np.zeros(union.shape), where=union > 0)
     counted = np.array([name != convention.without for name in names]) & (
         (union > 0) | (convention.absent == "0")
     )
-    return _mean_of_numbers(np.where(counted, iou, 0).sum(1), counted.sum(1))
+    return _mean_of_ratios(np.where(counted, iou, 0).sum(1), counted.sum(1))
 
 
-def _mean_of_numbers(above: NDArray[Any], below: NDArray[Any]) -> float:
+def _mean_of_ratios(above: NDArray[Any], below: NDArray[Any]) -> float:
     """Average the ratios that are defined."""
     defined = below > 0
     return float((above[defined] / below[defined]).mean()) if defined.any() else float("nan")

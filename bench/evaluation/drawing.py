@@ -40,8 +40,11 @@ def strip(
     """Put image, truth, prediction and error map side by side.
 
     Args:
-        image: (H, W, 3); resized to the target's size if it differs.
-        target, pred: (h, w).
+        image: (H, W, 3) uint8; resized to the target's size if it differs.
+        target, pred: class indices (h, w); 255 is void in `target`.
+
+    Returns:
+        (h, 4 w + 12, 3) uint8.
     """
     errors = np.full((*target.shape, 3), WRONG, np.uint8)
     errors[pred == target] = RIGHT
@@ -68,7 +71,7 @@ class Tile:
 
 
 def overlay(tile: Tile, labels: Labels) -> NDArray[np.uint8]:
-    """Draw a mask over its image: classes tinted, outlines drawn, void hatched."""
+    """Draw a mask over its image: classes tinted, outlines drawn, void hatched; (H, W, 3) uint8."""
     painted = colour(tile.target, labels).astype(np.float32)
     strength = np.where(painted.any(2, keepdims=True), STRENGTH, FAINT)
     mixed = (1 - strength) * tile.image + strength * painted

@@ -1,8 +1,8 @@
 """Run a model on a split and count pixels: one pass, counted on the device."""
 
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from bench.evaluation.confusion import count_pixels, per_class
 from bench.evaluation.setup import Setup
-from bench.loading.loader import Stack
+from bench.loading.loader import Batch, Stack
 from bench.machine.device import autocast
 from bench.suite.evaluation import Evaluation
 from bench.suite.schema import Size
@@ -24,7 +24,7 @@ class Counts:
 
     per_image: (N, 4, K) uint32: truth, prediction, intersection, prediction on void.
     confusion: (K, K) int64 over the split; rows are truth.
-    loss: mean over the valid pixels of the split.
+    loss: the recipe's loss as one mean over the split; NaN if no pixel is valid.
     """
 
     ids: tuple[str, ...]
@@ -35,8 +35,10 @@ class Counts:
 
 
 @torch.inference_mode()
-def evaluate(model: nn.Module, batches: Any, evaluation: Evaluation, setup: Setup) -> Counts:
-    """Score every image once, at the resolution of its target.
+def evaluate(
+    model: nn.Module, batches: Iterable[Batch], evaluation: Evaluation, setup: Setup
+) -> Counts:
+    """Count the predictions on every image, at the resolution of its target.
 
     Args:
         batches: images (N, 3, H, W) uint8, targets (N, h, w) uint8 and ids, or lists of images
@@ -50,8 +52,7 @@ def evaluate(model: nn.Module, batches: Any, evaluation: Evaluation, setup: Setu
     confusion = torch.zeros(num_classes, num_classes, dtype=torch.int64, device=device)
     totals: list[Tensor] = []
     weights: list[Tensor] = []
-    for batch in batches:
-        images, targets, batch_ids = batch
+    for images, targets, batch_ids in batches:
         for image, target in _groups(images, targets):
             image = image.to(device, non_blocking=True)
             target = target.to(device, non_blocking=True)
@@ -120,8 +121,8 @@ def _logits(model: nn.Module, image: Tensor, evaluation: Evaluation, setup: Setu
     height, width = image.shape[-2:]
     total: Tensor | None = None
     num = image.new_zeros((1, 1, height, width), dtype=torch.float32)
-    for top in window_starts(height, evaluation.crop[0], evaluation.steps[0]):
-        for left in window_starts(width, evaluation.crop[1], evaluation.steps[1]):
+    for top in window_starts(height, evaluation.crop[0], evaluation.window_stride[0]):
+        for left in window_starts(width, evaluation.crop[1], evaluation.window_stride[1]):
             rows = slice(top, top + evaluation.crop[0])
             columns = slice(left, left + evaluation.crop[1])
             logits = _forward(model, image[..., rows, columns], setup)

@@ -68,9 +68,9 @@ def num_averaged(counts: NDArray[Any]) -> int:
 
 
 def constant_prediction(counts: NDArray[Any]) -> tuple[int, NDArray[Any]]:
-    """Return the most frequent class of the truth, and the counts of always predicting it.
+    """Return the majority class of the truth, and the counts of always predicting it.
 
-    This is the majority class. The counts, given and returned, are (N, 4, K).
+    The counts, given and returned, are (N, 4, K); those returned are int64.
     """
     per_image = np.asarray(counts, np.int64)
     truth = per_image[:, TRUTH]

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from bench.datasets.base import Pair
 from bench.errors import UserError
 from bench.machine.cache_folder import cache_folder
-from bench.machine.files import read_json, write_json
+from bench.machine.files import CannotWrite, read_json, write_json
 from bench.suite.schema import Cache
 
 UNFINISHED = ".tmp"
@@ -168,8 +168,8 @@ def _on_disk(
             if found is not None:
                 return found
             shutil.rmtree(folder, ignore_errors=True)  # truncated, or in an old layout
-            make_room(folder.parent, needed)
             shutil.rmtree(beside, ignore_errors=True)  # left by a process that was killed
+            make_room(folder.parent, needed)
             beside.mkdir()
             log.info("decoding %s once, into %s", about, folder)
             try:
@@ -182,7 +182,7 @@ def _on_disk(
             made = open_kept(folder, num_pairs)
             assert made is not None
             return made
-    except OSError as error:
+    except (OSError, CannotWrite) as error:
         raise CacheError(f"Cannot keep decoded images in {folder.parent}: {error}.") from error
 
 
@@ -292,10 +292,11 @@ def _bound(folder: Path) -> int:
 
 
 def clear_cache() -> tuple[int, int]:
-    """Remove everything in the cache folder; return how many entries and bytes it held."""
-    folder = cache_folder()
-    files = [file for file in folder.rglob("*") if file.is_file()]
-    num_bytes, num_entries = sum(file.stat().st_size for file in files), len(entries())
-    for part in ("decoded", "digests", "counts", "loading"):
-        shutil.rmtree(folder / part, ignore_errors=True)
+    """Remove everything that is kept; return how many decoded splits and bytes that was."""
+    parts = [cache_folder() / part for part in ("decoded", "digests", "counts", "loading")]
+    files = [file for part in parts for file in part.rglob("*") if file.is_file()]
+    num_bytes = sum(status.st_size for file in files if (status := _status(file)) is not None)
+    num_entries = len(entries())
+    for part in parts:
+        shutil.rmtree(part, ignore_errors=True)
     return num_entries, num_bytes

@@ -17,6 +17,7 @@ from bench.loading.transforms import Augment
 from bench.suite.evaluation import Evaluation
 from bench.suite.recipe import Recipe
 from bench.suite.schema import Side, Size, sized
+from bench.text import plural
 
 Key = tuple[int, int]  # (epoch, index), which pick the random stream
 Item = tuple[Tensor, Tensor, str]
@@ -30,6 +31,19 @@ def limited(samples: Sequence[Sample], limit: int | float | None) -> list[Sample
     if num >= len(samples):
         return list(samples)
     return [samples[i] for i in np.linspace(0, len(samples) - 1, num).round().astype(int)]
+
+
+def require_batch(num_images: int, batch_size: int) -> None:
+    """Check that there are enough training images for a batch.
+
+    Raises:
+        UserError: if there are fewer.
+    """
+    if num_images < batch_size:
+        raise UserError(
+            f"The training split has {plural(num_images, 'image')}, but a batch takes "
+            f"{batch_size}; lower recipe.batch_size or raise limit."
+        )
 
 
 class Images(TorchDataset[Item | UserError]):

@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Sampler
 
 from bench.errors import UserError
-from bench.loading.images import EvalImages, Images, Item, Key, TrainImages
+from bench.loading.images import EvalImages, Images, Item, Key, TrainImages, require_batch
 from bench.text import plural
 
 Stack = Tensor | list[Tensor]  # one tensor if all have the same size
@@ -99,11 +99,7 @@ def train_loader(
     Raises:
         UserError: if there are fewer images than a batch.
     """
-    if len(images) < batch_size:
-        raise UserError(
-            f"{len(images)} training images are fewer than a batch of {batch_size}; "
-            "lower recipe.batch_size or raise limit."
-        )
+    require_batch(len(images), batch_size)
     sampler = EpochSampler(len(images), batch_size, seed)
     return Loader(images, sampler, loading), sampler
 

@@ -4,14 +4,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.datasets.base import Pair
 from bench.suite.schema import Size
-
-
-def resize(pair: Pair, size: Size) -> Pair:
-    """Resize to (H, W): the image by area if it shrinks, else bilinear; the target nearest."""
-    image, target = pair
-    return resize_image(image, size), resize_target(target, size)
 
 
 def resize_target(target: NDArray[np.uint8], size: Size) -> NDArray[np.uint8]:

@@ -7,17 +7,17 @@ import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import albumentations as A
 import cv2
 import numpy as np
+
+os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # read when albumentations is imported
+import albumentations as A
 from albumentations.augmentations.crops.transforms import CropSizeError
 
 from bench.datasets.base import IGNORE_INDEX, Pair
 from bench.errors import UserError
 from bench.lookup import unknown
-from bench.suite.augment_presets import PRESETS
-
-os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
+from bench.suite.augment_presets import PRESETS, one_transform
 
 BACKEND = f"albumentations {A.__version__}"
 TRANSFORMS: dict[str, type[Any]] = {
@@ -49,7 +49,7 @@ def build_transform(item: Mapping[str, Mapping[str, Any]]) -> Any:
         raise UserError(f"{name} takes {{argument: value}}, not {given!r}.")
     args = dict(given)
     if isinstance(args.get("transforms"), list | tuple):
-        args["transforms"] = [build_transform(_named(inner)) for inner in args["transforms"]]
+        args["transforms"] = [build_transform(one_transform(inner)) for inner in args["transforms"]]
     schema = getattr(TRANSFORMS[name], "InitSchema", None)
     fields = schema.model_fields if schema is not None else {}
     # Dropouts do not change the mask by default (None); the rest must not pad it with class 0.
@@ -63,19 +63,12 @@ def build_transform(item: Mapping[str, Mapping[str, Any]]) -> Any:
         try:
             return TRANSFORMS[name](**args)
         except (TypeError, ValueError, UserWarning) as error:
-            if fields:
-                for argument in args.keys() - fields.keys() - {"p"}:
-                    raise UserError(unknown(f"argument of {name}", argument, fields)) from error
+            wrong = sorted(args.keys() - fields.keys() - {"p"}) if fields else []
+            if wrong:
+                raise UserError(unknown(f"argument of {name}", wrong[0], fields)) from error
             lines = [line for line in str(error).splitlines() if "errors.pydantic.dev" not in line]
             first = "; ".join(lines[:4])
             raise UserError(f"albumentations rejects {name}: {first}") from error
-
-
-def _named(item: Any) -> Mapping[str, Mapping[str, Any]]:
-    named = {item: {}} if isinstance(item, str) else item
-    if not isinstance(named, Mapping) or len(named) != 1:
-        raise UserError(f"Give one transform: {{Name: {{argument: value}}}}, not {item!r}.")
-    return {name: args or {} for name, args in named.items()}
 
 
 class Augment:

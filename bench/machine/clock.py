@@ -12,9 +12,9 @@ import torch.nn.functional as F
 T = TypeVar("T")
 Name = Literal["start", "training", "validation", "data_wait"]
 NAMES: tuple[Name, ...] = ("start", "training", "validation", "data_wait")
-NUM_RUNS = 5
-SHAPES = {"cuda": (8, 64, 128, 128), "mps": (8, 64, 128, 128)}  # (N, C, H, W), fp32
-SHAPE_CPU = (1, 64, 64, 64)
+REFERENCE_RUNS = 5
+REFERENCE_SHAPES = {"cuda": (8, 64, 128, 128), "mps": (8, 64, 128, 128)}  # (N, C, H, W), fp32
+REFERENCE_SHAPE_CPU = (1, 64, 64, 64)
 
 
 class Clock:
@@ -59,9 +59,10 @@ class Clock:
 def reference_s(device: torch.device) -> float:
     """Return the median time of a 3x3 convolution of 64 channels on a device, in seconds.
 
-    The measurement takes milliseconds and draws no random numbers.
+    Times of two runs are compared as multiples of it, so that a busy machine does not look like a
+    slower network. The measurement takes milliseconds and draws no random numbers.
     """
-    image = torch.ones(SHAPES.get(device.type, SHAPE_CPU), device=device)
+    image = torch.ones(REFERENCE_SHAPES.get(device.type, REFERENCE_SHAPE_CPU), device=device)
     kernel = torch.ones(image.shape[1], image.shape[1], 3, 3, device=device)
 
     def seconds() -> float:
@@ -72,7 +73,7 @@ def reference_s(device: torch.device) -> float:
         return time.perf_counter() - start
 
     seconds()  # warm-up
-    return statistics.median(seconds() for _ in range(NUM_RUNS))
+    return statistics.median(seconds() for _ in range(REFERENCE_RUNS))
 
 
 def synchronize(device: torch.device) -> None:

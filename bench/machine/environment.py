@@ -31,9 +31,7 @@ def environment() -> Mapping[str, Any]:
         "platform": platform.platform(),
         "cpu": _cpu_name(),
         "cores": psutil.cpu_count(logical=False) or os.cpu_count(),
-        "threads": len(psutil.Process().cpu_affinity())
-        if hasattr(psutil.Process, "cpu_affinity")
-        else os.cpu_count(),
+        "threads": num_cores(),
         "memory_gib": round(psutil.virtual_memory().total / 2**30, 1),
         "bench": _version("bench"),
         "packages": {name: _version(name) for name in PACKAGES},

@@ -2,6 +2,8 @@
 
 import json
 import os
+import platform
+import secrets
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -24,7 +26,7 @@ def write_atomically(file: Path, write: Callable[[Path], None], sync: bool = Tru
     Raises:
         CannotWrite: with the reason; a file that existed before is unchanged.
     """
-    beside = file.with_name(f".{file.name}.{os.getpid()}.tmp")
+    beside = file.with_name(f".{file.name}.{platform.node()}.{secrets.token_hex(4)}.tmp")
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         write(beside)

@@ -1,4 +1,4 @@
-"""A hash of a network's source code that ignores comments and formatting."""
+"""A hash of users' and custom source code that ignores comments and formatting."""
 
 import ast
 import hashlib
@@ -10,21 +10,24 @@ from typing import Any
 from bench.errors import UserError
 
 
-def source_hash(arch: str) -> str | None:
-    """Hash the code of `custom/…` and users' own networks; None for networks of libraries.
+def source_hash(name: str) -> str | None:
+    """Hash the code of `custom/…` and of users' own networks and datasets; None for others.
 
-    Comments, docstrings and line numbers do not count. Modules imported from the same package
-    do.
+    The hash covers the modules that the code imports from its own package. It ignores comments,
+    docstrings and line numbers.
+
+    Raises:
+        UserError: if a file is not valid Python.
     """
-    if arch.startswith("custom/"):
-        module = f"custom_models.{arch.removeprefix('custom/')}"
-    elif ":" in arch:
-        module = arch.partition(":")[0]
+    if name.startswith("custom/"):
+        module = f"custom_models.{name.removeprefix('custom/')}"
+    elif ":" in name:
+        module = name.partition(":")[0]
     else:
         return None
     digest = hashlib.sha256()
-    for name, file in sorted(_modules(module).items()):
-        digest.update(f"{name}\n{_shape(_parse(file))}\n".encode())
+    for imported, file in sorted(_modules(module).items()):
+        digest.update(f"{imported}\n{_shape(_parse(file))}\n".encode())
     return digest.hexdigest()[:16]
 
 

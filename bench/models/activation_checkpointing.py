@@ -87,7 +87,7 @@ def _recomputed(kind: type[nn.Module]) -> type[nn.Module]:
         first = [(args, kwargs)]
 
         def run(*leaves: Any) -> Any:
-            if first:  # with the caller's own lists and dicts, to which it may add
+            if first:  # with the caller's own lists and dicts, to which the block may add
                 args, kwargs = first.pop()
                 return kind.forward(self, *args, **kwargs)
             args, kwargs = tree_unflatten(leaves, spec)

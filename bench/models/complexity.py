@@ -1,7 +1,7 @@
 """What a network costs: parameters, bytes, multiply-accumulates."""
 
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +12,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from bench.errors import UserError
 from bench.models.geometry import Geometry
 from bench.models.networks import RUN_ERRORS, find_encoder, needs_values
-from bench.models.segmenter import WrongOutput, check_heads, check_logits, without_values
+from bench.models.segmenter import Heads, WrongOutput, check_heads, check_logits, without_values
 from bench.suite.model import ModelSpec
 from bench.suite.schema import Size
 from bench.text import first_line, plural
@@ -54,7 +54,7 @@ def complexity(
             over a 1x1 map of one image), does not run at all, or has no encoder to freeze.
     """
     padded = geometry.padded(size[0]), geometry.padded(size[1])
-    given = geometry.given(padded[0]), geometry.given(padded[1])
+    given = geometry.logits_size(padded[0]), geometry.logits_size(padded[1])
 
     def count(net: nn.Module, device: torch.device) -> Complexity:
         if freeze_encoder:
@@ -74,13 +74,9 @@ def complexity(
             ) from error
         net.train()
         try:
-            expected = (micro_batch, num_classes, *given)
-            backward(
-                net,
-                (micro_batch, 3, *padded),
-                device,
-                lambda output: check_heads(output, expected, spec.arch),
-            )
+            output = net(torch.zeros(micro_batch, 3, *padded, device=device))
+            check_heads(output, (micro_batch, num_classes, *given), spec.arch)
+            backward(output)
         except WrongOutput:
             raise
         except (UserError, *RUN_ERRORS) as error:
@@ -117,19 +113,8 @@ def forward_gmacs(net: nn.Module, size: Size, device: torch.device) -> tuple[flo
     return flops.get_total_flops() / 2e9, output
 
 
-def backward(
-    net: nn.Module,
-    shape: tuple[int, ...],
-    device: torch.device,
-    check: Callable[[object], None] = lambda output: None,
-) -> None:
-    """Give a gradient to every parameter that the logits of any head depend on.
-
-    Args:
-        check: called with the output of the network before the backward pass.
-    """
-    output = net(torch.zeros(shape, device=device))
-    check(output)
+def backward(output: Tensor | Heads) -> None:
+    """Give a gradient to every parameter that the logits of any head depend on."""
     heads = output.values() if isinstance(output, Mapping) else [output]
     torch.stack([head.sum() for head in heads]).sum().backward()
 

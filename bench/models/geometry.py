@@ -29,7 +29,7 @@ class Geometry:
         needed = max(self.minimum, size + 2 * self.margin)
         return needed + (self.remainder - needed) % self.multiple
 
-    def given(self, padded: int) -> int:
+    def logits_size(self, padded: int) -> int:
         """Return the height or width of the logits for an input of an allowed size."""
         return (padded - 2 * self.margin) // self.stride
 

@@ -26,12 +26,12 @@ BUILD_ERRORS = (
 )
 RUN_ERRORS = (*BUILD_ERRORS, NotImplementedError)
 SMP_RESERVED = {
-    "encoder_name": "encoder:",
-    "encoder_weights": "weights:",
-    "classes": "the dataset",
-    "in_channels": "nothing (images are RGB)",
-    "activation": "nothing (logits are needed)",
-    "aux_params": "nothing (images are not classified)",
+    "encoder_name": "is set by encoder:",
+    "encoder_weights": "is set by weights:",
+    "classes": "is the dataset's number of classes",
+    "in_channels": "is always 3: images are RGB",
+    "activation": "cannot be set: losses and scores need logits",
+    "aux_params": "cannot be set: images are not classified",
 }
 Builder = Callable[..., nn.Module]
 
@@ -82,7 +82,9 @@ def _check_named_weights(arch: str, name: str) -> None:
     else:
         return  # the library, or the user's own network, checks the name
     if known == ():
-        raise UserError(f"{arch} has no weights to download, so not {name!r}; give a file or null.")
+        raise UserError(
+            f"{arch} has no weights to download, such as {name!r}; give a file or null."
+        )
     if known is not None and name not in known:
         raise UserError(f"{arch}: {unknown('weights', name, known)}")
 
@@ -122,7 +124,7 @@ def _check_smp_options(name: str, encoder: str, options: Mapping[str, Any]) -> N
     known -= {"kwargs", *SMP_RESERVED}
     for option in options:
         if option in SMP_RESERVED:
-            raise UserError(f"smp/{name}: {option} is set by {SMP_RESERVED[option]}.")
+            raise UserError(f"smp/{name}: {option} {SMP_RESERVED[option]}.")
         if option not in known and not encoder.startswith("tu-"):  # timm checks its own
             raise UserError(f"smp/{name}: {unknown('option', option, known)}")
 

@@ -103,7 +103,7 @@ def build_model(spec: ModelSpec, num_classes: int) -> tuple[Segmenter, dict[str,
         UserError: for options or weights that do not fit.
     """
     if spec.weights is not None and spec.weights.is_missing:
-        raise UserError(spec.weights.missing)
+        raise UserError(spec.weights.missing_message)
     net = build_network(spec, num_classes, download=True)
     unused: tuple[str, ...] = ()
     weights = spec.weights

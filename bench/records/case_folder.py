@@ -69,7 +69,7 @@ class CaseFolder:
 
     @property
     def previous(self) -> Path:
-        """The checkpoint before that, in case the last cannot be read."""
+        """The checkpoint before the last one, in case the last cannot be read."""
         return self.path / "previous.pt"
 
     @property
@@ -97,11 +97,8 @@ class CaseFolder:
         return self.path / "eval" / f"{name}.json"
 
     @contextmanager
-    def hold(self, name: str = "") -> Iterator[None]:
+    def hold(self) -> Iterator[None]:
         """Keep other processes away from this case; the lock ends with its process.
-
-        Args:
-            name: of the case, for the heartbeat.
 
         Raises:
             Held: if another process has the lock; names that process.
@@ -119,7 +116,7 @@ class CaseFolder:
             # Left by a process that was killed while writing.
             for left in self.path.rglob(".*.tmp"):
                 left.unlink(missing_ok=True)
-            self.beat(case=name)
+            self.beat()
             yield
         finally:
             self.alive.unlink(missing_ok=True)
@@ -173,7 +170,10 @@ def drop_checkpoints(folder: CaseFolder, keep_last: bool) -> None:
 
 
 def clear(folder: CaseFolder) -> None:
-    """Empty a case's folder except for its log and lock; call it only while holding the lock."""
+    """Remove a case's record, checkpoints, weights, history, evaluations and pictures.
+
+    Call it only while holding the lock.
+    """
     for file in (
         folder.record,
         folder.checkpoint,

@@ -13,14 +13,14 @@ from bench.records.case_folder import CaseFolder
 
 
 @dataclass(frozen=True)
-class Counts:
+class StoredCounts:
     """What an evaluation counted: image ids, and (N, 4, K) as in `bench.evaluation.scores`."""
 
     ids: tuple[str, ...]
     per_image: NDArray[np.uint32]
 
 
-def load_counts(folder: str | Path, evaluation: str) -> Counts | None:
+def load_counts(folder: str | Path, evaluation: str) -> StoredCounts | None:
     """Read the counts of a case's evaluation; None if there are none.
 
     Warns if the file cannot be read.
@@ -30,7 +30,7 @@ def load_counts(folder: str | Path, evaluation: str) -> Counts | None:
         return None
     try:
         with np.load(file) as content:
-            return Counts(tuple(content["ids"].tolist()), content["per_image"])
+            return StoredCounts(tuple(content["ids"].tolist()), content["per_image"])
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error):
         warnings.warn(f"The counts in {file} cannot be read.", stacklevel=2)
         return None

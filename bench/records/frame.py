@@ -56,10 +56,10 @@ def load(*folders: str | Path) -> pd.DataFrame:
     """Read every record below some folders.
 
     Returns:
-        One row per case and evaluation, one per case without any. Scores are in 0..1, `iou/NAME`
-        the IoU of a class, `floor/NAME` the scores of always predicting the most frequent class.
-        Records that cannot be read are skipped with a warning that names them. Those directly
-        below a folder in `published` and `baselines` are skipped silently.
+        One row per case and evaluation, one per case without any. Scores are in 0..1, except
+        `loss`; `iou/NAME` is the IoU of a class and `floor/NAME` a score of always predicting the
+        most frequent class. Records that cannot be read are skipped with a warning that names
+        them. The sub-folders `published` and `baselines` of a given folder are skipped silently.
 
     Raises:
         UserError: if a folder does not exist.

@@ -12,11 +12,11 @@ BEAT_S = 1.0
 
 
 class Interrupted(Exception):
-    """The case stopped, with its state saved, because it was asked to."""
+    """The case stopped because it was asked to, where the next run can continue."""
 
 
 class Heartbeat:
-    """Writes `alive.json` once per second; it is called between steps, when a case can stop."""
+    """Writes `alive.json` at most once per second; called between steps, where a case can stop."""
 
     def __init__(self, folder: CaseFolder, should_stop: Callable[[], bool]) -> None:
         self.folder, self.should_stop = folder, should_stop
@@ -39,4 +39,6 @@ class Heartbeat:
                 self.folder.beat(**self.progress)
         if self.should_stop():
             done, total = self.progress.get("step"), self.progress.get("num_steps")
-            raise Interrupted(f"after step {done} of {total}" if total else "before its first step")
+            raise Interrupted(
+                f"after step {done} of {total}" if total else "while preparing or scoring"
+            )

@@ -12,11 +12,11 @@ from bench.machine.files import write_text
 
 History = list[dict[str, Any]]  # one row per epoch, as the trainer keeps it
 Row = Mapping[str, float]
-COLUMNS = (  # that trainings write, beside the scores
+HISTORY_COLUMNS = (  # written by every training, in addition to the scores
     *("epoch", "step", "steps", "lr", "loss", "seconds", "data_wait_s", "images_per_s"),
     *("peak_memory_mib", "warm_up", "reference_s", "validation_s"),
 )
-SCORES = ("train_", "select_")  # begin the columns of scores
+SCORE_PREFIXES = ("train_", "select_")
 TRUTH_VALUES = {"True": 1.0, "False": 0.0}
 
 
@@ -34,10 +34,9 @@ def read_history(file: Path) -> Sequence[Row]:
     """Read the rows of a training, one per epoch in ascending order.
 
     Returns:
-        The columns of each epoch as numbers. Empty cells and infinities are NaN; a column that an
-        older version did not write is missing, and one that this version does not know is left
-        out. Empty if there is no file: the case was not
-        trained.
+        The columns of each epoch as numbers. Empty cells and infinities are NaN. Columns that an
+        older version did not write are missing; columns that this version does not know are left
+        out. Empty if there is no file.
 
     Raises:
         UserError: if the file cannot be read or is damaged.
@@ -63,7 +62,7 @@ def read_history(file: Path) -> Sequence[Row]:
         row = {
             name: _number(cell, f"row {number}, column {name}", file)
             for name, cell in zip(columns, cells, strict=True)
-            if name in COLUMNS or name.startswith(SCORES)
+            if name in HISTORY_COLUMNS or name.startswith(SCORE_PREFIXES)
         }
         before, given = rows[-1]["epoch"] if rows else 0.0, cells[columns.index("epoch")][:20]
         if not (given.isascii() and given.isdecimal() and row["epoch"] > before):

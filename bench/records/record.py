@@ -111,7 +111,15 @@ class Profile(BaseModel):
 
 
 class EvaluationRecord(BaseModel):
-    """Scores of one evaluation, with what makes them comparable."""
+    """Scores of one evaluation, with what makes them comparable.
+
+    asked: the evaluation as the suite defines it.
+    protocol: what must be equal for scores to be comparable.
+    num_averaged: how many classes the mean IoU averages over.
+    scores, conventions, class_iou, floor: in 0..1, except the loss in `scores`; None if undefined.
+    most_frequent, floor: the majority class, and the scores of always predicting it.
+    seconds: of the whole pass.
+    """
 
     version: int = 1
     name: str

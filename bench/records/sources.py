@@ -60,8 +60,8 @@ def _find(target: Path, out: Path, settings: Sequence[str]) -> Iterator[tuple[Pa
         for model in file.suite.models.values():
             if model.weights is not None and model.weights.is_missing:
                 warnings.warn(
-                    f"{model.weights.missing} The ids of its cases depend on that file: give the "
-                    "results folder instead of the suite.",
+                    f"{model.weights.missing_message} The ids of its cases depend on that file: "
+                    "give the results folder instead of the suite.",
                     stacklevel=2,
                 )
         folder = results_folder(out, file.suite, settings)

@@ -11,7 +11,7 @@ import pandas as pd
 from bench.records.seeds import over_seeds
 from bench.report.protocol import changed_term, data_of, mark_changed
 from bench.report.rows import By
-from bench.report.significance import Marks
+from bench.report.significance import Ranking
 from bench.suite.columns import column
 from bench.suite.suite import Suite
 
@@ -57,7 +57,7 @@ class Group:
     evaluations: list[str]
     changes: tuple[str, ...]
     choice: Choice
-    marks: Marks
+    ranking: Ranking
 
     def caption(self, text: str) -> str:
         """Mark a caption if --set or --limit changed the suite."""
@@ -114,7 +114,7 @@ def ordered(rows: pd.DataFrame, order: str | None) -> pd.DataFrame:
 
 
 def groups(
-    suite: Suite, frame: pd.DataFrame, changes: tuple[str, ...], choice: Choice, marks: Marks
+    suite: Suite, frame: pd.DataFrame, changes: tuple[str, ...], choice: Choice, ranking: Ranking
 ) -> list[Group]:
     """Split the rows of a suite by dataset, model or recipe."""
     keys = {"dataset": ["dataset"], "model": ["label"], "recipe": ["dataset", "recipe"]}[choice.by]
@@ -138,7 +138,7 @@ def groups(
                 evaluations=[key for key in evaluation_order(suite) if key in there],
                 changes=changes,
                 choice=choice,
-                marks=marks,
+                ranking=ranking,
             )
         )
     return made

@@ -70,6 +70,7 @@ def report(
         sources = find(targets, out, settings)
         _check_kinds(choice, sources)
         found = [(source, read(source, prefer)) for source in sources]
+        _check_class(choice, [records.frame for _, records in found if records])
         made = [_report(source, records, choice) for source, records in found if records]
     skipped = list(dict.fromkeys(str(warning.message) for warning in caught))
     if not made:
@@ -105,6 +106,13 @@ def _check(choice: Choice) -> None:
         raise UserError(unknown("column", choice.sort, [*COLUMNS, f"{IOU}CLASS"]))
 
 
+def _check_class(choice: Choice, frames: Sequence[pd.DataFrame]) -> None:
+    """Check that the class whose IoU sorts the rows is a class of some records."""
+    known = {str(n) for frame in frames for n in frame if str(n).startswith(IOU)}
+    if known and choice.sort and choice.sort.startswith(IOU) and choice.sort not in known:
+        raise UserError(unknown("column", choice.sort, known))
+
+
 def _check_kinds(choice: Choice, sources: Sequence[Source]) -> None:
     known = [*KINDS, *(key for source in sources for key in source.resolved.suite.tables)]
     for kind in choice.kinds or ():
@@ -123,7 +131,8 @@ def _report(source: Source, records: Records, choice: Choice) -> Report:
         tables[place] = replace(tables[place], notes=[*tables[place].notes, *records.notes])
     made = {table.kind for table in tables}
     missing = [kind for kind in choice.kinds or () if kind not in made]
-    notes = [*records.notes, *(f"No data for table {kind}." for kind in missing)]
+    general = [] if places else records.notes
+    notes = [*general, *(f"No data for table {kind}." for kind in missing)]
     return Report(source.folders[0], source.title, tables, notes, source.resolved.cases, frame)
 
 

@@ -23,6 +23,10 @@ def names(rows: pd.DataFrame, by: By = "dataset") -> "pd.Series[str]":
 
     Args:
         rows: with `entry`; rows of one entry share a name, rows of different entries never do.
+        by: what tables are made per.
+
+    Returns:
+        A name for each row, with the index of `rows`.
     """
     models = rows.drop_duplicates("entry").set_index("entry")
     if by == "model":

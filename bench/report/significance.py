@@ -14,7 +14,7 @@ from bench.evaluation.bootstrap import (
     draw_images,
     sample,
 )
-from bench.records.counts import Counts, load_counts
+from bench.records.counts import StoredCounts, load_counts
 from bench.report.table import Rank
 from bench.suite.columns import IOU, SCORES
 
@@ -24,7 +24,7 @@ OF_COUNTS = SCORES.keys() - {"loss"}
 Ranks = Mapping[tuple[Any, str], Rank]  # by index of the row and column
 
 
-class Marks:
+class Ranking:
     """The ranks in a report's tables; bootstrap draws are shared between tables."""
 
     def __init__(self) -> None:
@@ -60,7 +60,7 @@ class Marks:
 
 def _draw(rows: pd.DataFrame) -> dict[Any, Mapping[str, Sampled]] | str:
     """Return each row's scores on the drawn images, or the reason why there are none."""
-    counts: dict[Any, list[Counts]] = {}
+    counts: dict[Any, list[StoredCounts]] = {}
     for index, row in rows.iterrows():  # few
         read = [load_counts(folder, row["evaluation"]) for folder in row["folders"]]
         if any(one is None for one in read):

@@ -38,7 +38,7 @@ from bench.runner.task import Options, Task
 from bench.suite.case import Case, open_case_dataset
 from bench.suite.recipe import Recipe
 from bench.training.checkpoint import Beginning, Saved, read_checkpoint
-from bench.training.losses import build_loss, numbered
+from bench.training.losses import build_loss, with_counted_weights
 from bench.training.trainer import Job, Trained, train
 
 log = logging.getLogger("bench.case")
@@ -158,7 +158,8 @@ def _attempt(
         images = _training_images(case, evaluator)
         evaluator = replace(evaluator, loading=_loading(images, case.recipe, options, device))
         loading = evaluator.loading
-        log.info("images: %s, %.1f/s", loading.description, loading.rate)
+        rate = "" if loading.images_per_s is None else f", {loading.images_per_s:.1f}/s"
+    log.info("images: %s%s", loading.description, rate)
     job = Job(case, model, images, evaluator, task.select, folder, heartbeat)
     return Attempt(job, facts, train(job, begin))
 
@@ -237,7 +238,9 @@ def open_evaluator(
     dataset = open_case_dataset(case, options.roots)
     num_classes = dataset.labels(dataset.options).num_classes
     samples = _training_samples(case, dataset)
-    loss = numbered(recipe.loss, partial(class_counts, dataset, case.train_split, samples))
+    loss = with_counted_weights(
+        recipe.loss, partial(class_counts, dataset, case.train_split, samples)
+    )
     loss_fn = build_loss(loss, num_classes, device, recipe.aux_weight)
     return Evaluator(
         dataset=dataset,

@@ -9,7 +9,7 @@ from bench.suite.recipe import Recipe
 
 
 class Refused(UserError):
-    """A case cannot continue here with the numerics it started with; the case has not failed."""
+    """A case cannot continue here with its checkpoint's numerics; no failure is recorded."""
 
 
 def choose_numerics(
@@ -21,11 +21,14 @@ def choose_numerics(
 ) -> Numerics:
     """Return the numerics of a case; a case with a checkpoint keeps those of the checkpoint.
 
+    Sets torch's number of threads to that of the checkpoint.
+
     Args:
         begun: numerics of the checkpoint, if there is one.
 
     Raises:
-        Refused: if they are not possible on this machine or with these settings.
+        Refused: if the checkpoint was made with other numerics.
+        UserError: if the device does not support the recipe's precision.
     """
     if begun is not None and begun.threads is not None:
         torch.set_num_threads(begun.threads)

@@ -35,6 +35,11 @@ class Planned:
         """The case."""
         return self.task.case
 
+    @property
+    def is_done(self) -> bool:
+        """Whether nothing is left to train."""
+        return self.state == "done"
+
 
 def plan(
     suite: Suite, cases: Iterable[Case], folder: Path, checked: "Mapping[str, Checked]"
@@ -85,7 +90,7 @@ def disk_needed(
 ) -> int:
     """Return an upper estimate of the bytes that the unfinished cases need."""
     planned = list(planned)
-    models = [checked[p.case.id].facts.model_bytes for p in planned if p.state != "done"]
+    models = [checked[p.case.id].facts.model_bytes for p in planned if not p.is_done]
     kept = {"none": 0, "weights": 1, "all": 1 + STATE_SIZE}[suite.keep]
     best = any(p.case.recipe.checkpoint == "best" for p in planned)
     size = STATE_SIZE + best  # the checkpoint holds the best weights too
@@ -102,6 +107,6 @@ def check_disk(out: Path, needed: int) -> None:
     free = shutil.disk_usage(place).free
     if free < needed:
         raise UserError(
-            f"{out} has {free / 1e9:.1f} GB free and needs {needed / 1e9:.1f}; free some space, "
-            "give another --out, or set keep: none."
+            f"The disk of {out} has {free / 1e9:.1f} GB free; this run may need "
+            f"{needed / 1e9:.1f} GB. Free some space, give another --out, or set keep: none."
         )

@@ -30,8 +30,8 @@ WARM_UP, FEWEST_RUNS, MOST_RUNS, ENOUGH_S = 2, 5, 200, 1.0
 def profile_case(case: Case, device: torch.device) -> Profile:
     """Count a case's network and time it, without data or training.
 
-    Counts are for the recipe's size, or 512x512 if it gives none. On the CPU, the size is halved
-    for timing until a pass takes a fraction of a second.
+    Counts are for the recipe's `size`; if that gives one side or nothing, for a stored image of
+    512x512. On the CPU, the size is halved for timing until a pass takes a fraction of a second.
 
     Raises:
         UserError: if the network does not build or run.
@@ -74,7 +74,7 @@ def profile_case(case: Case, device: torch.device) -> Profile:
 def _timed_size(
     spec: ModelSpec, num_classes: int, geometry: Geometry, size: Size, device: torch.device
 ) -> Size:
-    """Return the size, halved until one pass is quick enough to be timed."""
+    """Return the size; on the CPU, halve it until one pass is quick enough to be timed."""
     if device.type != "cpu":
         return size
 
@@ -104,7 +104,7 @@ def _latency(model: nn.Module, size: Size, device: torch.device) -> Latency:
 
     for _ in range(WARM_UP):
         seconds()
-    times = list(_repeated(seconds))
+    times = _repeated(seconds)
     p50, p95 = np.percentile(times, [50, 95])
     return Latency(
         size=size,
@@ -130,7 +130,8 @@ def _checkpoint_bytes(case: Case, num_classes: int, geometry: Geometry) -> int:
         side = geometry.padded(2 * SMALLEST)
         if case.recipe.freeze_encoder:
             find_encoder(net, "freeze_encoder").requires_grad_(False)
-        backward(net.train(), (case.recipe.micro_batch, 3, side, side), device)
+        images = torch.zeros(case.recipe.micro_batch, 3, side, side, device=device)
+        backward(net.train()(images))
         optimizer = build_optimizer(case.recipe, net)
         optimizer.step()
         kept = optimizer.state_dict()["state"].values()

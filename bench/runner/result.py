@@ -18,14 +18,16 @@ class CaseResult:
     suite: name of the suite.
     case: name of the case, DATASET__MODEL__RECIPE__sSEED.
     id: SHA-256 of the resolved case.
-    status: ok, failed, blocked (the case that it starts from failed), held (it is running
-        elsewhere), interrupted or stopped (it has no record; the next run continues).
+    status: ok, failed, blocked (the case that it starts from failed), held (it, or the
+        case that it starts from, is running elsewhere), interrupted or stopped (it has no record;
+        the next run continues).
     skipped: whether it was already done before this run.
     reason: why the status is not ok.
     seconds: that this run spent on it.
     notes: what happened during the run that a reader should know.
     folder: of the case, with its record.
-    scores: by evaluation and name, in 0..1; None if the case is not ok.
+    scores: by evaluation and name; in 0..1 except `loss`, and None if undefined. None if the case
+        is not ok.
     """
 
     suite: str

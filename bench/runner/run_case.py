@@ -113,7 +113,7 @@ def _under_lock(task: Task, options: Options, work: Callable[[CaseFolder], Endin
     start = time.perf_counter()
     folder = CaseFolder(task.folder)
     try:
-        with folder.hold(task.case.name), _logging_to(folder.log):
+        with folder.hold(), _logging_to(folder.log):
             if options.should_stop():
                 raise Interrupted("before it started")
             status, reason = work(folder)
@@ -171,7 +171,7 @@ def record_death(task: Task, started: str, reason: str, failure: Failure) -> Out
     """Record that the process of a case ended without an outcome; its checkpoint stays."""
     folder = CaseFolder(task.folder)
     try:
-        with folder.hold(task.case.name):
+        with folder.hold():
             if look_up(task)[0] == "done":  # it died after its record was written
                 return Outcome(task.case, "ok")
             _write_ending(task, folder, started, "failed", reason, failure)

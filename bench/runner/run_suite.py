@@ -51,22 +51,6 @@ class Placing:
         if self.timeout_s is not None and not self.timeout_s > 0:
             raise UserError(f"The timeout must be more than 0 s, not {self.timeout_s}.")
 
-    def engine_of(self, suite: Suite) -> str:
-        """Return the name of the engine that runs a suite."""
-        return self.engine or suite.engine
-
-    def require_fit(self, suite: Suite) -> None:
-        """Check that the engine supports these options.
-
-        Raises:
-            UserError: if they need several processes and the engine has only one.
-        """
-        if self.engine_of(suite) == "in-process" and (self.num_workers > 1 or self.timeout_s):
-            raise UserError(
-                f"{suite.name}: --workers and --timeout need one process per case; give "
-                "--engine process."
-            )
-
 
 @dataclass(frozen=True)
 class PlannedSuite:
@@ -89,7 +73,7 @@ class PlannedSuite:
     @property
     def left(self) -> list[Planned]:
         """The cases that are not done."""
-        return [item for item in self.planned if item.state != "done"]
+        return [item for item in self.planned if not item.is_done]
 
 
 def plan_suites(
@@ -109,7 +93,8 @@ def plan_suites(
         need_data: whether data and weight files must exist.
 
     Raises:
-        UserError: with every fault, or if two suites would share a folder.
+        UserError: with every fault of the first suite that has any, or if two suites would share
+            a folder.
     """
     found = []
     for source in sources:
@@ -133,21 +118,29 @@ def total_disk(suites: Sequence[PlannedSuite], placing: Placing) -> int:
     )
 
 
-def require_room(suites: Sequence[PlannedSuite], out: Path, placing: Placing) -> None:
-    """Check the free disk space and the engine before starting.
+def require_engines(suites: Sequence[PlannedSuite], options: Options, placing: Placing) -> None:
+    """Check that the engines can run the suites on this machine.
+
+    Raises:
+        UserError: if one cannot do what is asked, or there are too few cores or GPUs.
+    """
+    for one in suites:
+        _engine(placing, one.suite, options)
+
+
+def require_disk(suites: Sequence[PlannedSuite], out: Path, placing: Placing) -> None:
+    """Check the free disk space.
 
     Raises:
         UserError: with what to do about it.
     """
-    for one in suites:
-        placing.require_fit(one.suite)
     check_disk(out, total_disk(suites, placing))
 
 
 def run_suite(
     one: PlannedSuite,
     options: Options,
-    placing: Placing = Placing(),
+    placing: Placing,
     *,
     fail_fast: bool = False,
     announce: Callable[[Task], None] = lambda task: None,
@@ -157,9 +150,9 @@ def run_suite(
     Args:
         announce: called with each case before it starts.
     """
-    write_resolved(one.folder, one.resolved)
     options = replace(options, num_sharing=max(1, min(placing.num_workers, len(one.left))))
     engine = _engine(placing, one.suite, options)
+    write_resolved(one.folder, one.resolved)
     yield from run_planned(one.planned, options, engine, fail_fast=fail_fast, announce=announce)
 
 
@@ -173,9 +166,9 @@ def run_planned(
 ) -> Iterator[Outcome]:
     """Run the cases that are not done, with an engine."""
     for item in planned:
-        if item.state == "done":  # its process may have been killed before it cleaned up
+        if item.is_done:  # its process may have been killed before it cleaned up
             drop_checkpoints(CaseFolder(item.task.folder), item.task.keep == "all")
-    tasks = [item.task for item in planned if item.state != "done"]
+    tasks = [item.task for item in planned if not item.is_done]
     with closing(engine(tasks, options, announce)) as outcomes:
         for outcome in outcomes:
             yield outcome
@@ -184,7 +177,12 @@ def run_planned(
 
 
 def _engine(placing: Placing, suite: Suite, options: Options) -> Engine:
-    if placing.engine_of(suite) == "in-process":
+    if (placing.engine or suite.engine) == "in-process":
+        if placing.num_workers > 1 or placing.timeout_s:
+            raise UserError(
+                f"{suite.name}: --workers and --timeout need one process per case; give "
+                "--engine process."
+            )
         return in_process.run
     slots = processes.divide(placing.num_workers, pick_device(options.device))
     return partial(processes.run, slots=slots, timeout_s=placing.timeout_s)

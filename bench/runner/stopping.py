@@ -17,7 +17,7 @@ class Stop:
     terminated: bool = False  # by SIGTERM, which clusters send
 
     def is_due(self) -> bool:
-        """Say whether to stop after saving."""
+        """Return whether to stop after saving."""
         return self.asked or (self.deadline is not None and time.monotonic() > self.deadline)
 
 

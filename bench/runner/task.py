@@ -76,7 +76,7 @@ class Outcome:
     """The outcome of a task.
 
     interrupted: the case was asked to stop and continues in the next run. stopped: its results
-    cannot be written. Neither has a record, and after either no further case is started.
+    cannot be written. Neither has a record, and after either, no further case is started.
     """
 
     case: Case

@@ -14,7 +14,7 @@ from bench.datasets.base import FileFault
 from bench.datasets.class_weights import ClassCounts
 from bench.datasets.registry import open_dataset
 from bench.errors import Fault, UserError
-from bench.loading.images import EvalImages, Item, TrainImages, limited
+from bench.loading.images import EvalImages, Item, TrainImages, limited, require_batch
 from bench.loading.transforms import build_transform
 from bench.lookup import unknown
 from bench.machine.device import algorithms, autocast, pick_device, pick_precision
@@ -29,7 +29,7 @@ from bench.suite.recipe import Recipe
 from bench.suite.schema import Size, counted_size
 from bench.suite.suite import Suite
 from bench.text import first_line
-from bench.training.losses import Loss, build_loss, mean, numbered
+from bench.training.losses import Loss, build_loss, mean, with_counted_weights
 from bench.training.optimizer import build_optimizer
 
 T = TypeVar("T")
@@ -37,7 +37,10 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Checked:
-    """What is known about a case before it runs."""
+    """What is known about a case before it runs.
+
+    fingerprints: by split; empty if the data is missing.
+    """
 
     facts: Complexity
     fingerprints: Mapping[str, str]
@@ -138,17 +141,16 @@ def _root_faults(suite: Suite, roots: Mapping[str, Path]) -> Iterable[Fault]:
             yield Fault((), f"--root {name}=…: {unknown('dataset', name, known)}")
 
 
-def _check_recipe(case: Case, device: torch.device) -> bool:
+def _check_recipe(case: Case, device: torch.device) -> None:
     num_classes = case.dataset.labels.num_classes
     _uncounted_loss(case.recipe, num_classes, torch.device("cpu"))
     pick_precision(case.recipe.precision, device)
-    return True
 
 
 def _uncounted_loss(recipe: Recipe, num_classes: int, device: torch.device) -> Loss:
     """Return the loss; class weights that need pixel counts are replaced by equal ones."""
     ones = np.ones(num_classes, np.int64)
-    loss = numbered(recipe.loss, lambda: ClassCounts(ones, ones, ones))
+    loss = with_counted_weights(recipe.loss, lambda: ClassCounts(ones, ones, ones))
     return build_loss(loss, num_classes, device, recipe.aux_weight)
 
 
@@ -157,8 +159,7 @@ def _check_splits(
 ) -> dict[str, str]:
     """Return the fingerprint of each used split; empty if data that may be missing is missing."""
     dataset = open_case_dataset(case, roots)
-    missing = dataset.needs_root and (dataset.root is None or not dataset.root.is_dir())
-    if missing and not need_data:
+    if dataset.is_missing and not need_data:
         return {}
     splits = {case.train_split, suite.splits.select, *(e.split for e in suite.scored.values())}
     for split in sorted(splits):
@@ -172,11 +173,8 @@ def _check_batch(case: Case, roots: Mapping[str, Path]) -> tuple[int, int]:
     """Return the (H, W) of training images, after trying the first and the last."""
     dataset, recipe = open_case_dataset(case, roots), case.recipe
     train = limited(dataset.samples(case.train_split), case.limit)
-    if recipe.epochs != 0 and len(train) < recipe.batch_size:
-        raise UserError(
-            f"{len(train)} training images are fewer than a batch of {recipe.batch_size}; "
-            "lower batch_size or raise limit."
-        )
+    if recipe.epochs != 0:
+        require_batch(len(train), recipe.batch_size)
     images = TrainImages(dataset, train, recipe, case.seed)
     first, last = _item(images, 0), _item(images, len(train) - 1)
     if first[0].shape != last[0].shape and recipe.micro_batch > 1:
@@ -198,7 +196,7 @@ def _item(images: TrainImages | EvalImages, index: int) -> Item:
 def _check_network(case: Case, size: tuple[int, int], need_weights: bool) -> Complexity:
     num_classes, given = case.dataset.labels.num_classes, case.model.weights
     if given is not None and given.is_missing and need_weights:
-        raise UserError(given.missing)
+        raise UserError(given.missing_message)
 
     def look(net: nn.Module, _: torch.device) -> tuple[Geometry, bool]:
         if case.recipe.freeze_encoder:
@@ -232,7 +230,7 @@ def _check_network(case: Case, size: tuple[int, int], need_weights: bool) -> Com
 
 def check_deep(
     file: SuiteFile, cases: Iterable[Case], roots: Mapping[str, Path], device_name: str
-) -> Iterable[tuple[Case, float]]:
+) -> Iterator[tuple[Case, float]]:
     """Load every model and run one forward and backward pass at batch size 2; yield the losses.
 
     Raises:
@@ -278,13 +276,14 @@ def _one_step(suite: Suite, case: Case, roots: Mapping[str, Path], device: torch
 
 def missing_files(suite: Suite, cases: Sequence[Case], roots: Mapping[str, Path]) -> Iterator[str]:
     """Yield a message for each dataset and weight file of some cases that does not exist here."""
-    used = {name for case in cases for name in (case.dataset_name, case.model_name)}
+    datasets = {case.dataset_name for case in cases}
+    models = {case.model_name for case in cases}
     for key, spec in suite.datasets.items():
-        if key not in used:
+        if key not in datasets:
             continue
         dataset = open_dataset(key, spec.name, spec.root, spec.options, roots)
-        if dataset.needs_root and (dataset.root is None or not dataset.root.is_dir()):
+        if dataset.is_missing:
             yield f"{key} data not found"
     for key, model in suite.models.items():
-        if key in used and model.weights is not None and model.weights.is_missing:
+        if key in models and model.weights is not None and model.weights.is_missing:
             yield f"{key} weights not found ({model.weights.source})"

@@ -5,14 +5,26 @@ from typing import Any
 
 from pydantic import PositiveFloat, PositiveInt, ValidationError, field_validator
 
-from bench.errors import Fault, Faults
+from bench.errors import Fault, Faults, UserError
 from bench.suite.schema import Fraction, Frozen, Size
 from bench.suite.validation_errors import describe
 
 Transform = dict[str, dict[str, Any]]
 
 
-def in_order(bounds: tuple[float, float]) -> tuple[float, float]:
+def one_transform(item: Any) -> Transform:
+    """Read one entry of a list of transforms: a name, or {name: arguments}.
+
+    Raises:
+        UserError: if it is neither.
+    """
+    named = {item: {}} if isinstance(item, str) else item
+    if not isinstance(named, Mapping) or len(named) != 1:
+        raise UserError(f"Give one transform: {{Name: {{argument: value}}}}, not {item!r}.")
+    return {name: {} if args is None else args for name, args in named.items()}
+
+
+def check_range(bounds: tuple[float, float]) -> tuple[float, float]:
     """Check that a range does not end below its start."""
     if bounds[0] > bounds[1]:
         raise ValueError(f"Give the smaller number first, not {bounds}.")
@@ -31,7 +43,7 @@ class VocStandard(Frozen):
     scale: tuple[PositiveFloat, PositiveFloat] = (0.5, 2.0)
     degrees: PositiveFloat = 10
 
-    _in_order = field_validator("scale")(in_order)
+    _check_range = field_validator("scale")(check_range)
 
     def transforms(self) -> list[Transform]:
         """Return the transforms that this preset stands for."""
@@ -84,7 +96,7 @@ class ResizedCrop(Frozen):
     scale: tuple[PositiveFloat, PositiveFloat] = (0.08, 1.0)
     ratio: tuple[PositiveFloat, PositiveFloat] = (3 / 4, 4 / 3)
 
-    _in_order = field_validator("scale", "ratio")(in_order)
+    _check_range = field_validator("scale", "ratio")(check_range)
 
     def transforms(self) -> list[Transform]:
         """Return the transforms that this preset stands for."""

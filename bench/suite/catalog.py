@@ -1,7 +1,7 @@
-"""Names of architectures and encoders, read from the installed packages without importing them.
+"""What a suite or a command can name: shipped suites, architectures, encoders.
 
-Importing torch, timm and segmentation_models_pytorch takes seconds, which is too slow for checking
-a name.
+Architectures are read from the source of the installed packages: importing torch, timm and
+segmentation_models_pytorch takes seconds, which is too slow for checking a name.
 """
 
 import ast
@@ -49,6 +49,8 @@ def find_suite(target: str | Path) -> Path:
         UserError: if it is neither a file nor the name of a shipped suite.
     """
     path = Path(target)
+    if path.is_dir():
+        raise UserError(f"{path} is a folder; name a suite file or a shipped suite.")
     if path.exists():
         return path
     shipped = shipped_suites()

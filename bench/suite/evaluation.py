@@ -61,7 +61,7 @@ class Evaluation(Frozen):
         return self
 
     @property
-    def steps(self) -> Size:
+    def window_stride(self) -> Size:
         """The (H, W) by which the sliding window moves."""
         assert self.crop is not None
         return self.stride or (max(1, self.crop[0] * 2 // 3), max(1, self.crop[1] * 2 // 3))
@@ -73,7 +73,7 @@ class Evaluation(Frozen):
         if self.crop is not None:
             text += f" {self.crop[0]}x{self.crop[1]}"
         if self.method == "sliding":
-            text += f", steps {self.steps[0]}x{self.steps[1]}"
+            text += f", steps {self.window_stride[0]}x{self.window_stride[1]}"
         if self.flip:
             text += ", with mirror image"
         if self.scales != (1.0,):

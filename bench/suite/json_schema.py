@@ -18,6 +18,7 @@ as something else.
 """
 REFERENCE = re.compile(r"#/\$defs/(\w+)")
 BOUNDS = {"minimum": "≥", "exclusiveMinimum": ">", "maximum": "≤", "exclusiveMaximum": "<"}
+Part = Mapping[str, Any]
 
 
 def json_schema() -> dict[str, Any]:
@@ -60,9 +61,6 @@ def json_schema() -> dict[str, Any]:
     return schema
 
 
-Part = Mapping[str, Any]
-
-
 def markdown(schema: Part) -> str:
     """Write one table of keys for the suite and one for each part, in order of first use."""
     parts: dict[str, Part] = {"Suite": schema}
@@ -85,7 +83,8 @@ def _section(name: str, part: Part) -> str:
             f"| {' | '.join(cell.replace('|', '&#124;').replace('<', '&lt;') for cell in cells)} |"
         )
     if part.get("additionalProperties") is True:
-        lines.append("| any other key | | | an option of the dataset or the architecture |")
+        owner = {"DatasetSpec": "dataset", "ModelSpec": "architecture"}[name]
+        lines.append(f"| any other key | | | an option of the {owner} |")
     return "\n".join([*lines, ""])
 
 

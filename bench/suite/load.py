@@ -71,7 +71,7 @@ def _setting(value: Any) -> str:
         with suppress(UserError):
             if yaml_file.parse_value(value) == value:
                 return value
-    return json.dumps(value, separators=(",", ":"), allow_nan=False)
+    return json.dumps(value, separators=(",", ":"), allow_nan=False, ensure_ascii=False)
 
 
 def load(
@@ -134,7 +134,9 @@ def _apply(setting: str, document: yaml_file.Document) -> None:
     """Apply one "key.key=value" to the suite."""
     name, text = name_and_value(setting, "--set", EXAMPLE)
     keys: tuple[str | int, ...] = tuple(name.split("."))
-    if not all(keys) or keys[0] == "include":
+    if keys[0] == "include":
+        raise UserError("--set cannot change include; edit the suite file.")
+    if not all(keys):
         raise UserError(f"--set takes NAME=VALUE, such as {EXAMPLE}, not {setting!r}.")
     change = yaml_file.parse_value(text)
     for key in reversed(keys):
@@ -167,7 +169,10 @@ def _spread_recipe(document: yaml_file.Document) -> None:
 
 def _name_faults(suite: dict[str, Any], context: Any) -> Iterator[Fault]:
     """Find names that refer to nothing; the data need not be valid otherwise."""
-    names = {kind: list(_mapping(suite.get(f"{kind}s"))) for kind in ("dataset", "model", "recipe")}
+    names = {
+        kind: [str(key) for key in _mapping(suite.get(f"{kind}s"))]
+        for kind in ("dataset", "model", "recipe")
+    }
     names["recipe"] = names["recipe"] or ["default"]
     for i, row in enumerate(_rows(suite.get("cases"))):
         for kind, known in names.items():
@@ -210,9 +215,11 @@ def _split_faults(suite: dict[str, Any], context: Any) -> Iterator[Fault]:
         except (UserError, ValidationError):
             continue  # an unknown dataset or option is reported elsewhere
         for path, split in used.items():
+            if not isinstance(split, str):
+                continue  # reported by the schema
             if split in opened.withheld:
                 yield Fault(path, f"Dataset {key!r}: {opened.withheld[split]}")
-            elif isinstance(split, str) and split not in opened.splits:
+            elif split not in opened.splits:
                 yield Fault(path, f"Dataset {key!r}: {unknown('split', split, opened.splits)}")
         known_splits |= {*opened.splits, *opened.withheld}
     for i, item in enumerate(_rows(suite.get("reported"))):

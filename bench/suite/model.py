@@ -42,7 +42,7 @@ class Weights(Frozen):
         return self.file is None and self.source.endswith(WEIGHT_SUFFIXES)
 
     @property
-    def missing(self) -> str:
+    def missing_message(self) -> str:
         """The error message for a missing file, with the places searched."""
         return (
             f"No weight file {self.source!r}, neither beside the suite nor in the folder "

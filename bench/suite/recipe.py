@@ -18,12 +18,13 @@ from pydantic import (
 from bench.errors import Fault, Faults, UserError
 from bench.lookup import unknown
 from bench.suite import yaml_file
-from bench.suite.augment_presets import PRESETS, Transform, spelled_out
+from bench.suite.augment_presets import PRESETS, Transform, one_transform, spelled_out
 from bench.suite.columns import SCORES
 from bench.suite.loss import CrossEntropy, Dice, Focal, Sum
 from bench.suite.optimizer import SGD, Adam, AdamW, Constant, Cosine, Poly, Step, Warmup
 from bench.suite.schema import Frozen, Side, Size
 from bench.suite.validation_errors import describe
+from bench.text import plural
 
 
 def named(value: object) -> object:
@@ -167,6 +168,13 @@ class Recipe(Frozen):
         return self.batch_size // self.accumulate
 
     @property
+    def length(self) -> str:
+        """How long training takes: "2 epochs" or "300 steps"."""
+        return (
+            plural(self.epochs or 0, "epoch") if self.steps is None else plural(self.steps, "step")
+        )
+
+    @property
     def selects(self) -> bool:
         """Whether scores on splits.select decide which model is the result."""
         return self.checkpoint == "best" or self.patience is not None
@@ -178,14 +186,11 @@ def _transforms(item: Any, check: Callable[[Any], None] | None) -> list[Transfor
     Raises:
         Faults, UserError: if `item` is neither, or `check` rejects a transform.
     """
-    named_item = {item: {}} if isinstance(item, str) else item
-    if not isinstance(named_item, dict) or len(named_item) != 1:
-        raise UserError("Give one transform: {Name: {argument: value}}.")
-    [(name, args)] = named_item.items()
+    [(name, args)] = one_transform(item).items()
     if name not in PRESETS:
-        transforms = [{name: {} if args is None else args}]
-    elif isinstance(args, dict | None):
-        transforms = spelled_out(name, args or {})
+        transforms = [{name: args}]
+    elif isinstance(args, dict):
+        transforms = spelled_out(name, args)
     else:
         raise UserError(f"{name} takes {{argument: value}}, not {args!r}.")
     for transform in transforms:

@@ -119,7 +119,7 @@ def save_checkpoint(
 
 
 def read_checkpoint(folder: CaseFolder, case_id: str, data: str) -> tuple[Saved | None, str | None]:
-    """Read the last checkpoint of a case on this data, or the one before if it is broken.
+    """Read a case's last checkpoint on this data; if it is broken, read the one before.
 
     Returns:
         The checkpoint, or None if there is none (the case then restarts, which does not

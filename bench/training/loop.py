@@ -1,8 +1,8 @@
 """The training loop."""
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -10,7 +10,7 @@ from torch.nn.utils import clip_grad_norm_
 
 from bench.evaluation.confusion import count_pixels, per_class
 from bench.evaluation.setup import Setup
-from bench.loading.loader import require_one_size
+from bench.loading.loader import Batch, require_one_size
 from bench.machine.clock import Clock, idle_between, synchronize
 from bench.machine.device import autocast
 from bench.models.segmenter import Heads, Segmenter
@@ -26,13 +26,13 @@ class NotFinite(Exception):
     """The loss of a step is NaN or infinite."""
 
     def __init__(self, loss: float, step: int) -> None:
-        super().__init__(f"the loss is {loss} after step {step}")
+        super().__init__(f"the loss of step {step + 1} is {loss}")
         self.loss, self.step = loss, step
 
 
 @dataclass
 class TrainState:
-    """The state of the training; all of it is saved in the checkpoint.
+    """The state of the training; what changes in it is saved in the checkpoint.
 
     step: optimizer steps done, of num_steps.
     losses: of the steps of this epoch, (steps_per_epoch,) float32 on the device.
@@ -73,11 +73,12 @@ class TrainState:
             NotFinite: with the first step, from 0, whose loss is not finite.
         """
         losses = self.losses[: self.step - first].cpu()
-        for index in (~losses.isfinite()).nonzero()[:1].flatten().tolist():
-            raise NotFinite(float(losses[index]), first + index)
+        broken = (~losses.isfinite()).nonzero().flatten().tolist()
+        if broken:
+            raise NotFinite(float(losses[broken[0]]), first + broken[0])
 
 
-def train_epoch(state: TrainState, batches: Any, recipe: Recipe, setup: Setup) -> None:
+def train_epoch(state: TrainState, batches: Iterable[Batch], recipe: Recipe, setup: Setup) -> None:
     """Train on `batches` to the end of the epoch or of the recipe.
 
     Args:

@@ -140,7 +140,7 @@ def mean(totals: Tensor, weights: Tensor) -> Tensor:
 
 
 def build_loss(spec: LossSpec, num_classes: int, device: torch.device, aux_weight: float) -> Loss:
-    """Return the recipe's loss, whose class weights are numbers; see `numbered`.
+    """Return the recipe's loss, whose class weights are numbers; see `with_counted_weights`.
 
     Raises:
         UserError: if there is not one class weight per class.
@@ -164,14 +164,14 @@ def _build_term(spec: OneLoss, num_classes: int, device: torch.device) -> Term:
     return PixelCrossEntropy(weights, spec.label_smoothing)
 
 
-def numbered(spec: LossSpec, count: Callable[[], ClassCounts]) -> LossSpec:
-    """Return the loss with class weights as numbers; pixels are counted if a rule needs them."""
+def with_counted_weights(spec: LossSpec, count: Callable[[], ClassCounts]) -> LossSpec:
+    """Return the loss with class weights as numbers; `count` is called only if a rule needs it."""
     if isinstance(spec, Sum):
-        return spec.model_copy(update={"terms": tuple(_numbered(t, count) for t in spec.terms)})
-    return _numbered(spec, count)
+        return spec.model_copy(update={"terms": tuple(_counted(t, count) for t in spec.terms)})
+    return _counted(spec, count)
 
 
-def _numbered(spec: OneLoss, count: Callable[[], ClassCounts]) -> OneLoss:
+def _counted(spec: OneLoss, count: Callable[[], ClassCounts]) -> OneLoss:
     if not isinstance(spec, CrossEntropy | Focal) or not isinstance(spec.class_weights, str):
         return spec
     weights = tuple(class_weights(spec.class_weights, count()).tolist())

@@ -73,7 +73,8 @@ def train(job: Job, begin: Beginning) -> Trained:
 
     Raises:
         Interrupted: after saving, if the heartbeat was asked to stop.
-        UserError: if a loss is not finite.
+        UserError: if a loss is not finite, or no epoch had a score to choose by.
+        CannotWrite: if a checkpoint or the history cannot be written.
     """
     recipe = job.case.recipe
     if recipe.epochs == 0:
@@ -119,7 +120,14 @@ def train(job: Job, begin: Beginning) -> Trained:
 def _untrained(job: Job, begin: Beginning) -> Trained:
     """Return the result of a recipe with epochs: 0."""
     start_s = begin.clock.seconds["start"]
-    nothing = Training(epochs=0, steps=0, num_train=len(job.images), total_s=0, start_s=start_s)
+    nothing = Training(
+        epochs=0,
+        steps=0,
+        num_train=len(job.images),
+        total_s=0,
+        start_s=start_s,
+        num_sharing=begin.num_sharing,
+    )
     return Trained(nothing, state_bytes(job.model.net.state_dict()), begin.notes)
 
 

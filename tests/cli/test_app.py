@@ -124,7 +124,7 @@ def test_evaluate_adds_an_evaluation(finished: Path, tmp_path: Path) -> None:
     assert "other mIoU" in bench("evaluate", folder, "--device", "cpu").stdout
 
 
-def test_evaluate_a_checkpoint_of_ones_own(finished: Path, tmp_path: Path) -> None:
+def test_evaluate_a_users_own_checkpoint(finished: Path, tmp_path: Path) -> None:
     [weights] = (finished / "out" / "tiny").glob("*/weights.safetensors")
     done = bench(
         "evaluate",
@@ -309,7 +309,7 @@ def test_bad_files_fail_their_case_alone(
     assert len(list((tmp_path / "o" / "cam").glob("*/record.json"))) == 2
 
 
-def test_settings_lie_apart(finished: Path) -> None:
+def test_changed_settings_get_their_own_folder(finished: Path) -> None:
     args = ["--out", finished / "apart", "--set", "recipe.epochs=0", "--limit", "4"]
     done = bench("run", finished / "tiny.yaml", *args, "--device", "cpu")
     folder = finished / "apart" / "tiny@limit-4,recipe.epochs-0"

@@ -103,13 +103,18 @@ def test_logits_have_the_size_that_is_declared(
     assert smallest == max(g.minimum, g.padded(1))
     sides = [smallest, smallest + step, g.padded(97), g.padded(480)]
     for height, width in zip(sides, [*sides[1:], smallest], strict=True):
-        expected = (2, num_classes, g.given(height), g.given(width))
+        expected = (2, num_classes, g.logits_size(height), g.logits_size(width))
         with torch.no_grad():
             out = net(torch.zeros(2, 3, height, width, device="meta"))
         assert out.shape == expected
         assert out.dtype == torch.float32
     for head in heads(net.train()(torch.zeros(2, 3, g.padded(65), g.padded(97), device="meta"))):
-        assert head.shape == (2, num_classes, g.given(g.padded(65)), g.given(g.padded(97)))
+        assert head.shape == (
+            2,
+            num_classes,
+            g.logits_size(g.padded(65)),
+            g.logits_size(g.padded(97)),
+        )
 
 
 @pytest.mark.parametrize(("name", "options"), ENTRIES, ids=IDS)
@@ -139,7 +144,7 @@ def test_steps_lower_the_loss_on_one_batch(name: str, options: dict[str, Any]) -
         rate = RATES.get(name, 5e-4)
         batch, steps, optimizer = 2, 5, torch.optim.Adam(parameters, rate, fused=True)
     image = images(batch, size)
-    half = torch.arange(geometry(net).given(size)) * 2 >= geometry(net).given(size)
+    half = torch.arange(geometry(net).logits_size(size)) * 2 >= geometry(net).logits_size(size)
     quarters = half[:, None].long() + 2 * half.long()
     target = torch.tensor([0, 1, 1, 1])[quarters] * (num_classes - 1)
     losses = []
@@ -187,7 +192,7 @@ def sample(request: pytest.FixtureRequest) -> Sample:
     with torch.no_grad():
         logits = net(image)
     assert logits.std(dim=(2, 3)).max() > 0.1 * logits.abs().max() > 0  # more than biases
-    given = geometry(net).given(size)
+    given = geometry(net).logits_size(size)
     assert logits.shape == (1, 5, given, given)
     return Sample(name, options, net, image, logits)
 

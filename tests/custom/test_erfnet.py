@@ -110,7 +110,7 @@ def test_the_heads_of_the_encoder() -> None:
     assert eighth(image).shape == (2, 5, 8, 12)
     geometry = declared(eighth)
     assert geometry is not None
-    assert (geometry.stride, geometry.given(96)) == (8, 12)
+    assert (geometry.stride, geometry.logits_size(96)) == (8, 12)
     assert erfnet.build(5, head="classification").eval()(image).shape == (2, 5)
     with pytest.raises(ValueError, match="full, eighth, classification"):
         erfnet.build(5, head="half")

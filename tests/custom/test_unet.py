@@ -83,7 +83,7 @@ def test_the_valid_one_is_symmetric_about_its_centre(axis: int) -> None:
 
 
 @pytest.mark.usefixtures("thin")
-def test_the_valid_one_s_logits_lie_where_they_are_said_to() -> None:
+def test_logits_of_unet_valid_have_the_stated_margin() -> None:
     """Output pixel i belongs to the image's pixel 92 + i; tested through the topmost skip only."""
     net = unet_valid.build(1).eval()
     row = {"encoder": net.encoder[0], "decoder": net.decoder[-1]}

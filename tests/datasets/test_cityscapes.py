@@ -136,7 +136,7 @@ def test_test_has_no_labels(tmp_path: Path) -> None:
     assert "test" not in dataset.splits
 
 
-def test_what_is_missing_is_told(tmp_path: Path) -> None:
+def test_what_is_missing_is_reported(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"No images in .*train.*gtFine_trainvaltest\.zip.*https:"):
         opened(tmp_path).samples("train")
     dataset = opened(make_cityscapes(tmp_path))

@@ -14,7 +14,7 @@ from bench.datasets.class_weights import RULES, ClassCounts, class_counts, class
 from bench.datasets.registry import open_dataset
 from bench.errors import UserError
 from bench.suite.loss import CrossEntropy
-from bench.training.losses import PixelCrossEntropy, build_loss, numbered
+from bench.training.losses import PixelCrossEntropy, build_loss, with_counted_weights
 
 COUNTS = ClassCounts(
     pixels=np.array([60, 30, 10, 0]),
@@ -106,11 +106,11 @@ def test_pixels_are_counted_once(camvid: Dataset, monkeypatch: pytest.MonkeyPatc
 
 def test_a_rule_becomes_numbers() -> None:
     spec = CrossEntropy.model_validate({"class_weights": "enet"})
-    loss = build_loss(numbered(spec, lambda: COUNTS), 4, torch.device("cpu"), 0.4)
+    loss = build_loss(with_counted_weights(spec, lambda: COUNTS), 4, torch.device("cpu"), 0.4)
     [(_, term)] = loss.terms
     assert isinstance(term, PixelCrossEntropy)
     assert term.class_weights is not None
     assert term.class_weights.tolist() == pytest.approx(class_weights("enet", COUNTS).tolist())
     plain = CrossEntropy.model_validate({"class_weights": "none"})
     assert plain.class_weights is None
-    assert numbered(plain, lambda: pytest.fail("counted")) is plain
+    assert with_counted_weights(plain, lambda: pytest.fail("counted")) is plain

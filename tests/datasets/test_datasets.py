@@ -89,7 +89,9 @@ def test_a_changed_file_changes_the_fingerprint(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", sorted(MAKE.keys() - {"folder"}))
-def test_a_missing_root_is_told(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_root_is_reported(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.delenv("BENCH_DATA", raising=False)
     with pytest.raises(UserError, match=f"--root {name}=PATH.*BENCH_DATA/{name}"):
         open_dataset(name, name, None, {}, {}).samples("train")
@@ -294,7 +296,7 @@ def test_voc_colours() -> None:
     assert dict(zip(VOC.names, VOC.palette, strict=True))["person"] == (192, 128, 128)
 
 
-def test_a_dataset_of_ones_own() -> None:
+def test_a_users_own_dataset() -> None:
     assert find("bench.datasets.camvid:CamVid") is DATASETS["camvid"]
     with pytest.raises(UserError, match="is not a subclass of bench.datasets.Dataset"):
         find("math:pi")
@@ -332,7 +334,7 @@ def test_what_a_dataset_reads_is_checked(monkeypatch: pytest.MonkeyPatch) -> Non
             _ = [own.checked(sample) for sample in samples[:9]]
 
 
-def test_a_dataset_of_ones_own_says_what_it_lacks() -> None:
+def test_a_users_own_dataset_says_what_it_lacks() -> None:
     with pytest.raises(UserError, match="needs the class attributes title and splits"):
         find("bench.datasets.base:Dataset")
 

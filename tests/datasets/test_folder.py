@@ -156,7 +156,7 @@ def test_rotated_photos(tmp_path: Path) -> None:
         target(opened(root, exif="stored"))
 
 
-def test_nothing_found_is_told(tmp_path: Path) -> None:
+def test_nothing_found_is_reported(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"No image matches .*images/train/\*\. The options images"):
         opened(tmp_path).samples("train")
     root = make_folder(tmp_path, MASK)
@@ -172,7 +172,7 @@ def test_unlisted_files(tmp_path: Path) -> None:
     assert opened(root).unlisted() == [root / "masks/train/c.png"]
 
 
-def test_colours_are_told_apart() -> None:
+def test_colours_are_distinguished() -> None:
     colours = spread_colours(30)
     assert colours[0] == (0, 0, 0)
     distances = [

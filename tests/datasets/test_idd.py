@@ -255,7 +255,7 @@ def pair(part: str, frame: str, split: str = "train", root: str = "") -> str:
     )
 
 
-def test_lists_of_ones_own(tmp_path: Path) -> None:
+def test_a_users_own_lists(tmp_path: Path) -> None:
     make_idd(tmp_path)
     first, second = pair("idd20kII", "201/frame0029"), pair("idd20kII", "7/0000075")
     lists = write_lists(
@@ -467,7 +467,7 @@ def test_a_killed_run_leaves_no_half_file(tmp_path: Path) -> None:
     assert prepared(tmp_path) == Prepared(1, 0, ())
 
 
-def test_a_process_that_dies_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_process_that_dies_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     class Dying(module.ProcessPoolExecutor):
         def map(self, *args: Any, **kwargs: Any) -> Any:
             raise BrokenProcessPool("killed")

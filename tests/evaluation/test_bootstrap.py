@@ -55,7 +55,7 @@ def test_seeds_by_hand() -> None:
     assert found.is_significant
 
 
-def test_equal_predictions_are_never_told_apart() -> None:
+def test_equal_predictions_are_never_significantly_different() -> None:
     counts = [counts_of(np.array([90, 70, 60]))]
     draws = draw_images(3, 50)
     one = sample(counts, NAMES, draws)
@@ -85,7 +85,7 @@ def told_apart(make: Callable[[], np.ndarray], num_seeds: tuple[int, int], score
     ("num_seeds", "seed_spread"),
     [((1, 1), 0.0), *((n, s) for n in ((3, 3), (2, 4), (5, 1)) for s in (0.0, 6.0))],
 )
-def test_two_equal_models_are_told_apart_one_time_in_twenty_or_less(
+def test_two_equal_models_differ_significantly_one_time_in_twenty_or_less(
     num_seeds: tuple[int, int], seed_spread: float
 ) -> None:
     """Simulate models that share each image's difficulty; each training adds a shift and noise."""
@@ -126,7 +126,7 @@ def test_one_image_tells_nothing() -> None:
     assert not difference(one, other).is_significant
 
 
-def test_a_real_difference_is_told() -> None:
+def test_a_real_difference_is_found() -> None:
     rng = np.random.default_rng(1)
     draws = draw_images(40, 200)
     models = [

@@ -225,7 +225,7 @@ def test_what_is_being_written_stays(monkeypatch: pytest.MonkeyPatch) -> None:
     assert [path.name for path in sorted(folder.glob("*.tmp"))] == ["held.tmp"]
 
 
-def test_a_bad_file_is_told_at_once(camvid: Dataset) -> None:
+def test_a_bad_file_is_reported_at_once(camvid: Dataset) -> None:
     bad = camvid.samples("train")[2].image
     assert bad is not None
     bad.write_bytes(b"")

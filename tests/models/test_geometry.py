@@ -24,7 +24,7 @@ VALID = Geometry(16, 188, remainder=12, margin=92)
 )
 def test_padded_sizes(geometry: Geometry, size: int, padded: int) -> None:
     assert geometry.padded(size) == padded
-    assert geometry.given(padded) * geometry.stride >= size
+    assert geometry.logits_size(padded) * geometry.stride >= size
 
 
 def test_zeros_are_padded_below_and_to_the_right() -> None:
@@ -56,7 +56,7 @@ def test_coarse_logits_meet_the_middle_of_their_cells() -> None:
                 target[0, 8 * row + 4, 8 * column + 4] = 10 * row + column
     reduced = geometry.reduced(target)
     assert reduced.tolist() == [[[0, 1], [10, 11], [255, 255]]]  # the third row's is outside
-    logits = torch.rand(1, 4, geometry.given(24), geometry.given(16))
+    logits = torch.rand(1, 4, geometry.logits_size(24), geometry.logits_size(16))
     assert geometry.cut(logits, 20, 16, coarse=True).shape[-2:] == reduced.shape[-2:]
     assert Geometry(8, 8).reduced(target) is target
 

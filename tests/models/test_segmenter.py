@@ -174,7 +174,7 @@ def test_a_network_may_need_values_in_training_alone() -> None:
     assert facts.num_params == 12
 
 
-def test_a_network_of_ones_own_may_need_values() -> None:
+def test_a_users_own_network_may_need_values() -> None:
     model_spec = spec(f"{__name__}:needs_values")
     model, _ = build_model(model_spec, 4)
     assert model.geometry.multiple == 1

@@ -136,7 +136,7 @@ def test_folders_of_one_name_within_one_target_stay_apart(tmp_path: Path) -> Non
     assert len(report([tmp_path / "r"], tmp_path)) == 2
 
 
-def test_trained_but_not_scored_is_told(tmp_path: Path) -> None:
+def test_trained_but_not_scored_is_reported(tmp_path: Path) -> None:
     folder = make_results(tmp_path)
     for file in folder.glob("*__A__*/eval/*.json"):
         file.unlink()

@@ -19,7 +19,7 @@ from bench.suite.json_schema import json_schema
 from bench.suite.load import load
 from bench.suite.loss import CrossEntropy, Dice, Focal, LossSpec, Sum, terms
 from bench.suite.recipe import Recipe, change_recipe
-from bench.training.losses import build_loss, mean, numbered
+from bench.training.losses import build_loss, mean, with_counted_weights
 
 Write = Callable[..., Path]
 COUNTS = ClassCounts(
@@ -211,7 +211,7 @@ def test_rules_inside_a_sum_become_numbers() -> None:
             CrossEntropy(class_weights=(1, 2, 3)),
         )
     )
-    found = numbered(spec, lambda: COUNTS)
+    found = with_counted_weights(spec, lambda: COUNTS)
     assert isinstance(found, Sum)
     # 1 / frequency: 2, 10/3 and 5, of sum 1.
     inverse = tuple(pytest.approx(x / (31 / 3)) for x in (2, 10 / 3, 5))
@@ -228,10 +228,10 @@ def test_rules_inside_a_sum_become_numbers() -> None:
 
 @pytest.mark.parametrize("spec", [CrossEntropy(), Dice(), SUM, Focal(class_weights=(1, 2, 3))])
 def test_numbers_need_no_counting(spec: LossSpec) -> None:
-    assert numbered(spec, lambda: pytest.fail("counted")) == spec
+    assert with_counted_weights(spec, lambda: pytest.fail("counted")) == spec
 
 
 def test_one_rule_is_numbered_alone() -> None:
-    found = numbered(Focal(class_weights="inverse"), lambda: COUNTS)
+    found = with_counted_weights(Focal(class_weights="inverse"), lambda: COUNTS)
     assert isinstance(found, Focal)
     assert found.class_weights == pytest.approx((6 / 31, 10 / 31, 15 / 31))

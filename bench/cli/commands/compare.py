@@ -13,7 +13,7 @@ from bench.compare.compare import compare
 from bench.compare.snapshot import FINISHED, CaseSnapshot, Snapshot, read_baseline, save
 from bench.compare.targets import compare_targets, snapshots
 from bench.errors import Exit, UserError
-from bench.text import listed, percent
+from bench.text import listed, percent, plural
 
 BASELINES = "baselines"  # below the results
 Form = Literal["md", "line", "json"]
@@ -77,7 +77,8 @@ def save_baseline(
         pattern: a glob on case names: a part of the suite.
 
     Raises:
-        UserError: if a case has no record, or failed.
+        UserError: if the target is not one suite, no case matches, a case has no record or
+            failed, the file is not .json, or the suite fails its own gate.
     """
     found = snapshots(target, results, settings)
     if len(found) != 1 or target.suffix == ".json":
@@ -115,7 +116,11 @@ def _lacks(case: CaseSnapshot, snapshot: Snapshot) -> bool:
 
 
 def baseline_text(files: Sequence[Path], results: Path) -> str:
-    """Describe baselines: their figures, and what made them."""
+    """Describe baselines: their figures, and what made them.
+
+    Raises:
+        UserError: if there are none.
+    """
     found = list(files) or sorted((results / BASELINES).glob("*.json"))
     if not found:
         raise UserError(
@@ -129,11 +134,11 @@ def _described(file: Path, snapshot: Snapshot) -> str:
     software = sorted(
         {f"bench {c.software.get('bench')}, PyTorch {c.software.get('torch')}" for c in cases}
     )
-    commits = sorted({str(c.software.get("commit"))[:12] for c in cases})
+    commits = sorted({str(c.software.get("commit") or "unknown")[:12] for c in cases})
     machines = sorted({case.machine for case in cases if case.machine})
     rows = [_row(name, case, snapshot.reported) for name, case in snapshot.cases.items()]
     head = (
-        f"{file}: {len(rows)} cases of {snapshot.suite}, saved {snapshot.made}\n"
+        f"{file}: {plural(len(rows), 'case')} of {snapshot.suite}, saved {snapshot.made}\n"
         f"made by {' and '.join(software)} (commit {' and '.join(commits)}) on "
         f"{' and '.join(machines) or 'any machine'}\n"
         f"gate: {snapshot.gate.model_dump_json()}\n"

@@ -15,7 +15,7 @@ from bench.cli.options import read_roots
 from bench.cli.progress import counting, downloading
 from bench.datasets.base import Dataset
 from bench.datasets.registry import find, open_dataset
-from bench.datasets.tools.findings import Finding, Report
+from bench.datasets.tools.findings import CheckReport, Finding
 from bench.errors import Exit, UserError
 from bench.lookup import pick, unknown
 from bench.machine.environment import num_cores
@@ -23,7 +23,7 @@ from bench.suite import yaml_file
 from bench.suite.catalog import is_suite
 from bench.suite.load import load
 from bench.suite.validation_errors import describe
-from bench.text import MOST_SHOWN, name_and_value
+from bench.text import MOST_SHOWN, name_and_value, plural
 
 COLUMNS = 4  # of a contact sheet
 
@@ -76,9 +76,7 @@ def get(name: str, root: str | None, console: Console) -> None:
     from bench.datasets.tools.download import missing
 
     try:
-        archives(
-            name, Path(root or "PATH")
-        )  # raises if there is nothing to fetch, with or without root
+        archives(name, Path(root or "PATH"))  # raises if there is nothing to download
         folder = _folder(name, root)
         if not missing(name, folder):
             console.say(f"{name} is already at {folder}.")
@@ -114,7 +112,7 @@ def prepare(
         done = draw(_folder(name, root), label_set, workers, progress)
     for fault in done.faults:
         console.say(fault)
-    console.say(f"{done.made} masks made, {done.kept} kept, {len(done.faults)} failed.")
+    console.say(f"{plural(done.made, 'mask')} made, {done.kept} kept, {len(done.faults)} failed.")
     return Exit.NEGATIVE if done.faults else Exit.OK
 
 
@@ -128,12 +126,13 @@ def check(
     """Read all splits, or some, and print what is wrong."""
     from bench.datasets.tools.check import check as read_all
 
-    found = False
-    for opened in open_targets(target, roots, settings):
+    found, targets = False, open_targets(target, roots, settings)
+    for opened in targets:
         known = {*opened.dataset.splits, *opened.dataset.withheld}
         for split in splits:
             if split not in known:
                 raise UserError(f"{opened.dataset.title}: {unknown('split', split, known)}")
+    for opened in targets:
         with counting(opened.dataset.name) as progress:
             chosen = tuple(splits) or opened.splits
             report = read_all(opened.dataset, chosen, num_cores(), progress)
@@ -145,7 +144,7 @@ def check(
     return Exit.NEGATIVE if found else Exit.OK
 
 
-def _report_text(report: Report, root: Path | None) -> str:
+def _report_text(report: CheckReport, root: Path | None) -> str:
     """Return what a check found as text."""
     lines = [report.title + (f" at {root}" if root is not None else ""), ""]
     inside = f"{root}/" if root is not None else "\0"
@@ -171,7 +170,9 @@ def _report_text(report: Report, root: Path | None) -> str:
         if findings[MOST_SHOWN:]:
             lines.append(f"  … and {len(findings) - MOST_SHOWN} more (--json lists all)")
     num, num_images = len(report.findings), sum(split.num_images for split in report.splits)
-    lines.append(f"{num or 'No'} {'finding' if num == 1 else 'findings'} in {num_images} images.")
+    lines.append(
+        f"{num or 'No'} {'finding' if num == 1 else 'findings'} in {plural(num_images, 'image')}."
+    )
     return "\n".join(lines)
 
 
@@ -186,7 +187,9 @@ def show(
     """Draw a contact sheet of a dataset as it is stored."""
     from bench.evaluation.drawing import Tile
 
-    [opened] = open_targets(target, roots, settings)
+    opened, *others = open_targets(target, roots, settings)
+    if others:
+        raise UserError(f"{target} has several datasets; name one, with --suite {target}.")
     dataset, name = opened.dataset, split or "train"
     samples = dataset.samples(name)
     tiles = [Tile(samples[i].id, *dataset.checked(samples[i])) for i in _spread(len(samples), num)]
@@ -214,7 +217,7 @@ def show_augmented(
     cases = load_checked(suite, settings).cases()
     by_dataset = {case.dataset.name: case.dataset_name for case in cases}
     by_dataset |= {case.dataset_name: case.dataset_name for case in cases}
-    key = pick("dataset of the suite", target, by_dataset)
+    key = pick("dataset", target, by_dataset)
     by_recipe = {case.recipe_name: case for case in reversed(cases) if case.dataset_name == key}
     chosen = recipe_name or next(c.recipe_name for c in cases if c.dataset_name == key)
     case = pick("recipe", chosen, by_recipe)
@@ -255,7 +258,8 @@ def cache(console: Console, *, clear: bool) -> None:
 
     if clear:
         num, num_bytes = clear_cache()
-        console.say(f"Removed {num} decoded sets, {num_bytes / 1e6:.1f} MB, from {cache_folder()}.")
+        removed = f"{plural(num, 'decoded split')}, {num_bytes / 1e6:.1f} MB"
+        console.say(f"Removed {removed}, from {cache_folder()}.")
         return
     found = entries()
     rows = [
@@ -265,7 +269,7 @@ def cache(console: Console, *, clear: bool) -> None:
     if rows:
         console.say(tabulate(rows, ["decoded", "MB", "last used", "key"], disable_numparse=True))
     total = sum(entry.num_bytes for entry in found)
-    console.say(f"{len(rows)} decoded sets, {total / 1e6:.1f} MB, in {cache_folder()}.")
+    console.say(f"{plural(len(rows), 'decoded split')}, {total / 1e6:.1f} MB, in {cache_folder()}.")
 
 
 def _ago(when: float) -> str:

@@ -22,7 +22,7 @@ def evaluate_target(
     checkpoint: Path | None,
     console: Console,
 ) -> Exit:
-    """Score kept weights by the evaluations that are missing, or a checkpoint of the user's."""
+    """Run the evaluations that cases still lack on their kept weights, or score a checkpoint."""
     if Path(target).is_dir():
         if pattern or checkpoint or settings:
             raise UserError(

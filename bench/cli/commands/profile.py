@@ -34,7 +34,7 @@ def profile_suite(
     """Count and time every network of a suite, without its data, and print the table.
 
     Raises:
-        UserError: after the others are done, with every network that does not run, and its line.
+        UserError: if networks do not run, with the line of each, after the others are done.
     """
     device = pick_device(device_name)
     file = load_checked(source, settings)
@@ -57,7 +57,8 @@ def profile_suite(
         write_json(kept.case, case.model_dump(mode="json"))
         write_text(kept.profile, profile.model_dump_json(indent=1) + "\n")
         _show(profile, head, console)
-    _report(folder, console)
+    if len(faults) < len(chosen):
+        _report(folder, console)
     if faults:
         raise file.error(faults)
     return Exit.OK
@@ -86,7 +87,7 @@ def _show(profile: Profile, head: str, console: Console) -> None:
 
 
 def _report(folder: Path, console: Console) -> None:
-    """Write the report of a suite that was profiled, and print what it says of costs."""
+    """Write the report of a profiled suite, and print its tables of costs."""
     [made] = report([folder], folder.parent)
     write([made], USUAL_FORMATS, None)
     if not console.json_lines:

@@ -62,8 +62,10 @@ def _how_to_repeat(record: Record, folder: Path) -> list[str]:
     return lines
 
 
-def remove(results: Path, pattern: str, *, stale: bool, failed: bool, dry_run: bool) -> list[Path]:
-    """Remove the folders of cases and return them; a case that is running stays.
+def remove(
+    results: Path, pattern: str, *, stale: bool, failed: bool, dry_run: bool
+) -> tuple[list[Path], list[Path]]:
+    """Remove the folders of cases; a case that is running stays.
 
     Args:
         pattern: glob on case names; empty for all.
@@ -71,12 +73,15 @@ def remove(results: Path, pattern: str, *, stale: bool, failed: bool, dry_run: b
         failed: only those that failed.
         dry_run: remove nothing.
 
+    Returns:
+        The removed folders, and those of running cases.
+
     Raises:
         UserError: if nothing says which cases.
     """
     if not (pattern or stale or failed):
         raise UserError("Say which cases: a glob on their names, --stale or --failed.")
-    chosen = []
+    removed, running = [], []
     for folder in _case_folders(results):
         name, _, short_id = folder.name.rpartition("__")
         if pattern and not fnmatch.fnmatchcase(name, pattern):
@@ -85,14 +90,15 @@ def remove(results: Path, pattern: str, *, stale: bool, failed: bool, dry_run: b
             continue
         if failed and not _has_failed(folder):
             continue
-        if not dry_run:
-            try:
-                with CaseFolder(folder).hold():
+        try:
+            with CaseFolder(folder).hold():
+                if not dry_run:
                     shutil.rmtree(folder)
-            except Held:
-                continue
-        chosen.append(folder)
-    return chosen
+        except Held:
+            running.append(folder)
+        else:
+            removed.append(folder)
+    return removed, running
 
 
 def _is_stale(folder: Path, short_id: str) -> bool:

@@ -11,11 +11,9 @@ from bench.cli.options import Where
 from bench.cli.outcomes import Outcomes, exit_code, nothing_matched
 from bench.cli.progress import watching
 from bench.errors import Exit
-from bench.machine.device import pick_device
 from bench.records.case_folder import CaseFolder
 from bench.report.report import report
 from bench.report.write import USUAL_FORMATS, write
-from bench.runner.engines import processes
 from bench.runner.plan import Planned
 from bench.runner.result import VERSION
 from bench.runner.run_suite import (
@@ -23,7 +21,8 @@ from bench.runner.run_suite import (
     PlannedSuite,
     must_stop,
     plan_suites,
-    require_room,
+    require_disk,
+    require_engines,
     run_suite,
     total_disk,
 )
@@ -33,7 +32,6 @@ from bench.runner.validate import missing_files
 from bench.suite.load import SuiteSource
 from bench.text import duration, plural
 
-ALL_AS_SUITES_SAY = Placing()
 PLAN_HEADERS = ["case", "state", "params [M]", "input", "MACs [G]", "training"]
 
 
@@ -43,7 +41,7 @@ def run_suites(
     settings: Sequence[str],
     where: Where,
     console: Console,
-    placing: Placing = ALL_AS_SUITES_SAY,
+    placing: Placing | None = None,
     *,
     dry_run: bool = False,
     retry_failed: bool = False,
@@ -51,19 +49,18 @@ def run_suites(
     max_time_s: float | None = None,
 ) -> Exit:
     """Check every suite, then run what is left of them."""
+    placing = placing or Placing()
     options = replace(where.options(), retry_failed=retry_failed)
-    processes.divide(placing.num_workers, pick_device(options.device))
     suites = plan_suites(sources, settings, pattern, where.out, options, need_data=not dry_run)
     if not suites:
         return nothing_matched(console, pattern)
-    for one in suites:
-        placing.require_fit(one.suite)
+    require_engines(suites, options, placing)
     if dry_run:
         for one in suites:
             _show_plan(one, options, console)
         console.say(f"At most {total_disk(suites, placing) / 1e9:.2f} GB of disk space.")
         return Exit.OK
-    require_room(suites, where.out, placing)
+    require_disk(suites, where.out, placing)
     outcomes: list[Outcome] = []
     with stopping(console.say, max_time_s) as stop:
         options = replace(options, should_stop=stop.is_due)
@@ -84,10 +81,10 @@ def _run(
     _say_reasons([item for item in one.planned if item.state != "failed"], console)
     shown = Outcomes(one.suite, left, console)
     for item in one.planned:
-        if item.state == "done":
+        if item.is_done:
             shown.add_json(Outcome(item.case, "ok"), item.task, skipped=True)
     tasks = {item.case.name: item.task for item in one.planned}
-    with watching(left, console.rich) as watched:
+    with watching(left, console) as watched:
 
         def announce(task: Task) -> None:
             watched.begin(task.case.name, CaseFolder(task.folder))
@@ -142,7 +139,7 @@ def _plan_row(one: PlannedSuite, item: Planned) -> list[str]:
         f"{facts.num_params / 1e6:.2f}",
         f"{facts.size[0]}x{facts.size[1]}",
         f"{facts.gmacs:.2f}",
-        f"{recipe.epochs} epochs" if recipe.steps is None else f"{recipe.steps} steps",
+        recipe.length,
     ]
 
 

@@ -24,7 +24,7 @@ from bench.datasets.tools.alignment import (
     shape_of,
     small,
 )
-from bench.datasets.tools.findings import Counts, Finding, Report, Split
+from bench.datasets.tools.findings import CheckReport, Counts, Finding, Split
 from bench.errors import UserError
 from bench.lookup import USER_CODE_ERRORS
 from bench.text import listed
@@ -50,7 +50,7 @@ def check(
     splits: Sequence[str] | None,
     num_threads: int,
     progress: Callable[[int, int], None],
-) -> Report:
+) -> CheckReport:
     """Check the files of a dataset.
 
     Args:
@@ -61,10 +61,10 @@ def check(
         UserError: if no split can be listed.
     """
     labels = dataset.labels(dataset.options)
-    report = Report(dataset.name, dataset.title, labels.names)
-    listed = _list(dataset, splits, report)
-    samples = [(split, sample) for split, found in listed.items() for sample in found]
-    report.findings += [*_missing(samples), *_repeated(listed)]
+    report = CheckReport(dataset.name, dataset.title, labels.names)
+    by_split = _list(dataset, splits, report)
+    samples = [(split, sample) for split, found in by_split.items() for sample in found]
+    report.findings += [*_missing(samples), *_repeated(by_split)]
     present = [
         (split, sample) for split, sample in samples if all(f.is_file() for f in sample.files)
     ]
@@ -75,7 +75,7 @@ def check(
         for read in pool.map(lambda job: _read(dataset, job[0], job[1][1], references), jobs):
             reads.append(read)
             progress(len(reads), len(present))
-    report.splits = _splits(dataset, listed, present, reads)
+    report.splits = _splits(dataset, by_split, present, reads)
     for (split, _), read in zip(present, reads, strict=True):
         report.findings += [Finding(kind, message, split) for kind, message in read.findings]
     report.findings += _duplicates(present, reads)
@@ -88,11 +88,11 @@ def check(
 
 
 def _list(
-    dataset: Dataset, asked: Sequence[str] | None, report: Report
+    dataset: Dataset, asked: Sequence[str] | None, report: CheckReport
 ) -> dict[str, Sequence[Sample]]:
     """Return the samples of each split; missing splits become findings or notes."""
     names = asked or [split for split in dataset.splits if split not in dataset.unions]
-    listed: dict[str, Sequence[Sample]] = {}
+    by_split: dict[str, Sequence[Sample]] = {}
     faults: list[str] = []
     for split in dict.fromkeys(part for name in names for part in dataset.unions.get(name, [name])):
         if split in dataset.withheld:
@@ -100,7 +100,7 @@ def _list(
             continue
         official = dataset.expected(split)
         try:
-            listed[split] = dataset.listed(split)
+            by_split[split] = dataset.listed(split)
         except UserError as error:
             faults.append(str(error))
             if official is not None or asked is not None:
@@ -108,7 +108,7 @@ def _list(
             else:
                 report.notes.append(f"There is no split {split!r}.")
             continue
-        num = len(listed[split])
+        num = len(by_split[split])
         if num == 0:
             report.findings.append(Finding("empty split", "It has no images.", split))
         if official not in (None, num):
@@ -119,9 +119,9 @@ def _list(
             else:
                 text = f"{text}. Set partial: true to accept this (--set partial=true)."
                 report.findings.append(Finding("split size", text, split))
-    if not listed and faults:
+    if not by_split and faults:
         raise UserError(faults[0])
-    return listed
+    return by_split
 
 
 def _missing(samples: Iterable[tuple[str, Sample]]) -> Iterator[Finding]:
@@ -131,8 +131,8 @@ def _missing(samples: Iterable[tuple[str, Sample]]) -> Iterator[Finding]:
                 yield Finding("missing file", f"No file {file}.", split)
 
 
-def _repeated(listed: dict[str, Sequence[Sample]]) -> Iterator[Finding]:
-    for split, samples in listed.items():
+def _repeated(by_split: dict[str, Sequence[Sample]]) -> Iterator[Finding]:
+    for split, samples in by_split.items():
         seen: set[str] = set()
         for sample in samples:
             if sample.id in seen:
@@ -190,7 +190,7 @@ def _holds(
 ) -> bool:
     """Check a pair, which can be anything if it comes from a user's own dataset."""
     try:
-        dataset.hold(sample, image, target)
+        dataset.check_pair(sample, image, target)
     except (FileFault, *USER_CODE_ERRORS) as error:
         kind = error.kind if isinstance(error, FileFault) else "wrong sample"
         findings.append((kind, str(error)))
@@ -232,7 +232,7 @@ def _suspect(
 
 def _splits(
     dataset: Dataset,
-    listed: dict[str, Sequence[Sample]],
+    by_split: dict[str, Sequence[Sample]],
     present: Sequence[tuple[str, Sample]],
     reads: Sequence[_Read],
 ) -> list[Split]:
@@ -245,7 +245,7 @@ def _splits(
             np.zeros(num_classes, np.int64),
             np.zeros(num_classes, np.int64),
         )
-        for name, samples in listed.items()
+        for name, samples in by_split.items()
     }
     for (name, _), read in zip(present, reads, strict=True):
         if read.pixels is not None:
@@ -279,7 +279,7 @@ def _equal(digests: Sequence[str]) -> list[list[int]]:
 
 
 def _swapped(
-    present: Sequence[tuple[str, Sample]], reads: Sequence[_Read], report: Report
+    present: Sequence[tuple[str, Sample]], reads: Sequence[_Read], report: CheckReport
 ) -> Iterator[Finding]:
     """Find masks that belong to other images: by their names, their content or their fit."""
     own = {sample.image.stem for _, sample in present if sample.image is not None}

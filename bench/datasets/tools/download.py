@@ -141,7 +141,7 @@ def _identity(archive: Archive) -> dict[str, str]:
 
 
 def _download(archive: Archive, root: Path, progress: Progress) -> None:
-    """Download an archive, retrying where it broke off, but only once any bytes have arrived."""
+    """Download an archive; retry from where it broke off, as long as more bytes arrive."""
     part = _part(archive, root)
     farthest = _size(part)
     pauses: Iterator[float] = iter(())

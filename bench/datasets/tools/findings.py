@@ -22,6 +22,7 @@ class Finding:
 class Split:
     """The contents of a split.
 
+    expected: the official number of images; None if there is none.
     pixels: (K,), pixels of each class.
     images: (K,), images that contain the class.
     void: void pixels.
@@ -36,7 +37,7 @@ class Split:
 
 
 @dataclass
-class Report:
+class CheckReport:
     """The contents of a dataset, and what is wrong with it."""
 
     name: str

@@ -29,7 +29,15 @@ Progress = Callable[[str, int, int | None], None]
 
 
 def check_space(root: Path, needed: int, what: str) -> None:
-    """Raise UserError if the disk has too little space."""
+    """Check the free space of a disk.
+
+    Args:
+        needed: bytes.
+        what: what needs them, for the message.
+
+    Raises:
+        UserError: if there is too little.
+    """
     free = shutil.disk_usage(root).free
     if needed > free:
         raise UserError(
@@ -39,7 +47,14 @@ def check_space(root: Path, needed: int, what: str) -> None:
 
 
 def verify(archive: Archive, file: Path, advice: str) -> None:
-    """Raise UserError with both checksums if a file is not the archive."""
+    """Check that a file is the archive.
+
+    Args:
+        advice: what the message tells the user to do.
+
+    Raises:
+        UserError: with what was expected and found, if it is not.
+    """
     kind, _, expected = archive.checksum.partition(":")
     if kind == "commit":
         found = _zip_commit(file)
@@ -68,6 +83,10 @@ def unpack(archive: Archive, root: Path, progress: Progress) -> None:
     """Unpack into a temporary folder, then move the files into place.
 
     Files of the same name are replaced. Folders that do not exist yet are moved as a whole.
+
+    Raises:
+        UserError: if the archive is damaged, lacks the wanted files, has one that would land
+            outside the folder, or does not fit on the disk.
     """
     file = root / archive.file
     folder = root / f".bench-{archive.file}.unpacking"

@@ -19,6 +19,7 @@ from bench.suite.columns import COLUMNS
 from bench.suite.loss import CrossEntropy, Dice, Focal, terms
 from bench.suite.recipe import Recipe
 from bench.suite.schema import size_text
+from bench.text import enumerated
 
 RULES = {
     "inverse": "inverse class frequency",
@@ -57,8 +58,8 @@ def methods(cases: Sequence[Case], rows: pd.DataFrame) -> list[Part]:
     for names, recipe, labels in recipes:
         if len(recipes) > 1:
             noun = "recipe" if len(names) == 1 else "recipes"
-            who = "all models" if 1 < len(labels) == num_models else _listed(labels)
-            subject = f"With the {noun} {_listed(names)}, {who}"
+            who = "all models" if 1 < len(labels) == num_models else enumerated(labels)
+            subject = f"With the {noun} {enumerated(names)}, {who}"
         else:
             subject = "It" if len(labels) == 1 else "All models"
         verb = "is" if len(labels) == 1 else "are"
@@ -117,7 +118,6 @@ def _training(recipe: Recipe) -> str:
     """Describe a recipe: the end of a sentence about its models, and more sentences."""
     if recipe.epochs == 0:
         return "evaluated without training."
-    length = f"{recipe.epochs} epochs" if recipe.steps is None else f"{recipe.steps} steps"
     optimizer = recipe.optimizer
     settings = [f"learning rate {optimizer.lr:g}"]
     if recipe.encoder_lr != 1:
@@ -135,8 +135,8 @@ def _training(recipe: Recipe) -> str:
         f"{getattr(recipe.schedule, 'every', 0)} epochs)",
     }[recipe.schedule.name]
     sentences = [
-        f"trained for {length} with {name} ({', '.join(settings)}) and {schedule}, on batches of "
-        f"{recipe.batch_size} images {_resized(size_text(recipe.size))}.",
+        f"trained for {recipe.length} with {name} ({', '.join(settings)}) and {schedule}, on "
+        f"batches of {recipe.batch_size} images {_resized(size_text(recipe.size))}.",
         f"{_augmentation(recipe)}; the loss is {_loss(recipe)}.",
     ]
     if recipe.freeze_encoder:
@@ -159,7 +159,7 @@ def _augmentation(recipe: Recipe) -> str:
     texts = [re.sub(r"(?<=[a-z0-9])(?=[A-Z])", " ", name).lower() for name in names]
     if not texts:
         return "No data augmentation is used"
-    return f"The augmentation{' is' if len(texts) == 1 else 's are'} {_listed(texts)}"
+    return f"The augmentation{' is' if len(texts) == 1 else 's are'} {enumerated(texts)}"
 
 
 def _selection(recipe: Recipe) -> str:
@@ -224,7 +224,10 @@ def _seeds(rows: pd.DataFrame) -> list[Part]:
     seeds = sorted(set(rows["seed"]))
     if len(seeds) == 1:
         return [f"All results are from a single seed ({seeds[0]}). "]
-    shown = _listed([str(seed) for seed in seeds])
+    of_models = rows.groupby(["dataset", "model", "recipe"])["seed"]
+    if len({tuple(sorted(set(one))) for _, one in of_models}) > 1:
+        return ["We report means over the seeds of each model; their number differs by model. "]
+    shown = enumerated([str(seed) for seed in seeds])
     return [f"We report means and standard deviations over seeds {shown}. "]
 
 
@@ -244,10 +247,6 @@ def _separator(number: int, num: int) -> str:
     if number == 0:
         return ""
     return " and " if number == num - 1 else ", "
-
-
-def _listed(labels: Sequence[str]) -> str:
-    return labels[0] if len(labels) == 1 else f"{', '.join(labels[:-1])} and {labels[-1]}"
 
 
 def as_markdown(parts: Iterable[Part]) -> str:

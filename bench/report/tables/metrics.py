@@ -10,6 +10,7 @@ from bench.report.rows import Row, conditions, each, figure, names
 from bench.report.table import EMPTY, Cell, Footnotes, Header, Table, Text
 from bench.report.tables.failures import failed_note
 from bench.suite.columns import COLUMNS
+from bench.text import enumerated
 
 SHOWN = ("dice", "f1", "miou", "pixel_accuracy", "sensitivity", "loss")
 
@@ -39,7 +40,7 @@ def _table(group: Group, order: list[str], rows: pd.DataFrame) -> Table:
         of_key = rows[rows["evaluation"] == key]
         if len(of_key):
             card, notes = card_of(of_key, footnotes)
-            found, explained = group.marks.of(of_key, SHOWN)
+            found, explained = group.ranking.of(of_key, SHOWN)
             cards[key], own, ranks = dict(card), own | notes, {**ranks, **found}
     named = names(rows, group.choice.by)
     body: list[list[Cell]] = []
@@ -58,13 +59,12 @@ def _table(group: Group, order: list[str], rows: pd.DataFrame) -> Table:
         body.append(cells)
     of = "of" if group.choice.by == "model" else "on"
     recipe = f", {group.recipe}" if group.recipe else ""
-    listed = " and ".join(filter(None, [", ".join(order[:-1]), order[-1]]))
     headers = [Header(group.header)]
     headers += [Header(COLUMNS[column].title, key) for key in order for column in SHOWN]
     return Table(
         "metrics",
         f"{group.stem}-metrics",
-        group.caption(f"Scores {of} {group.title}{recipe}: {listed}"),
+        group.caption(f"Scores {of} {group.title}{recipe}: {enumerated(order)}"),
         headers,
         body,
         card=group.card(together(cards)),

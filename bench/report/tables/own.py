@@ -134,7 +134,7 @@ def _ranks(group: Group, rows: pd.DataFrame, columns: list[Asked]) -> tuple[Rank
     explained: list[str] = []
     for evaluation in dict.fromkeys(asked.evaluation for asked in columns):
         names_here = [asked.of for asked in columns if asked.evaluation == evaluation]
-        found, why = group.marks.of(rows[rows["evaluation"] == evaluation], names_here)
+        found, why = group.ranking.of(rows[rows["evaluation"] == evaluation], names_here)
         ranks |= found
         explained = explained or why
     return ranks, explained

@@ -32,7 +32,7 @@ def _classes_as_columns(
     columns = [*(f"{IOU}{name}" for name in classes), "miou"]
     footnotes = Footnotes()
     card, own = card_of(rows, footnotes)
-    ranks, explained = group.marks.of(rows, columns)
+    ranks, explained = group.ranking.of(rows, columns)
     body: list[list[Cell]] = [
         [Text(label, own[index]), *(figure(row, c, ranks.get((index, c), "")) for c in columns)]
         for label, (index, row) in zip(names(rows, group.choice.by), each(rows), strict=True)
@@ -53,7 +53,7 @@ def _classes_as_rows(
     group: Group, name: str, data: str, rows: pd.DataFrame, classes: list[str]
 ) -> list[Table]:
     columns = [*(f"{IOU}{name}" for name in classes), "miou"]
-    ranks, explained = group.marks.of(rows, columns)
+    ranks, explained = group.ranking.of(rows, columns)
     named = names(rows, group.choice.by)
     num_parts = -(-len(rows) // MOST_COLUMNS)
     tables = []

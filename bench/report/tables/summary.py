@@ -37,7 +37,7 @@ def _table(
 ) -> Table:
     footnotes = Footnotes()
     card, own = card_of(rows, footnotes)
-    ranks, explained = group.marks.of(rows, COLUMNS_SHOWN)
+    ranks, explained = group.ranking.of(rows, COLUMNS_SHOWN)
     timed, elsewhere = on_one_machine(rows, footnotes)
     body: list[list[Cell]] = []
     for name, (index, row) in zip(names(rows, group.choice.by), each(timed), strict=True):

@@ -6,7 +6,7 @@ from dataclasses import replace
 import pandas as pd
 
 from bench.report.group import EVERYTHING, Choice, Group, evaluation_order, groups
-from bench.report.significance import Marks
+from bench.report.significance import Ranking
 from bench.report.table import Table
 from bench.report.tables.complexity import complexity
 from bench.report.tables.conventions import conventions
@@ -47,7 +47,7 @@ def build_tables(
         changes: the settings of --set and --limit.
     """
     wanted = choice.kinds or (*KINDS, *suite.tables)
-    found = groups(suite, frame, changes, choice, Marks())
+    found = groups(suite, frame, changes, choice, Ranking())
     tables: list[Table] = []
     for group in found:
         if not group.evaluations:

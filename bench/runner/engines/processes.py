@@ -14,6 +14,7 @@ from dataclasses import dataclass, field, replace
 import torch
 
 from bench.errors import UserError
+from bench.machine.environment import num_cores
 from bench.machine.memory import process_memory_mib
 from bench.records.case_folder import CaseFolder
 from bench.records.record import Failure, now
@@ -25,7 +26,7 @@ POLL_S = 0.05
 HANG_S = 1800.0  # without a heartbeat
 LAST_WORDS_S = 1.0  # time to write the traceback of where it hangs
 MOST_OF_A_LOOK_S = 5.0  # longer gaps mean that the machine was suspended
-STOPS = ("SIGTERM", "SIGINT", "SIGHUP")  # end a process that does not handle them yet
+STOPS = ("SIGTERM", "SIGINT", "SIGHUP")  # end a process that does not handle them
 CAUSES = {
     "SIGKILL": "sent by a user, or by the kernel because memory ran out",
     "SIGSEGV": "a fault in compiled code",
@@ -53,7 +54,8 @@ def divide(num: int, device: torch.device) -> list[Slot]:
     """
     if num == 1:
         return [Slot()]
-    cores = sorted(os.sched_getaffinity(0))
+    can_pin = hasattr(os, "sched_getaffinity")
+    cores = sorted(os.sched_getaffinity(0)) if can_pin else list(range(num_cores()))
     if num > len(cores):
         raise UserError(f"--workers {num}: this machine has cores for at most {len(cores)}.")
     gpus: Sequence[str | None] = [None] * num
@@ -63,8 +65,9 @@ def divide(num: int, device: torch.device) -> list[Slot]:
         gpus = [*known][: torch.cuda.device_count()][:num]
         if device.index is not None or len(gpus) < num:
             raise UserError(
-                f"--workers {num} needs one GPU per case: give --device cuda on a machine with "
-                f"{num} (here: {torch.cuda.device_count()})."
+                f"--workers {num} needs {num} GPUs, one per case; this machine has "
+                f"{torch.cuda.device_count()}. Give fewer workers, and --device cuda without a "
+                "number."
             )
     return [Slot(tuple(cores[i::num]), gpu) for i, gpu in enumerate(gpus)]
 
@@ -228,9 +231,10 @@ def _outcome(case: Running) -> Outcome:
         status, reason, seconds, notes = json.loads(answer)
         return Outcome(case.task.case, status, reason, seconds, tuple(notes))
     code = case.process.returncode
-    name = signal.Signals(-code).name if code < 0 else None
+    known = {one.value: one.name for one in signal.Signals}  # without the real-time ones
+    name = known.get(-code, f"signal {-code}") if code < 0 else None
     if name in STOPS and case.killed is None:
-        return Outcome(case.task.case, "interrupted", f"by {name}, before it started")
+        return Outcome(case.task.case, "interrupted", f"by {name}")
     failure = Failure(
         signal=name,
         exit_code=code if code >= 0 else None,

@@ -16,11 +16,11 @@ from bench.datasets.camvid import SEGNET
 from bench.datasets.registry import open_dataset
 from bench.datasets.shapes import Shapes
 from bench.datasets.tools.alignment import fit, look_of, shape_of
-from bench.datasets.tools.check import Report, check
+from bench.datasets.tools.check import CheckReport, check
 from bench.errors import UserError
 
 
-def checked(dataset: Dataset, splits: tuple[str, ...] | None = None) -> Report:
+def checked(dataset: Dataset, splits: tuple[str, ...] | None = None) -> CheckReport:
     return check(dataset, splits, 2, lambda done, total: None)
 
 
@@ -28,7 +28,7 @@ def camvid(root: Path, **options: object) -> Dataset:
     return open_dataset("camvid", "camvid", None, options, {"camvid": root})
 
 
-def found(report: Report) -> dict[str, list[str]]:
+def found(report: CheckReport) -> dict[str, list[str]]:
     kinds: dict[str, list[str]] = {}
     for finding in report.findings:
         kinds.setdefault(finding.kind, []).append(f"{finding.split}: {finding.message}")

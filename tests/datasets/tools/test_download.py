@@ -382,7 +382,7 @@ def test_a_server_that_says_nothing(
     assert len(tiny.asked) == 1
 
 
-def test_without_network_it_is_told_where_to_put_the_file(
+def test_without_network_it_says_where_to_put_the_file(
     tiny: Served, root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     archive = ARCHIVES["voc2012"][0]
@@ -544,7 +544,7 @@ def test_links_are_left_out(
     assert opened("voc2012", root).samples("train")
 
 
-def test_a_full_disk_is_told_before(
+def test_a_full_disk_is_reported_before(
     tiny: Served, root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     archive = ARCHIVES["voc2012"][0]
@@ -604,7 +604,7 @@ def test_what_is_not_downloaded(name: str, texts: list[str], root: Path) -> None
     assert not root.exists()
 
 
-def test_every_dataset_is_fetched_or_told_about() -> None:
+def test_every_dataset_is_downloaded_or_explained() -> None:
     assert set(DATASETS) <= set(ARCHIVES) | set(BY_HAND)
 
 
