@@ -10,7 +10,7 @@ from commands import bench
 from conftest import ROOT
 from fixtures import make_cityscapes, make_idd, make_voc, make_voc_aug
 
-from bench.loading.resize import resize
+from bench.loading.resize import resize_image, resize_target
 from bench.loading.transforms import Augment, build_transform
 from bench.records.record import read_record
 from bench.runner.validate import check, load_checked
@@ -230,7 +230,9 @@ def test_images_of_a_batch_have_one_size(name: str) -> None:
         for stored in SIZES[case.dataset_name]:
             pair = np.full((*stored, 3), 128, np.uint8), np.ones(stored, np.uint8)
             for draw in range(3):
-                image, mask = augment(resize(pair, sized(case.recipe.size, *stored)), (draw,))
+                size = sized(case.recipe.size, *stored)
+                resized = resize_image(pair[0], size), resize_target(pair[1], size)
+                image, mask = augment(resized, (draw,))
                 assert image.shape[:2] == mask.shape
                 assert set(np.unique(mask)) <= {1, 255}  # padding is void
                 shapes.add(mask.shape)

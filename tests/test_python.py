@@ -110,6 +110,10 @@ def test_a_failed_case_is_a_result(write_suite: Callable[..., Path], tmp_path: P
         (lambda: bench.evaluate("quick", checkpoint="w.pt"), "belongs to one model"),
         (lambda: bench.evaluate("suites", pattern="*"), "as its suite says"),
         (lambda: bench.run("quick", workers=0), "workers must be at least 1, not 0"),
+        (
+            lambda: bench.run("quick", workers=999, engine="process", device="cpu"),
+            "--workers 999: this machine has",
+        ),
         (lambda: bench.run("quick", timeout_s=0), "more than 0 s"),
         (lambda: bench.run("quick", engine="in_process"), "Unknown engine 'in_process'"),
         (lambda: bench.run("quick", cache="dsk"), "Unknown cache 'dsk'. Did you mean 'disk'"),

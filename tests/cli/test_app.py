@@ -17,6 +17,7 @@ from fixtures import make_camvid
 from PIL import Image
 
 from bench.errors import Exit
+from bench.records.case_folder import CaseFolder
 
 CAMVID = """
 name: cam
@@ -111,6 +112,17 @@ def test_report_counts_what_is_not_of_the_suite(finished: Path, tmp_path: Path) 
     assert "other records" not in bench("report", out / "tiny").stdout
     assert "No case matched" in bench("rm", "--stale", "--results", out, code=3).stderr
     assert "Say which cases" in bench("rm", "--results", out, code=2).stderr
+
+
+def test_a_running_case_is_not_removed(finished: Path, tmp_path: Path) -> None:
+    shutil.copytree(finished / "out", tmp_path / "out")
+    [folder] = (tmp_path / "out" / "tiny").glob("shapes__*")
+    with CaseFolder(folder).hold():
+        for flags in ([], ["--dry-run"]):
+            done = bench("rm", "*", "--results", tmp_path / "out", *flags)
+            assert f"kept {folder}: it is running" in done.stderr
+            assert "remove" not in done.stdout
+    assert (folder / "record.json").exists()
 
 
 def test_evaluate_adds_an_evaluation(finished: Path, tmp_path: Path) -> None:
@@ -264,6 +276,12 @@ def test_bad_suites(write_suite: Callable[..., Path], tmp_path: Path, text: str,
         (["list", "models", "--layers", "unet", "--set", "x"], "--set takes NAME=VALUE"),
         (["list", "models", "--layers", "unet", "--format", "mdd"], "Did you mean 'md'"),
         (["list", "datasets", "--layers", "unet"], "--layers goes with models"),
+        (["list", "models", "--layers", "unet", "--filter", "u*"], "not both"),
+        (["report", "results/published/camvid_small", "--sort", "iou/raod"], "Did you mean 'iou/"),
+        (["run", "suites"], "suites is a folder; name a suite file"),
+        (["run", "quick", "--set", "include=x.yaml"], "--set cannot change include"),
+        (["data", "show", "ci"], "several datasets; name one, with --suite ci"),
+        (["data", "check", "ci", "--split", "vall"], "Did you mean 'val'"),
     ],
 )
 def test_bad_arguments(args: list[str], message: str) -> None:

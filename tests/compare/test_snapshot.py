@@ -1,3 +1,4 @@
+import csv
 import json
 import shutil
 from pathlib import Path
@@ -106,6 +107,33 @@ def test_a_damaged_history_affects_only_the_times(tmp_path: Path, rest: bytes) -
     whole = file.read_bytes()
     file.write_bytes(whole[: whole.index(b"\n3,") + 1] + rest)
     with pytest.warns(UserWarning, match="history.csv is damaged"):
+        case = snapshot_of(folder).cases["camvid__enet__default__s0"]
+    assert case.facts
+    assert not case.epochs.image_s
+
+
+@pytest.mark.parametrize(
+    ("column", "value"),
+    [
+        ("images_per_s", "0"),
+        ("images_per_s", "-1"),
+        ("images_per_s", "inf"),
+        ("reference_s", "0"),
+        ("peak_memory_mib", "-1"),
+    ],
+)
+def test_impossible_times_are_left_out(tmp_path: Path, column: str, value: str) -> None:
+    folder = Path(shutil.copytree(ROOT / "results/published/camvid_small", tmp_path / "c"))
+    [file] = folder.glob("*__enet__*/history.csv")
+    with file.open(newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    rows = [{**row, "reference_s": "1"} for row in rows]  # these records are older than it
+    rows[3][column] = value
+    with file.open("w", newline="") as stream:
+        writer = csv.DictWriter(stream, rows[0])
+        writer.writeheader()
+        writer.writerows(rows)
+    with pytest.warns(UserWarning, match="missing or not positive"):
         case = snapshot_of(folder).cases["camvid__enet__default__s0"]
     assert case.facts
     assert not case.epochs.image_s

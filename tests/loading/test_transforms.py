@@ -1,3 +1,6 @@
+import os
+import subprocess
+import sys
 from collections import Counter
 from inspect import signature
 
@@ -8,7 +11,7 @@ import pytest
 from pydantic import ValidationError
 
 from bench.errors import UserError
-from bench.loading.resize import resize
+from bench.loading.resize import resize_image, resize_target
 from bench.loading.transforms import TRANSFORMS, Augment, build_transform
 from bench.suite.augment_presets import PRESETS
 from bench.suite.recipe import Recipe
@@ -231,11 +234,21 @@ def test_base_classes_are_no_transforms() -> None:
 
 
 def test_resizing_mixes_no_labels() -> None:
-    image, target = resize((IMAGE, TARGET), (13, 17))
+    image, target = resize_image(IMAGE, (13, 17)), resize_target(TARGET, (13, 17))
     assert image.shape == (13, 17, 3)
     assert target.shape == (13, 17)
     assert target.dtype == np.uint8
     assert set(np.unique(target)) <= {0, 1, 2, 3}
     expected = cv2.resize(IMAGE, (17, 13), interpolation=cv2.INTER_AREA)
     assert np.array_equal(image, expected)
-    assert resize((IMAGE, TARGET), (40, 48))[0] is IMAGE
+    assert resize_image(IMAGE, (40, 48)) is IMAGE
+
+
+def test_nothing_looks_for_updates_of_albumentations() -> None:
+    environment = {k: v for k, v in os.environ.items() if k != "NO_ALBUMENTATIONS_UPDATE"}
+    code = (
+        "import bench.loading.transforms\n"
+        "import albumentations.check_version\n"
+        "assert albumentations.check_version.opener is None\n"
+    )
+    subprocess.run([sys.executable, "-c", code], env=environment, check=True)
