@@ -303,9 +303,8 @@ class _CallableModule(ModuleType):
 
 def _make_callable(function: Callable[..., Any]) -> None:
     """Make the sub-package of a function's name callable: importing it hides the function."""
-    package = importlib.import_module(
-        f"bench.{function.__name__}"
-    )  # its __init__ is empty, so this is fast
+    # Its __init__ is empty, so this is fast.
+    package = importlib.import_module(f"bench.{function.__name__}")
     package.__class__ = _CallableModule
     package.__dict__["function"] = function
     package.__doc__ = function.__doc__

@@ -49,10 +49,33 @@ def complexity(
 ) -> Complexity:
     """Count a network's parameters and operations, and check that one training step runs.
 
+    This takes seconds, so a process does it once for equal arguments, except for users' own
+    networks, whose code may change.
+
     Raises:
         UserError: if the network cannot train on micro-batches of this size (such as BatchNorm
             over a 1x1 map of one image), does not run at all, or has no encoder to freeze.
     """
+    if ":" in spec.arch:
+        return _count(spec, num_classes, size, geometry, micro_batch, freeze_encoder)
+    asked = spec.model_dump_json(), num_classes, size, geometry, micro_batch, freeze_encoder
+    key = asked, torch.are_deterministic_algorithms_enabled()
+    if key not in _counted:
+        _counted[key] = _count(spec, num_classes, size, geometry, micro_batch, freeze_encoder)
+    return _counted[key]
+
+
+_counted: dict[object, Complexity] = {}
+
+
+def _count(
+    spec: ModelSpec,
+    num_classes: int,
+    size: Size,
+    geometry: Geometry,
+    micro_batch: int,
+    freeze_encoder: bool,
+) -> Complexity:
     padded = geometry.padded(size[0]), geometry.padded(size[1])
     given = geometry.logits_size(padded[0]), geometry.logits_size(padded[1])
 

@@ -62,29 +62,52 @@ Run = Callable[[], Path]
 Gate = Callable[..., tuple[str, Exit]]
 
 
+@pytest.fixture(scope="module")
+def clean(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """Return a function that runs the suite as it is into a new folder and returns the folder."""
+    return _runs_in(tmp_path_factory.mktemp("clean"))
+
+
 @pytest.fixture
-def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
-    """Return a function that runs the suite into a new folder and returns the folder."""
-    monkeypatch.syspath_prepend(tmp_path)
-    (tmp_path / "planted_network.py").write_text(NETWORK)
-    (tmp_path / "gated.yaml").write_text(SUITE)
+def run(tmp_path: Path) -> Run:
+    """Return a function that runs a copy of the suite, which a test may change."""
+    return _runs_in(tmp_path)
+
+
+def _runs_in(folder: Path) -> Run:
+    (folder / "planted_network.py").write_text(NETWORK)
+    (folder / "gated.yaml").write_text(SUITE)
     numbers = iter(range(100))
 
     def run_once() -> Path:
         sys.modules.pop("planted_network", None)
         importlib.invalidate_caches()
-        out = tmp_path / f"out{next(numbers)}"
-        where = Where("cpu", out=out, loader_workers=0)
-        assert run_suites([tmp_path / "gated.yaml"], None, (), where, Console()) == Exit.OK
+        out = folder / f"out{next(numbers)}"
+        with pytest.MonkeyPatch.context() as patch:
+            patch.syspath_prepend(folder)
+            where = Where("cpu", out=out, loader_workers=0)
+            assert run_suites([folder / "gated.yaml"], None, (), where, Console()) == Exit.OK
         return out
 
     return run_once
 
 
+@pytest.fixture(scope="module")
+def clean_out(clean: Run) -> Path:
+    """Return the results of a clean run."""
+    return clean()
+
+
+@pytest.fixture(scope="module")
+def baseline(clean: Run, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the baseline of another clean run."""
+    folder = tmp_path_factory.mktemp("baseline")
+    return save_baseline(clean() / "gated", folder / "base.json", folder)
+
+
 @pytest.fixture
-def gate(run: Run, tmp_path: Path) -> Gate:
-    """Return a function that gates results against the baseline of a clean run."""
-    baseline = save_baseline(run() / "gated", tmp_path / "base.json", tmp_path)
+def gate(baseline: Path) -> Gate:
+    """Return a function that gates results against the baseline."""
 
     def compare(out: Path, *, with_time: bool = False) -> tuple[str, Exit]:
         return compare_sides(
@@ -99,8 +122,8 @@ def failed(printed: str) -> str:
     return "\n".join(line for line in printed.splitlines() if "**worse**" in line)
 
 
-def test_a_clean_run_passes(run: Run, gate: Gate) -> None:
-    printed, code = gate(run())
+def test_a_clean_run_passes(clean_out: Path, gate: Gate) -> None:
+    printed, code = gate(clean_out)
     assert code == Exit.OK, printed
     assert printed.startswith("**bench compare gated: passed, 2 cases compared, nothing worse**")
     assert "Time per image: " in printed
@@ -152,7 +175,7 @@ def test_a_broken_augmentation(run: Run, gate: Gate, monkeypatch: pytest.MonkeyP
     [line] = [line for line in failed(printed).splitlines() if "mIoU" in line]
     assert NET in line
     assert " points at 9" in line
-    assert "1 seed each, assumed standard deviation 1)" in line
+    assert "1 seed each, assumed standard deviation 1 points)" in line
 
 
 def test_a_slower_step(run: Run, gate: Gate, tmp_path: Path) -> None:
@@ -169,8 +192,8 @@ def test_a_slower_step(run: Run, gate: Gate, tmp_path: Path) -> None:
     assert "factor 1.5, Mann-Whitney p = " in line
 
 
-def test_a_case_that_vanished(run: Run, gate: Gate) -> None:
-    out = run()
+def test_a_case_that_vanished(clean_out: Path, gate: Gate, tmp_path: Path) -> None:
+    out = Path(shutil.copytree(clean_out, tmp_path / "out"))
     [folder] = (out / "gated").glob(f"{OTHER}*")
     shutil.rmtree(folder)
     printed, code = gate(out)
@@ -179,9 +202,9 @@ def test_a_case_that_vanished(run: Run, gate: Gate) -> None:
     assert "must exist" in failed(printed)
 
 
-def test_a_case_that_fails(run: Run, gate: Gate) -> None:
+def test_a_case_that_fails(clean_out: Path, gate: Gate, tmp_path: Path) -> None:
     """Only the record is changed; the runner's tests check that failures are recorded."""
-    out = run()
+    out = Path(shutil.copytree(clean_out, tmp_path / "out"))
     for file in (out / "gated").glob(f"{NET}*/record.json"):
         text = file.read_text().replace('"status": "ok"', '"status": "failed"', 1)
         file.write_text(text.replace('"reason": null', '"reason": "it\\nbroke"', 1))
@@ -200,7 +223,8 @@ def test_an_empty_run(gate: Gate, tmp_path: Path) -> None:
         assert NET in failed(printed)
 
 
-def test_clean_runs_pass_every_time(run: Run, gate: Gate) -> None:
+@pytest.mark.slow
+def test_clean_runs_pass_every_time(clean: Run, gate: Gate) -> None:
     for _ in range(20):
-        printed, code = gate(run())
+        printed, code = gate(clean())
         assert code == Exit.OK, printed

@@ -1,6 +1,7 @@
 """Whole cases on tiny images: records, failures, resuming, starting from another case."""
 
 import csv
+import functools
 import json
 from collections.abc import Callable
 from dataclasses import replace
@@ -27,12 +28,30 @@ from bench.suite.expand import expand
 from bench.suite.load import load
 
 Run = Callable[..., list[Outcome]]
+Finished = Callable[..., CaseFolder]
 
 
 @pytest.fixture
-def run(write_suite: Callable[..., Path], tmp_path: Path) -> Run:
-    """Run a suite given as text and return the outcomes."""
+def run(tmp_path: Path) -> Run:
+    """Return a function that runs a suite given as text and returns the outcomes."""
+    return _runs_in(tmp_path)
 
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Finished:
+    """Return a function that returns the folder of a finished case; each is run once."""
+
+    @functools.cache
+    def run_once(text: str = TINY, **options: object) -> CaseFolder:
+        folder = tmp_path_factory.mktemp("finished")
+        [outcome] = _runs_in(folder)(text, **options)
+        assert outcome.status == "ok"
+        return only_folder(folder)
+
+    return run_once
+
+
+def _runs_in(folder: Path) -> Run:
     def run_text(
         text: str = TINY,
         out: str = "out",
@@ -40,10 +59,11 @@ def run(write_suite: Callable[..., Path], tmp_path: Path) -> Run:
         retry_failed: bool = False,
         **options: object,
     ) -> list[Outcome]:
-        file = load(write_suite(text), settings)
+        (folder / "suite.yaml").write_text(text)
+        file = load(folder / "suite.yaml", settings)
         cases = expand(file.suite)
         checked = check(file, cases, {}, need_data=True)
-        planned = plan(file.suite, cases, tmp_path / out / "tiny", checked)
+        planned = plan(file.suite, cases, folder / out / "tiny", checked)
         chosen = Options(device="cpu", retry_failed=retry_failed, **options)
         return list(run_planned(planned, chosen))
 
@@ -102,22 +122,20 @@ def test_the_evaluation_of_a_case(run: Run, tmp_path: Path) -> None:
     assert float(history[-1]["select_miou"]) == pytest.approx(val.scores["miou"])
 
 
-def test_the_same_case_gives_the_same_weights(run: Run, tmp_path: Path) -> None:
-    run(out="one")
-    run(out="two", loader_workers=1)
-    one, two = (read_weights(only_folder(tmp_path, out).weights) for out in ("one", "two"))
+def test_the_same_case_gives_the_same_weights(run: Run, finished: Finished, tmp_path: Path) -> None:
+    run(loader_workers=1)
+    one, two = read_weights(finished().weights), read_weights(only_folder(tmp_path).weights)
     assert all(torch.equal(one[key], two[key]) for key in one)
 
 
 @pytest.mark.parametrize(("cache", "workers"), [("none", 2), ("ram", 1), ("disk", 2), ("disk", 0)])
 def test_cache_and_workers_change_no_number(
-    run: Run, tmp_path: Path, cache: str, workers: int
+    run: Run, finished: Finished, tmp_path: Path, cache: str, workers: int
 ) -> None:
     text = TINY.replace("HorizontalFlip: {p: 0.5}", "affine: {degrees: 30}")
-    [plain] = run(text, out="plain", loader_workers=0, cache="none")
-    [other] = run(text, out="other", loader_workers=workers, cache=cache)
-    assert plain.status == other.status == "ok"
-    folders = [only_folder(tmp_path, out) for out in ("plain", "other")]
+    [outcome] = run(text, loader_workers=workers, cache=cache)
+    assert outcome.status == "ok"
+    folders = [finished(text, loader_workers=0, cache="none"), only_folder(tmp_path)]
     weights = [read_weights(folder.weights) for folder in folders]
     assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
     evaluations = [read_evaluations(folder.path) for folder in folders]
@@ -189,14 +207,16 @@ class Stops:
 
 
 @pytest.mark.parametrize("beats", [1, 2, 3, 4, 5, 6, 9, 11])
-def test_an_interrupted_case_goes_on_unnoticed(run: Run, tmp_path: Path, beats: int) -> None:
-    run(out="whole")
+def test_an_interrupted_case_continues_unnoticed(
+    run: Run, finished: Finished, tmp_path: Path, beats: int
+) -> None:
+    whole = finished()  # it also decodes the images
     [outcome] = run(out="cut", should_stop=Stops(beats))
     assert outcome.status == "interrupted"
     assert read_record(only_folder(tmp_path, "cut").path) is None
     [outcome] = run(out="cut")
     assert outcome.status == "ok"
-    whole, cut = only_folder(tmp_path, "whole"), only_folder(tmp_path, "cut")
+    cut = only_folder(tmp_path, "cut")
     one, two = read_weights(whole.weights), read_weights(cut.weights)
     assert all(torch.equal(one[key], two[key]) for key in one)
     assert _timeless(whole) == _timeless(cut)
@@ -228,10 +248,14 @@ def test_a_case_resumed_otherwise_stops(
 
 @pytest.mark.parametrize("num_broken", [1, 2])
 def test_a_checkpoint_cut_in_half(
-    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, num_broken: int
+    run: Run,
+    finished: Finished,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    num_broken: int,
 ) -> None:
+    whole = finished()  # it also decodes the images
     monkeypatch.setattr("bench.training.trainer.CHECKPOINT_EVERY_S", 0.0)
-    run(out="whole")
     run(out="cut", should_stop=Stops(9))
     folder = only_folder(tmp_path, "cut")
     for file in (folder.checkpoint, folder.previous)[:num_broken]:
@@ -243,18 +267,18 @@ def test_a_checkpoint_cut_in_half(
     record = read_record(folder.path)
     assert record is not None
     assert record.notes == (note,)
-    one, two = (read_weights(only_folder(tmp_path, out).weights) for out in ("whole", "cut"))
+    one, two = read_weights(whole.weights), read_weights(folder.weights)
     assert all(torch.equal(one[key], two[key]) for key in one)
     assert not folder.has_checkpoint
 
 
 @pytest.mark.parametrize("damage", ["cut", "changed", "other"])
 def test_a_good_checkpoint_outlives_a_broken_one(
-    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, damage: str
+    run: Run, finished: Finished, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, damage: str
 ) -> None:
     monkeypatch.setattr("bench.training.trainer.CHECKPOINT_EVERY_S", 0.0)
     settings = ("recipe.epochs=4",)
-    run(out="whole", settings=settings)
+    one = read_weights(finished(settings=settings).weights)  # also decodes the images
     run(out="cut", settings=settings, should_stop=Stops(9))
     folder = only_folder(tmp_path, "cut")
     whole = folder.checkpoint.read_bytes()
@@ -279,7 +303,7 @@ def test_a_good_checkpoint_outlives_a_broken_one(
     assert record is not None
     assert record.training is not None
     assert record.training.resumed == 1  # from the previous checkpoint, twice
-    one, two = (read_weights(only_folder(tmp_path, out).weights) for out in ("whole", "cut"))
+    two = read_weights(folder.weights)
     assert all(torch.equal(one[key], two[key]) for key in one)
 
 
