@@ -56,10 +56,12 @@ class Console:
             self.say(text(report, tables))
             return
         from bench.cli.terminal_table import draw
+        from bench.report.report import notes_beside
 
-        for table in report.tables if tables is None else tables:
+        shown = report.tables if tables is None else tables
+        for table in shown:
             draw(table, self.rich)
-        for note in report.notes:
+        for note in notes_beside(report, shown):
             self.say(note)
 
     @contextmanager

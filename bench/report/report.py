@@ -131,12 +131,17 @@ def _report(source: Source, records: Records, choice: Choice) -> Report:
         tables[place] = replace(tables[place], notes=[*tables[place].notes, *records.notes])
     made = {table.kind for table in tables}
     missing = [kind for kind in choice.kinds or () if kind not in made]
-    general = [] if places else records.notes
-    notes = [*general, *(f"No data for table {kind}." for kind in missing)]
+    notes = [*records.notes, *(f"No data for table {kind}." for kind in missing)]
     return Report(source.folders[0], source.title, tables, notes, source.resolved.cases, frame)
 
 
 def text(one: Report, tables: Sequence[Table] | None = None) -> str:
     """Return a report, or some of its tables, as Markdown for printing."""
-    parts = [markdown(table) for table in (one.tables if tables is None else tables)]
-    return "\n".join([*parts, *one.notes])
+    shown = one.tables if tables is None else tables
+    return "\n".join([*map(markdown, shown), *notes_beside(one, shown)])
+
+
+def notes_beside(one: Report, tables: Sequence[Table]) -> list[str]:
+    """Return the notes of a report that none of these tables has."""
+    said = {note for table in tables for note in table.notes}
+    return [note for note in one.notes if note not in said]

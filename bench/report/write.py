@@ -11,7 +11,7 @@ from bench.lookup import pick, unknown
 from bench.machine.files import write_text
 from bench.report.formats.formats import FORMATS
 from bench.report.group import slugs
-from bench.report.report import Report
+from bench.report.report import Report, notes_beside
 from bench.suite.case import Case
 
 PAGE, PICTURES = "html", ("png", "pdf")
@@ -139,6 +139,6 @@ def _write_page(one: Report, folder: Path, drawn: Sequence[Path], unread: Sequen
     words = "".join(part for part in parts if isinstance(part, str))
     pngs = [file for file in drawn if file.suffix == ".png"]
     pictures = [("Curves", file) for file in pngs[-1:]]  # the one of all models, or the only one
-    file, notes = folder / "report.html", [*one.notes, *unread]
+    file, notes = folder / "report.html", [*notes_beside(one, one.tables), *unread]
     write_text(file, page(one.title, one.tables, words, pictures, notes), sync=False)
     return file

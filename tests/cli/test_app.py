@@ -241,7 +241,7 @@ def test_layers_are_printed_as_reports_are() -> None:
         (TINY.replace("custom/enet", "custom/ennet"), "Did you mean 'custom/enet'"),
         ("", "a suite is keys and values"),
         ("a: [", "invalid YAML"),
-        (TINY.replace("batch_size: 4", "batch_size: 99"), "16 training images are fewer than"),
+        (TINY.replace("batch_size: 4", "batch_size: 99"), "has 16 images, but a batch takes 99"),
         (TINY.replace("custom/enet", "custom/enet, x: 1"), "suite.yaml:7: models.enet: custom/en"),
         (CAMVID, "has no folder. Give --root camvid=PATH"),
     ],
@@ -304,7 +304,7 @@ def wrong_size(root: Path) -> str:
 
 def wrong_label(root: Path) -> str:
     Image.fromarray(np.full((8, 10), 77, np.uint8)).save(root / "trainannot" / "a1.png")
-    return "label 77 (80 pixels) is not allowed; allowed are 0..11"
+    return "not allowed: 77 (80 pixels). Allowed: 0..11"
 
 
 @pytest.mark.parametrize("plant", [truncate, wrong_size, wrong_label])

@@ -147,8 +147,8 @@ def test_different_numerics_are_shown(copy: Path) -> None:
         ([PUBLISHED, "--results", PUBLISHED.parent], "would be compared with itself"),
         ([PUBLISHED, PUBLISHED], "would be compared with itself"),
         ([PUBLISHED.parent, PUBLISHED], "would be compared with itself"),
-        ([PUBLISHED, "--factor", "0.5"], "--factor must be greater than 1, such as 1.5, not 0.5"),
-        ([PUBLISHED, "--factor", "nan"], "--factor must be greater than 1, such as 1.5, not nan"),
+        ([PUBLISHED, "--factor", "0.5"], "The factor must be greater than 1, such as 1.5, not 0.5"),
+        ([PUBLISHED, "--factor", "nan"], "The factor must be greater than 1, such as 1.5, not nan"),
         ([PUBLISHED, "--json", "--line"], "Give --json or --line, not both"),
     ],
 )

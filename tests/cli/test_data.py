@@ -135,7 +135,7 @@ def test_prepare_draws_masks(tmp_path: Path) -> None:
     folder.mkdir(parents=True)
     (folder / "frame1_gtFine_polygons.json").write_text(json.dumps(frame))
     args = ("prepare", "idd", "--root", tmp_path, "--workers", "1")
-    assert "1 masks made, 0 kept, 0 failed." in data(*args)
+    assert "1 mask made, 0 kept, 0 failed." in data(*args)
     mask = np.array(Image.open(folder / "frame1_gtFine_labellevel3Ids.png"))
     assert mask.tolist() == [[255] * 6, [255] * 6, [0] * 6, [0] * 6]
     assert "0 masks made, 1 kept, 0 failed." in data(*args)
@@ -170,15 +170,15 @@ def test_show_names_the_line_of_a_case_that_is_listed_twice(camvid: Path, suite:
 
 def test_cache_lists_and_clears(camvid: Path, suite: Path, tmp_path: Path) -> None:
     cache = {"BENCH_CACHE": str(tmp_path / "cache")}
-    assert "0 decoded sets, 0.0 MB, in" in data("cache", **cache)
+    assert "0 decoded splits, 0.0 MB, in" in data("cache", **cache)
     args = ["--filter", "*plain*", "--set", "recipe.epochs=2", "--set", "recipe.size=[64,64]"]
     args += ["--out", tmp_path / "out", "--device", "cpu", "--cache", "disk", "--engine"]
     bench("run", suite, "--root", f"camvid={camvid}", *args, "in-process", **cache)
     out = data("cache", **cache)
     assert "camvid train, 3 images, 64x64" in out
     assert "camvid val, 2 images, 64x64" in out
-    assert "Removed 3 decoded sets" in data("cache", "--clear", **cache)
-    assert "0 decoded sets, 0.0 MB" in data("cache", **cache)
+    assert "Removed 3 decoded splits" in data("cache", "--clear", **cache)
+    assert "0 decoded splits, 0.0 MB" in data("cache", **cache)
 
 
 def test_help_needs_nothing_heavy() -> None:

@@ -3,8 +3,9 @@ import time
 from pathlib import Path
 
 import pytest
-from rich.console import Console
+from rich.console import Console as RichConsole
 
+from bench.cli.console import Console
 from bench.cli.progress import watching
 from bench.records.case_folder import CaseFolder
 from bench.text import duration
@@ -19,9 +20,13 @@ def test_durations(seconds: float, text: str) -> None:
 
 
 @pytest.mark.parametrize("terminal", [True, False])
-def test_what_a_running_case_shows(tmp_path: Path, terminal: bool) -> None:
+def test_what_a_running_case_shows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, terminal: bool
+) -> None:
     shown = io.StringIO()
-    console = Console(file=shown, force_terminal=terminal, width=140)
+    console = Console()
+    console.rich = RichConsole(file=shown, force_terminal=terminal, width=140)
+    monkeypatch.setattr(Console, "is_terminal", terminal)
     folder = CaseFolder(tmp_path)
     with watching(3, console) as watched:
         watched.begin("data__model__recipe__s0", folder)

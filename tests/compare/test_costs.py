@@ -64,9 +64,9 @@ def test_memory() -> None:
         (side([1.0] * 4, machine="GPU, fp32"), "different machines: CPU, 2 threads, fp32 and GPU"),
         (side([1.0] * 4, machine=None), "a machine is unknown or was shared with other cases"),
         (side([1.0] * 4, []), "no reference time was measured"),
-        (side([1.0]), "too few epochs after the first: 4 and 1"),
+        (side([1.0]), "too few epochs without warm-up: 4 and 1"),
         (side([1.0] * 4, memory=[]), "not measured"),
-        (side([]), "too few epochs after the first: 4 and 0"),
+        (side([]), "too few epochs without warm-up: 4 and 0"),
     ],
 )
 def test_what_is_not_compared(new: list[CaseSnapshot], reason: str) -> None:

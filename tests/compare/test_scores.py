@@ -59,7 +59,7 @@ def test_one_seed_each_has_the_assumed_spread() -> None:
     found = judged([scored(0.5)], [scored(0.48)])
     assert (found.low, found.high) == pytest.approx((-0.02 - half, -0.02 + half))
     assert found.verdict == "same"
-    assert "1 seed each, assumed standard deviation 1)" in found.bound
+    assert "1 seed each, assumed standard deviation 1 points)" in found.bound
     assert judged([scored(0.5)], [scored(0.48)], Gate(seed_spread=0.005)).verdict == "worse"
 
 

@@ -266,7 +266,7 @@ def test_camvid_colours_that_are_not_there(tmp_path: Path) -> None:
     root = make_camvid_colour(tmp_path / "b")
     (root / "class_dict.csv").write_text("name,r,g,b\nSky,128,128,128\n")
     camvid = camvid_colour(root, 11)
-    with pytest.raises(UserError, match=r"no class has the colour \(.*\)"):
+    with pytest.raises(UserError, match=r"has colours of no class: \(.*\)"):
         camvid.read(camvid.samples("train")[0])
     (root / "class_dict.csv").write_text("name,r,g,b\nHeaven,128,128,128\n")
     camvid = camvid_colour(root, 11)

@@ -165,7 +165,7 @@ def test_without_a_network_the_message_says_what_to_do(
         ("custom/fcn8s", "coco", "Unknown weights 'coco'.* Known: imagenet"),
         ("custom/deeplabv3_deconv", "imagenet", "Unknown weights 'imagenet'.* Known: coco"),
         ("torchvision/fcn_resnet50", "coco", "Unknown weights 'coco'.* Known: imagenet"),
-        ("custom/enet", "imagenet", "has no weights to download, so not 'imagenet'; give a file"),
+        ("custom/enet", "imagenet", "has no weights to download, such as 'imagenet'; give a file"),
     ],
 )
 def test_names_of_weights_that_are_not(arch: str, weights: str, message: str) -> None:

@@ -57,7 +57,8 @@ def test_what_is_in_the_working_directory_wins(
     assert catalog.is_suite("quick")
     assert catalog.is_suite("gone.yaml")
     (tmp_path / "quick").mkdir()
-    assert catalog.find_suite("quick") == Path("quick")
+    with pytest.raises(UserError, match="quick is a folder; name a suite file"):
+        catalog.find_suite("quick")
     assert not catalog.is_suite("quick")  # a folder with results, say
     with pytest.raises(UserError, match=r"No suite file quik.yaml. .* Did you mean 'quick'\?"):
         catalog.find_suite("quik.yaml")

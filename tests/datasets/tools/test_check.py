@@ -117,7 +117,7 @@ def test_ten_planted_faults_are_found_in_the_real_camvid(real_camvid: Path) -> N
     for kind, file in expected.items():
         assert str(file) in kinds[kind][0]
     assert str(other) in kinds["swapped mask"][0]
-    assert "label 12 (10 pixels)" in kinds["wrong label"][0]
+    assert "not allowed: 12 (10 pixels)" in kinds["wrong label"][0]
 
 
 def test_the_real_part_of_voc_is_a_part_and_nothing_else(shared: Path) -> None:
