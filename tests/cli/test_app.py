@@ -1,7 +1,6 @@
 """The commands as a user types them: output, exit codes, and one line for every mistake."""
 
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -11,8 +10,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from commands import bench, bench_process
-from conftest import ROOT, TINY
+from commands import Forked, bench, bench_process
+from conftest import TINY
 from fixtures import make_camvid
 from PIL import Image
 
@@ -207,19 +206,16 @@ def test_max_time_stops_after_saving_and_goes_on(finished: Path, tmp_path: Path)
 def test_two_runs_of_one_suite(tmp_path: Path) -> None:
     """The second one reports who is running the case, and nothing runs twice."""
     suite = tmp_path / "tiny.yaml"
-    suite.write_text(TINY.replace("epochs: 2", "epochs: 30"))
+    suite.write_text(TINY.replace("epochs: 2", "epochs: 20"))
     args = ["run", str(suite), "--out", str(tmp_path / "o"), "--device", "cpu"]
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-m", "bench", *args]
-    with (tmp_path / "first.txt").open("w") as log:
-        first = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=log)
-        deadline = time.monotonic() + 120
-        while not list(tmp_path.glob("o/tiny/*/alive.json")) and time.monotonic() < deadline:
-            time.sleep(0.05)
-        done = bench(*args, code=Exit.RUNNING_ELSEWHERE)
-        assert f"held: by process {first.pid} on " in done.stdout
-        assert first.wait(timeout=240) == 0
-    assert "[1/1] shapes__enet__default__s0: ok" in (tmp_path / "first.txt").read_text()
+    first = Forked(*args, out=tmp_path / "first.txt")
+    deadline = time.monotonic() + 120
+    while not list(tmp_path.glob("o/tiny/*/alive.json")) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    done = bench(*args, code=Exit.RUNNING_ELSEWHERE)
+    assert f"held: by process {first.process.pid} on " in done.stdout
+    assert first.wait() == 0
+    assert "[1/1] shapes__enet__default__s0: ok" in first.text
     assert "1 done" in bench(*args).stdout
 
 
