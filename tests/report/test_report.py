@@ -113,6 +113,21 @@ def test_the_page_has_all_tables_and_curves(results: Path, tmp_path: Path) -> No
             {"loss": {"name": "cross_entropy", "class_weights": "enet", "label_smoothing": 0.0}},
             "cross-entropy with classes weighted by 1 / ln(1.02 + class frequency)",
         ),
+        (
+            {"loss": {"name": "cross_entropy", "class_weights": "none", "label_smoothing": 0.1}},
+            "the loss is cross-entropy with label smoothing 0.1.",
+        ),
+        ({"loss": {"name": "focal", "gamma": 1.5}}, "the loss is focal loss (gamma 1.5)."),
+        (
+            {"warmup": {"steps": 500}},
+            "a constant learning rate with a linear warm-up of 500 steps",
+        ),
+        ({"clip_grad": 0.5}, "Gradients are clipped to a norm of 0.5."),
+        (
+            {"optimizer": {"name": "adamw", "amsgrad": True}, "decay": "weights"},
+            "AdamW (learning rate 0.001, weight decay 0.01 except on biases and normalisation "
+            "layers, AMSGrad)",
+        ),
     ],
 )
 def test_recipes_in_words(
@@ -125,6 +140,16 @@ def test_recipes_in_words(
     rows = made.rows[made.rows["evaluation"].notna()]
     found = as_markdown(methods(cases, rows.assign(id=rows["id"].map(ids))))
     assert words in found.replace("\\", "")
+
+
+def test_seeds_that_differ_by_model_are_not_listed(results: Path, tmp_path: Path) -> None:
+    [made] = report([results], tmp_path)
+    rows = made.rows[made.rows["evaluation"].notna()]
+    fewer = rows[(rows["model"] != "A") | (rows["seed"] == 0)]
+    assert len(fewer) < len(rows)
+    found = as_markdown(methods(made.cases, fewer))
+    assert "We report means over the seeds of each model; their number differs by model." in found
+    assert "deviations" not in found
 
 
 def test_two_suites_also_get_one_common_bibliography(results: Path, tmp_path: Path) -> None:

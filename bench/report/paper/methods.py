@@ -19,7 +19,7 @@ from bench.suite.columns import COLUMNS
 from bench.suite.loss import CrossEntropy, Dice, Focal, terms
 from bench.suite.recipe import Recipe
 from bench.suite.schema import size_text
-from bench.text import enumerated
+from bench.text import enumerated, plural
 
 RULES = {
     "inverse": "inverse class frequency",
@@ -125,7 +125,10 @@ def _training(recipe: Recipe) -> str:
     if optimizer.name == "sgd":
         settings.append(f"momentum {optimizer.momentum:g}")
     if optimizer.weight_decay:
-        settings.append(f"weight decay {optimizer.weight_decay:g}")
+        only = " except on biases and normalisation layers" if recipe.decay == "weights" else ""
+        settings.append(f"weight decay {optimizer.weight_decay:g}{only}")
+    if getattr(optimizer, "amsgrad", False):
+        settings.append("AMSGrad")
     name = {"adam": "Adam", "adamw": "AdamW", "sgd": "SGD"}[optimizer.name]
     schedule = {
         "constant": "a constant learning rate",
@@ -134,11 +137,15 @@ def _training(recipe: Recipe) -> str:
         "step": f"step decay (factor {getattr(recipe.schedule, 'gamma', 0):g} every "
         f"{getattr(recipe.schedule, 'every', 0)} epochs)",
     }[recipe.schedule.name]
+    if recipe.warmup is not None:
+        schedule += f" with a linear warm-up of {plural(recipe.warmup.steps, 'step')}"
     sentences = [
         f"trained for {recipe.length} with {name} ({', '.join(settings)}) and {schedule}, on "
         f"batches of {recipe.batch_size} images {_resized(size_text(recipe.size))}.",
         f"{_augmentation(recipe)}; the loss is {_loss(recipe)}.",
     ]
+    if recipe.clip_grad is not None:
+        sentences.append(f"Gradients are clipped to a norm of {recipe.clip_grad:g}.")
     if recipe.freeze_encoder:
         sentences.append("The encoder is frozen.")
     if recipe.selects:
@@ -177,8 +184,12 @@ def _loss(recipe: Recipe) -> str:
     words = []
     for term in terms(recipe.loss):
         text = {CrossEntropy: "cross-entropy", Focal: "focal loss", Dice: "Dice loss"}[type(term)]
+        if isinstance(term, Focal):
+            text += f" (gamma {term.gamma:g})"
+        if isinstance(term, CrossEntropy) and term.label_smoothing:
+            text += f" with label smoothing {term.label_smoothing:g}"
         weights = getattr(term, "class_weights", None)
-        if weights is not None:
+        if weights not in (None, "none"):
             rule = RULES[weights] if isinstance(weights, str) else "fixed numbers"
             text += f" with classes weighted by {rule}"
         words.append(text if term.weight == 1 else f"{term.weight:g} times {text}")
@@ -209,9 +220,9 @@ def _scores(rows: pd.DataFrame) -> list[Part]:
 def _inference(protocol: Mapping[str, Any]) -> str:
     """Describe how images become predictions, and at which size these are scored."""
     method = protocol["method"]
-    for name, plural in METHODS.items():
+    for name, words in METHODS.items():
         if method.startswith(name):
-            method = plural + method.removeprefix(name)
+            method = words + method.removeprefix(name)
     stored = protocol["score_at"] == "stored"
     size = "the resolution of the stored masks" if stored else "the size of the input"
     return (
