@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from bench.datasets.base import FileFault
+from bench.datasets.base import FileFault, Sample
 from bench.datasets.image_files import beside, read_image, read_list
 from bench.datasets.masks import map_labels, read_colours, read_mask
+from bench.datasets.registry import find
 from bench.datasets.voc import LABELS, PALETTE
 from bench.errors import UserError
 
@@ -92,6 +93,15 @@ def test_16_bit_images_are_refused(tmp_path: Path, shape: tuple[int, ...], suffi
     assert cv2.imwrite(str(file), RNG.integers(0, 65535, shape).astype(np.uint16))
     with pytest.raises(FileFault, match="16-bit|Cannot decode"):
         read_image(file)
+
+
+@pytest.mark.parametrize("target", [np.zeros((4, 6, 1), np.uint8), np.zeros(4, np.uint8), "mask"])
+def test_a_target_that_is_no_mask_is_refused_by_name(target: object) -> None:
+    folder = find("folder")
+    options = folder.Options.model_validate({"classes": ["a"]}, context={"folder": Path()})
+    dataset = folder(None, options)
+    with pytest.raises(FileFault, match="sample 'x'"):
+        dataset.check_pair(Sample("x", Path("x.png"), Path("m.png")), PHOTO, target)
 
 
 def test_formats_of_unknown_depth_are_refused(tmp_path: Path) -> None:

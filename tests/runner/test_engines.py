@@ -206,6 +206,21 @@ def test_a_case_that_is_terminated_while_it_starts_has_not_failed(
     assert not list(tmp_path.rglob("record.json"))
 
 
+def test_a_signal_without_a_name_costs_its_case_alone(
+    run: Callable[..., list[Outcome]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def start(*args: object) -> processes.Running:
+        case = begin(*args)
+        case.process.send_signal(signal.SIGRTMIN + 3)
+        return case
+
+    begin = processes._start
+    monkeypatch.setattr(processes, "_start", start)
+    [outcome] = run(suite_text("good"))
+    assert outcome.status == "failed"
+    assert f"ended by signal {signal.SIGRTMIN + 3}" in str(outcome.reason)
+
+
 def test_times_that_were_shared_stay_so(run: Callable[..., list[Outcome]], tmp_path: Path) -> None:
     beats = iter([False] * 6)
     text = suite_text("good", epochs=4)

@@ -109,6 +109,8 @@ exclude: [{model: c}]
             "Give the split",
         ),
         ("enet: {arch: custom/enet}", "'a/b': {arch: custom/enet}", "pattern"),
+        ("recipe:", "splits: {train: [train, val]}\nrecipe:", "splits.train: "),
+        ("enet: {arch: custom/enet}", "7: {arch: custom/enet}\nexclude: [{model: x}]", "models"),
         ("name: tiny", "nam: tiny", "The key 'name' is required"),
         ("adam, lr: 1e-3", "adam, lr: .nan", "finite number"),
     ],
