@@ -13,7 +13,7 @@ from fixtures import make_cityscapes, make_idd, make_voc, make_voc_aug
 from bench.loading.resize import resize_image, resize_target
 from bench.loading.transforms import Augment, build_transform
 from bench.records.record import read_record
-from bench.runner.validate import check, load_checked
+from bench.runner.validate import check, load_checked, missing_files
 from bench.suite.case import Case
 from bench.suite.columns import column
 from bench.suite.expand import expand
@@ -221,6 +221,19 @@ def test_recipes(
     assert recipe.schedule.name == schedule
     assert recipe.loss.name == "cross_entropy"
     assert recipe.loss.class_weights == weights
+
+
+def test_only_what_the_cases_use_is_missing() -> None:
+    data = {
+        "name": "x",
+        "datasets": {"shapes": {}, "camvid": {}},
+        "models": {"camvid": {"arch": "custom/fcn"}},
+        "recipe": {"epochs": 1},
+    }
+    file = load(data)
+    shapes, camvid = file.cases()
+    assert list(missing_files(file.suite, [shapes], {})) == []
+    assert list(missing_files(file.suite, [camvid], {})) == ["camvid data not found"]
 
 
 @pytest.mark.parametrize("name", FILES)

@@ -80,8 +80,18 @@ def test_ctrl_c_saves_and_the_same_call_continues(
 
 def test_settings_are_written_as_a_user_writes_them() -> None:
     values = {"a": "fp32", "b": [0, 1], "c": "1", "d": True, "e": None, "f": {"x": "y"}, "g": ""}
+    values["h"] = {"model": "😀.pth"}
     assert as_settings(values) == [
-        *("a=fp32", "b=[0,1]", 'c="1"', "d=true", "e=null", 'f={"x":"y"}', 'g=""'),
+        *(
+            "a=fp32",
+            "b=[0,1]",
+            'c="1"',
+            "d=true",
+            "e=null",
+            'f={"x":"y"}',
+            'g=""',
+            'h={"model":"😀.pth"}',
+        ),
     ]
     for text, value in zip(as_settings(values), values.values(), strict=True):
         assert parse_value(text.partition("=")[2]) == value

@@ -13,7 +13,7 @@ from pydantic import Field, ValidationInfo, field_validator, model_validator
 from bench.datasets.base import IGNORE_INDEX, BaseOptions, Colour, FileFault, Labels, Sample
 from bench.datasets.camvid import read_class_file
 from bench.datasets.image_files import FileDataset, beside, read_image, read_list
-from bench.datasets.masks import map_labels, read_colours, read_mask
+from bench.datasets.masks import NOT_MAPPED, map_labels, read_colours, read_mask
 from bench.errors import UserError
 
 Byte = Annotated[int, Field(ge=0, le=255)]
@@ -44,7 +44,7 @@ class Folder(FileDataset):
 
         classes: tuple[Class, ...] = Field(
             min_length=1,
-            max_length=254,  # 255 is void, 254 a colour that is not mapped
+            max_length=IGNORE_INDEX,
             description="names in the order of their indices, {name: [r, g, b]}, or a CSV file "
             "with the columns name,r,g,b (relative to the suite)",
         )
@@ -126,6 +126,8 @@ class Folder(FileDataset):
                         raise ValueError(f"{name} is for index masks, not for encoding: colour.")
                 if len({one.colour for one in self.classes}) < len(self.classes):
                     raise ValueError("classes: two classes have the same colour.")
+                if len(self.classes) > NOT_MAPPED:
+                    raise ValueError(f"classes: colour masks have at most {NOT_MAPPED} classes.")
                 if isinstance(self.void, int):
                     raise ValueError("void: give a colour [r, g, b] with encoding: colour.")
             elif isinstance(self.void, tuple):

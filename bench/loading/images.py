@@ -41,8 +41,8 @@ def require_batch(num_images: int, batch_size: int) -> None:
     """
     if num_images < batch_size:
         raise UserError(
-            f"The training split has {plural(num_images, 'image')}, but a batch takes "
-            f"{batch_size}; lower recipe.batch_size or raise limit."
+            f"{plural(num_images, 'training image')} cannot fill a batch of {batch_size}; lower "
+            "recipe.batch_size or raise limit."
         )
 
 

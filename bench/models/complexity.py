@@ -20,6 +20,9 @@ from bench.text import first_line, plural
 MORE_IMAGES = " (More than one may work: raise batch_size or lower accumulate.)"
 
 
+_counted: dict[object, "Complexity"] = {}
+
+
 @dataclass(frozen=True)
 class Complexity:
     """Counts that do not depend on the machine.
@@ -56,16 +59,14 @@ def complexity(
         UserError: if the network cannot train on micro-batches of this size (such as BatchNorm
             over a 1x1 map of one image), does not run at all, or has no encoder to freeze.
     """
+    asked = num_classes, size, geometry, micro_batch, freeze_encoder
     if ":" in spec.arch:
-        return _count(spec, num_classes, size, geometry, micro_batch, freeze_encoder)
-    asked = spec.model_dump_json(), num_classes, size, geometry, micro_batch, freeze_encoder
-    key = asked, torch.are_deterministic_algorithms_enabled()
+        return _count(spec, *asked)
+    # A deterministic ENet runs other operations.
+    key = spec.model_dump_json(), asked, torch.are_deterministic_algorithms_enabled()
     if key not in _counted:
-        _counted[key] = _count(spec, num_classes, size, geometry, micro_batch, freeze_encoder)
+        _counted[key] = _count(spec, *asked)
     return _counted[key]
-
-
-_counted: dict[object, Complexity] = {}
 
 
 def _count(

@@ -237,7 +237,10 @@ def test_layers_are_printed_as_reports_are() -> None:
         (TINY.replace("custom/enet", "custom/ennet"), "Did you mean 'custom/enet'"),
         ("", "a suite is keys and values"),
         ("a: [", "invalid YAML"),
-        (TINY.replace("batch_size: 4", "batch_size: 99"), "has 16 images, but a batch takes 99"),
+        (
+            TINY.replace("batch_size: 4", "batch_size: 99"),
+            "16 training images cannot fill a batch",
+        ),
         (TINY.replace("custom/enet", "custom/enet, x: 1"), "suite.yaml:7: models.enet: custom/en"),
         (CAMVID, "has no folder. Give --root camvid=PATH"),
     ],

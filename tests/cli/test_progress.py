@@ -25,7 +25,7 @@ def test_what_a_running_case_shows(
 ) -> None:
     shown = io.StringIO()
     console = Console()
-    console.rich = RichConsole(file=shown, force_terminal=terminal, width=140)
+    console.rich = RichConsole(file=shown, force_terminal=True, width=140)  # as FORCE_COLOR does
     monkeypatch.setattr(Console, "is_terminal", terminal)
     folder = CaseFolder(tmp_path)
     with watching(3, console) as watched:

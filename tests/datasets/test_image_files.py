@@ -9,6 +9,7 @@ import cv2
 import numpy as np
 import pytest
 from PIL import Image
+from pydantic import ValidationError
 
 from bench.datasets.base import FileFault, Sample
 from bench.datasets.image_files import beside, read_image, read_list
@@ -102,6 +103,20 @@ def test_a_target_that_is_no_mask_is_refused_by_name(target: object) -> None:
     dataset = folder(None, options)
     with pytest.raises(FileFault, match="sample 'x'"):
         dataset.check_pair(Sample("x", Path("x.png"), Path("m.png")), PHOTO, target)
+
+
+@pytest.mark.parametrize(
+    ("num", "encoding", "accepted"),
+    [(255, "index", True), (256, "index", False), (254, "colour", True), (255, "colour", False)],
+)
+def test_no_class_shares_its_index_with_void(num: int, encoding: str, accepted: bool) -> None:
+    classes = [{"name": str(i), "colour": [i, 0, 0]} for i in range(256)][:num]
+    given = {"classes": classes, "encoding": encoding}
+    if accepted:
+        assert len(find("folder").Options.model_validate(given).classes) == num
+    else:
+        with pytest.raises(ValidationError, match="at most 25[45]"):
+            find("folder").Options.model_validate(given)
 
 
 def test_formats_of_unknown_depth_are_refused(tmp_path: Path) -> None:

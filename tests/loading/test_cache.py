@@ -25,6 +25,7 @@ from bench.loading.cache import clear_cache, entries, keep
 from bench.loading.images import EvalImages, TrainImages
 from bench.loading.loader import Loading, train_loader
 from bench.loading.predecode import keep_decoded
+from bench.machine.files import CannotWrite
 from bench.suite.evaluation import Evaluation
 from bench.suite.recipe import Recipe
 
@@ -160,6 +161,18 @@ def pairs(num: int, size: int = 10) -> list[Pair]:
 def kept(key: str, cache: str = "disk", num: int = 5, size: int = 10) -> module.Kept | None:
     made = pairs(num, size)
     return keep(cache, key, f"about {key}", num, made.__getitem__, lambda: iter(made), 2)
+
+
+def test_a_disk_that_fills_at_the_last_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise CannotWrite("Cannot write about.json: No space left on device.")
+
+    monkeypatch.setattr(module, "write_json", full)
+    in_ram = kept("a", "auto")
+    assert in_ram is not None
+    assert in_ram.where == "ram"
+    with pytest.raises(module.CacheError, match="No space left"):
+        kept("a", "disk")
 
 
 def test_the_least_recently_used_goes_first(monkeypatch: pytest.MonkeyPatch) -> None:

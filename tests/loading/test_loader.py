@@ -65,7 +65,7 @@ def test_a_pass_leaves_the_random_state_alone() -> None:
 
 
 def test_fewer_images_than_a_batch() -> None:
-    with pytest.raises(UserError, match="has 10 images, but a batch takes 11"):
+    with pytest.raises(UserError, match="10 training images cannot fill a batch of 11"):
         train_loader(train_images(), 11, 0, Loading())
 
 

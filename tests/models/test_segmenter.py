@@ -7,6 +7,8 @@ from safetensors.torch import load_file
 from torch import nn
 
 from bench.errors import UserError
+from bench.machine.device import algorithms
+from bench.models import complexity as module
 from bench.models import segmenter as models
 from bench.models.complexity import complexity
 from bench.models.geometry import Geometry
@@ -172,6 +174,27 @@ def test_a_network_may_need_values_in_training_alone() -> None:
     model_spec = spec(f"{__name__}:needs_values_in_training")
     facts = complexity(model_spec, 3, (32, 32), Geometry(1, 32), micro_batch=2)
     assert facts.num_params == 12
+
+
+def test_only_networks_whose_code_is_fixed_are_counted_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    counted: list[str] = []
+    count = module._count
+
+    def noted(model: ModelSpec, *asked: object) -> module.Complexity:
+        counted.append(model.arch)
+        return count(model, *asked)
+
+    monkeypatch.setattr(module, "_counted", {})
+    monkeypatch.setattr(module, "_count", noted)
+    own = f"{__name__}:needs_values"
+    for arch in ("custom/fcn", own, "custom/fcn", own):
+        complexity(spec(arch), 4, (32, 32), Geometry(32, 32), 2)
+    complexity(spec("custom/fcn"), 4, (32, 64), Geometry(32, 32), 2)
+    with algorithms(deterministic=True):
+        complexity(spec("custom/fcn"), 4, (32, 32), Geometry(32, 32), 2)
+    assert counted == ["custom/fcn", own, own, "custom/fcn", "custom/fcn"]
 
 
 def test_a_users_own_network_may_need_values() -> None:

@@ -323,6 +323,8 @@ def test_mathtext_is_never_parsed(monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
     curve = mean_of([unmeasured(NASTY[0])])
     save(overlay_figure([curve]), tmp_path / "overlay.pdf")
     save(model_figure(curve), tmp_path / "model.png")
+    assert (tmp_path / "overlay.pdf").read_bytes().startswith(b"%PDF")
+    assert (tmp_path / "model.png").read_bytes().startswith(b"\x89PNG")
 
 
 @pytest.mark.parametrize(

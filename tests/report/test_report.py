@@ -152,6 +152,14 @@ def test_seeds_that_differ_by_model_are_not_listed(results: Path, tmp_path: Path
     assert "deviations" not in found
 
 
+def test_a_note_is_printed_once(results: Path, tmp_path: Path) -> None:
+    [folder, *_] = sorted(results.glob("*__A__*"))
+    shutil.rmtree(folder)
+    [made] = report([results], tmp_path)
+    assert any("not finished" in note for note in made.notes)
+    assert str(made).count("not finished") == 1
+
+
 def test_two_suites_also_get_one_common_bibliography(results: Path, tmp_path: Path) -> None:
     shutil.copytree(results, tmp_path / "other" / "paper")
     made = report([tmp_path], tmp_path)

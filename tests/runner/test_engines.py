@@ -221,6 +221,16 @@ def test_a_signal_without_a_name_costs_its_case_alone(
     assert f"ended by signal {signal.SIGRTMIN + 3}" in str(outcome.reason)
 
 
+def test_an_untrained_case_also_says_who_shared_the_machine(
+    run: Callable[..., list[Outcome]], tmp_path: Path
+) -> None:
+    [outcome] = run(suite_text("good", epochs=0), in_process.run, num_sharing=2)
+    assert outcome.status == "ok"
+    training = record_of(tmp_path / "out", "good").training
+    assert training is not None
+    assert training.num_sharing == 2
+
+
 def test_times_that_were_shared_stay_so(run: Callable[..., list[Outcome]], tmp_path: Path) -> None:
     beats = iter([False] * 6)
     text = suite_text("good", epochs=4)

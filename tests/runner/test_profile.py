@@ -154,6 +154,13 @@ def test_a_network_that_does_not_build_is_named_after_the_others(
     assert len(load_profiles(tmp_path / "tiny")) == 1
 
 
+def test_the_reason_is_shown_if_no_network_builds(
+    write_suite: Callable[..., Path], tmp_path: Path
+) -> None:
+    with pytest.raises(UserError, match=r"models.pspnet: smp/pspnet"):
+        profile_suite(write_suite(BROKEN), "*pspnet*", [], "cpu", tmp_path, Console())
+
+
 def test_profiles_stand_beside_records(tmp_path: Path, write_suite: Callable[..., Path]) -> None:
     folder = make_results(tmp_path)
     [before] = report([folder], tmp_path)
