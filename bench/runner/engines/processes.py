@@ -7,8 +7,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Generator, Iterable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -128,46 +128,50 @@ def run(
     waiting, running, free = list(tasks), list[Running](), list(slots)
     stopping = interrupted = False
     try:
-        while running or (waiting and not stopping):
-            stopping = stopping or interrupted or options.should_stop()
-            while free and not stopping and (task := _next(waiting, running)) is not None:
-                waiting.remove(task)
-                announce(task)
-                running.append(_start(task, options, free.pop(0)))
-            for case in list(running):
-                if stopping:
-                    case.ask_to_stop()
-                outcome = _look_after(case, timeout_s)
-                if outcome is not None:
-                    running.remove(case)
-                    free.append(case.slot)
-                    interrupted = interrupted or outcome.status in ("interrupted", "stopped")
-                    yield outcome
-            time.sleep(POLL_S)
-        if waiting and not interrupted:
-            yield Outcome(waiting[0].case, "interrupted", "before it started")
-    except GeneratorExit:
-        raise
-    except BaseException:  # a second Ctrl-C: nobody waits for the outcome
-        for case in running:
-            case.kill()
-        raise
+        with _killed_on_error(running):
+            while running or (waiting and not stopping):
+                stopping = stopping or interrupted or options.should_stop()
+                while free and not stopping and (task := _next(waiting, running)) is not None:
+                    waiting.remove(task)
+                    announce(task)
+                    running.append(_start(task, options, free.pop(0)))
+                for case in list(running):
+                    if stopping:
+                        case.ask_to_stop()
+                    outcome = _look_after(case, timeout_s)
+                    if outcome is not None:
+                        running.remove(case)
+                        free.append(case.slot)
+                        interrupted = interrupted or outcome.status in ("interrupted", "stopped")
+                        yield outcome
+                time.sleep(POLL_S)
+            if waiting and not interrupted:
+                yield Outcome(waiting[0].case, "interrupted", "before it started")
     finally:
-        _end(running, timeout_s)
+        with _killed_on_error(running):
+            _end(running, timeout_s)
 
 
-def _end(running: list[Running], timeout_s: float | None) -> None:
-    """Let running cases save and stop; a second Ctrl-C kills them."""
+@contextmanager
+def _killed_on_error(running: Sequence[Running]) -> Iterator[None]:
+    """Kill the running cases if the body raises: a second Ctrl-C waits for nobody."""
     try:
-        while running:
-            for case in running:
-                case.ask_to_stop()
-            running[:] = [case for case in running if _look_after(case, timeout_s) is None]
-            time.sleep(POLL_S)
+        yield
+    except GeneratorExit:  # the caller wants no more outcomes: cases may save and stop
+        raise
     except BaseException:
         for case in running:
             case.kill()
         raise
+
+
+def _end(running: list[Running], timeout_s: float | None) -> None:
+    """Let running cases save and stop."""
+    while running:
+        for case in running:
+            case.ask_to_stop()
+        running[:] = [case for case in running if _look_after(case, timeout_s) is None]
+        time.sleep(POLL_S)
 
 
 def _next(waiting: Sequence[Task], running: Sequence[Running]) -> Task | None:
