@@ -61,6 +61,7 @@ def make_results(folder: Path) -> Path:
 
 def write_case(out: Path, case: Case) -> None:
     place = CaseFolder(out / case.folder)
+    write_text(place.case, case.model_dump_json())
     common = {
         "id": case.id,
         "case": case,

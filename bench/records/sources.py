@@ -83,8 +83,8 @@ def _find(target: Path, out: Path, settings: Sequence[str]) -> Iterator[tuple[Pa
 
 def _merge(one: Resolved, other: Resolved) -> Resolved:
     """Add the cases of another folder; the rest of the suite stays as in the first."""
-    known = {case.id for case in one.cases}
-    added = [case for case in other.cases if case.id not in known]
+    known = {case.folder for case in one.cases}
+    added = [case for case in other.cases if case.folder not in known]
     return one.model_copy(update={"cases": (*one.cases, *added)})
 
 
@@ -114,22 +114,21 @@ def read(source: Source, prefer: Prefer | None) -> Records | None:
     if len(profiled):
         once = ["id", "case", "machine", "precision"]
         profiled = profiled.drop_duplicates(once, keep="last").reset_index(drop=True)
-    ids = [case.id for case in source.resolved.cases]
-    here = _in_order(frame, ids)
-    done = set(here["id"])
-    waiting = [case.name for case in source.resolved.cases if case.id not in done]
+    asked = [(case.id, case.name) for case in source.resolved.cases]
+    there, here = set(_keys(frame)), _in_order(frame, asked)
+    waiting = [name for key, name in asked if (key, name) not in there]
     if waiting and len(here):
         notes.append(
-            f"{len(waiting)} of {plural(len(ids), 'case')} "
-            f"{'has' if len(waiting) == 1 else 'have'} not finished: {listed(waiting)}."
+            f"{len(waiting)} of {plural(len(asked), 'case')} have not finished and have no record: "
+            f"{listed(waiting)}."
         )
-    others = frame.loc[~frame["id"].isin(ids), "id"].nunique()
+    others = len(there - set(asked))
     if others:
         where = ", ".join(map(str, folders))
         notes.append(
             f"{where} also has {plural(others, 'record')} from an earlier version of this suite."
         )
-    profiled = _in_order(profiled, ids)
+    profiled = _in_order(profiled, asked)
     here = here.assign(entry=entries(here)) if len(here) else here
     return Records(_with_latency(here, profiled), profiled, notes)
 
@@ -179,11 +178,16 @@ def _agree(one: pd.DataFrame, other: pd.DataFrame) -> bool:
     )
 
 
-def _in_order(frame: pd.DataFrame, ids: list[str]) -> pd.DataFrame:
-    """Return the rows of some cases, in the order of `ids`."""
-    place = {one: number for number, one in enumerate(ids)}
-    here = frame[frame["id"].isin(place)] if len(frame) else frame
-    return here.sort_values("id", key=lambda column: column.map(place), kind="stable")
+def _keys(frame: pd.DataFrame) -> list[tuple[str, str]]:
+    """Return the id and the name of each row's case: two cases may share an id."""
+    return list(zip(frame["id"], frame["case"], strict=True)) if len(frame) else []
+
+
+def _in_order(frame: pd.DataFrame, asked: list[tuple[str, str]]) -> pd.DataFrame:
+    """Return the rows of some cases, in the order of `asked`."""
+    place = {key: number for number, key in enumerate(asked)}
+    rows = [(place[key], row) for row, key in enumerate(_keys(frame)) if key in place]
+    return frame.iloc[[row for _, row in sorted(rows)]]
 
 
 def _with_latency(frame: pd.DataFrame, profiles: pd.DataFrame) -> pd.DataFrame:

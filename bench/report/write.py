@@ -103,8 +103,8 @@ def _scored(one: Report) -> pd.DataFrame:
 
 def _scored_cases(one: Report, scored: pd.DataFrame) -> list[Case]:
     """Return one case per model and recipe with scores, of any seed."""
-    done = set(scored["id"]) if len(scored) else set()
-    there = [case for case in one.cases if case.id in done]
+    done = set(zip(scored["id"], scored["case"], strict=True)) if len(scored) else set()
+    there = [case for case in one.cases if (case.id, case.name) in done]
     names = ((case.dataset_name, case.model_name, case.recipe_name, case.label) for case in there)
     return list(dict(zip(names, there, strict=True)).values())
 

@@ -48,11 +48,11 @@ def plan(
 
     Args:
         folder: of the suite's cases.
-        checked: what is known about each case, by its id.
+        checked: what is known about each case, by its name.
     """
     planned = []
     for case in in_order(cases):
-        fingerprints = checked[case.id].fingerprints
+        fingerprints = checked[case.name].fingerprints
         task = Task.of(suite, case, folder / case.folder, fingerprints)
         planned.append(Planned(task, *look_up(task)))
     return planned
@@ -90,7 +90,7 @@ def disk_needed(
 ) -> int:
     """Return an upper estimate of the bytes that the unfinished cases need."""
     planned = list(planned)
-    models = [checked[p.case.id].facts.model_bytes for p in planned if not p.is_done]
+    models = [checked[p.case.name].facts.model_bytes for p in planned if not p.is_done]
     kept = {"none": 0, "weights": 1, "all": 1 + STATE_SIZE}[suite.keep]
     best = any(p.case.recipe.checkpoint == "best" for p in planned)
     size = STATE_SIZE + best  # the checkpoint holds the best weights too

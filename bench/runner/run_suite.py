@@ -57,7 +57,7 @@ class PlannedSuite:
     """A valid suite with all its cases, and the plan for those that were asked for.
 
     folder: of its cases.
-    checked: what is known about each case, by its id.
+    checked: what is known about each case, by its name.
     """
 
     resolved: Resolved

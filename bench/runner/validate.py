@@ -65,7 +65,7 @@ def check(
             skipped, and networks are tried at the recipe's size or a default size.
 
     Returns:
-        What is known about each case, by its id.
+        What is known about each case, by its name.
 
     Raises:
         UserError: with every fault and its line.
@@ -73,7 +73,7 @@ def check(
     device = pick_device(device_name)
     tried = Tried(list(_root_faults(file.suite, roots)))
     found = {
-        case.id: _check_case(file.suite, case, roots, need_data, device, tried) for case in cases
+        case.name: _check_case(file.suite, case, roots, need_data, device, tried) for case in cases
     }
     if tried.faults:
         raise file.error(tried.faults)

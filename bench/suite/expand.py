@@ -177,11 +177,11 @@ def matching(cases: Iterable[Case], pattern: str | None) -> list[Case]:
     cases = list(cases)
     if pattern is None:
         return cases
-    wanted = {c.id for c in cases if fnmatch.fnmatchcase(c.name, pattern)}
+    wanted = {c.name for c in cases if fnmatch.fnmatchcase(c.name, pattern)}
     for case in reversed(in_order(cases)):
-        if case.id in wanted and case.parent is not None:
-            wanted.add(case.parent.id)
-    return [case for case in cases if case.id in wanted]
+        if case.name in wanted and case.parent is not None:
+            wanted.add(case.parent.name)
+    return [case for case in cases if case.name in wanted]
 
 
 def in_order(cases: Iterable[Case]) -> list[Case]:
@@ -189,8 +189,8 @@ def in_order(cases: Iterable[Case]) -> list[Case]:
     ordered: list[Case] = []
     waiting = list(cases)
     while waiting:
-        ids = {case.id for case in waiting}
-        ready = [case for case in waiting if case.parent is None or case.parent.id not in ids]
+        names = {case.name for case in waiting}
+        ready = [case for case in waiting if case.parent is None or case.parent.name not in names]
         ordered += ready
         waiting = [case for case in waiting if case not in ready]
     return ordered

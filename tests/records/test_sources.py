@@ -6,12 +6,16 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from fixtures import make_results
+from fixtures import MIOU, SUITE, make_results, write_case
 
+from bench.cli.commands.results import remove
+from bench.compare.targets import compare_targets
 from bench.errors import UserError
-from bench.records.record import Resolved
-from bench.report.report import report, text
-from bench.report.table import Figure
+from bench.records.record import Resolved, write_resolved
+from bench.report.report import Report, report, text
+from bench.report.table import Figure, Text
+from bench.suite.expand import expand
+from bench.suite.suite import Suite
 
 
 def miou_of(folder: Path, model: str) -> list[float]:
@@ -196,3 +200,77 @@ def test_latency_of_a_profile_on_the_same_machine(tmp_path: Path) -> None:
     assert values[0] == 5
     assert pd.isna(values[1])
     assert {t.kind for t in made.tables} >= {"profile"}
+
+
+def twins(folder: Path) -> tuple[Suite, Path]:
+    """Records of one network under three names, which share an id."""
+    models = {key: {"arch": "custom/fcn", "label": key} for key in ("zebra", "ape", "newt")}
+    changes = {"models": models, "exclude": [], "seeds": [0], "reported": []}
+    suite = Suite.model_validate(SUITE | changes)
+    cases = expand(suite)
+    assert len({case.id for case in cases}) == 1
+    for case in cases:
+        write_case(folder / "paper", case)
+    write_resolved(folder / "paper", Resolved(suite=suite, cases=tuple(cases)))
+    return suite, folder / "paper"
+
+
+def labels(made: Report) -> list[str]:
+    [table] = [table for table in made.tables if table.kind == "summary"]
+    names = [row[0].text for row in table.rows if isinstance(row[0], Text)]
+    return [name for name in names if not name.startswith("(majority")]
+
+
+@pytest.fixture(autouse=True)
+def _more_models(monkeypatch: pytest.MonkeyPatch) -> None:
+    for key in ("zebra", "ape", "newt"):
+        monkeypatch.setitem(MIOU, (key, 0), 0.5)
+
+
+def test_cases_of_one_id_are_told_apart_by_name(tmp_path: Path) -> None:
+    _, folder = twins(tmp_path)
+    [made] = report([folder], tmp_path)
+    assert labels(made) == ["zebra", "ape", "newt"]  # in the order of the suite
+    assert not made.notes
+    shutil.rmtree(next(folder.glob("*__ape__*")))
+    [made] = report([folder], tmp_path)
+    assert labels(made) == ["zebra", "newt"]
+    [note] = made.notes
+    assert note == ("1 of 3 cases have not finished and have no record: shapes__ape__default__s0.")
+
+
+def test_a_renamed_model_is_not_in_the_table_twice(tmp_path: Path) -> None:
+    suite, folder = twins(tmp_path)
+    left = {key: spec for key, spec in suite.models.items() if key != "zebra"}
+    renamed = suite.model_copy(update={"models": left})
+    write_resolved(folder, Resolved(suite=renamed, cases=tuple(expand(renamed))))
+    [made] = report([folder], tmp_path)
+    assert labels(made) == ["ape", "newt"]
+    assert any("1 record from an earlier version" in note for note in made.notes)
+    removed, _ = remove(tmp_path, "", stale=True, failed=False, dry_run=False)
+    assert [gone.name.split("__")[1] for gone in removed] == ["zebra"]
+    assert labels(report([folder], tmp_path)[0]) == ["ape", "newt"]
+
+
+def test_twins_in_two_folders_are_merged_by_name(tmp_path: Path) -> None:
+    suite, folder = twins(tmp_path / "a")
+    other = tmp_path / "b" / "paper"
+    shutil.copytree(folder, other)
+    for place, gone in ((folder, "ape"), (other, "zebra")):
+        shutil.rmtree(next(place.glob(f"*__{gone}__*")))
+        left = {key: spec for key, spec in suite.models.items() if key != gone}
+        part = suite.model_copy(update={"models": left})
+        write_resolved(place, Resolved(suite=part, cases=tuple(expand(part))))
+    [made] = report([tmp_path / "a", tmp_path / "b"], tmp_path)
+    assert labels(made) == ["zebra", "newt", "ape"]
+
+
+def test_a_missing_twin_fails_the_gate(tmp_path: Path) -> None:
+    _, folder = twins(tmp_path / "a")
+    other = tmp_path / "b" / "paper"
+    shutil.copytree(folder, other)
+    assert compare_targets(folder, other, tmp_path, 1.5)[0].only_base == ()
+    shutil.rmtree(next(other.glob("*__ape__*")))
+    [made] = compare_targets(folder, other, tmp_path, 1.5)
+    assert made.only_base == ("shapes__ape__default__s0",)
+    assert made.num_compared == 2

@@ -187,3 +187,35 @@ def test_a_case_survives_json(write_suite: Callable[..., Path]) -> None:
     again = Case.model_validate(json.loads(case.model_dump_json()))
     assert again == case
     assert again.id == case.id
+
+
+TWINS = """
+name: twins
+datasets:
+  north: {name: folder, root: north, classes: [a, b]}
+  south: {name: folder, root: south, classes: [a, b]}
+models:
+  fcn: {arch: custom/fcn}
+  again: {arch: custom/fcn}
+  child: {arch: custom/fcn, init_from: {model: again}}
+recipe: {epochs: 1}
+"""
+
+
+def test_a_case_is_known_by_its_name(write_suite: Callable[..., Path]) -> None:
+    found = cases(write_suite(TWINS))
+    by_id: dict[str, list[str]] = {}
+    for case in found:
+        by_id.setdefault(case.id, []).append(case.name)
+    assert sorted(map(len, by_id.values())) == [2, 4]  # twins share an id
+    assert len({case.folder for case in found}) == 6
+
+    def chosen(pattern: str) -> list[str]:
+        return [case.name for case in matching(found, pattern)]
+
+    assert chosen("north__fcn__*") == ["north__fcn__default__s0"]
+    assert chosen("south__child__*") == ["south__again__default__s0", "south__child__default__s0"]
+    names = [case.name for case in in_order(reversed(found))]
+    for site in ("north", "south"):
+        again, child = (names.index(f"{site}__{m}__default__s0") for m in ("again", "child"))
+        assert again < child

@@ -9,7 +9,14 @@ from bench.cli.commands.list import suites
 from bench.errors import UserError
 from bench.machine.numerics import read_numerics
 from bench.records.case_folder import CaseFolder, Held
-from bench.records.record import APART, Record, read_evaluations, read_record, read_resolved
+from bench.records.record import (
+    APART,
+    Record,
+    Resolved,
+    read_evaluations,
+    read_record,
+    read_resolved,
+)
 from bench.suite import yaml_file
 
 CASES_SHOWN = 20
@@ -49,7 +56,7 @@ def _name(file: Path) -> str:
 def _how_to_repeat(record: Record, folder: Path) -> list[str]:
     resolved = read_resolved(folder.parent)
     lines = []
-    if resolved is not None and record.id not in {case.id for case in resolved.cases}:
+    if resolved is not None and record.case.folder not in _folders(resolved):
         lines.append("Its suite has changed since; its current version makes a different case.")
     name = folder.parent.name.partition("@")[0]
     suite = next((key for key, file in suites().items() if _name(file) == name), f"{name}.yaml")
@@ -83,10 +90,10 @@ def remove(
         raise UserError("Say which cases: a glob on their names, --stale or --failed.")
     removed, running = [], []
     for folder in _case_folders(results):
-        name, _, short_id = folder.name.rpartition("__")
+        name = folder.name.rpartition("__")[0]
         if pattern and not fnmatch.fnmatchcase(name, pattern):
             continue
-        if stale and not _is_stale(folder, short_id):
+        if stale and not _is_stale(folder):
             continue
         if failed and not _has_failed(folder):
             continue
@@ -101,9 +108,14 @@ def remove(
     return removed, running
 
 
-def _is_stale(folder: Path, short_id: str) -> bool:
+def _is_stale(folder: Path) -> bool:
     resolved = read_resolved(folder.parent)
-    return resolved is not None and short_id not in {case.id[:8] for case in resolved.cases}
+    return resolved is not None and folder.name not in _folders(resolved)
+
+
+def _folders(resolved: Resolved) -> set[str]:
+    """Return the names of the folders that the cases of a suite have now."""
+    return {case.folder for case in resolved.cases}
 
 
 def _has_failed(folder: Path) -> bool:

@@ -132,7 +132,7 @@ def _show_plan(one: PlannedSuite, options: Options, console: Console) -> None:
 
 
 def _plan_row(one: PlannedSuite, item: Planned) -> list[str]:
-    recipe, facts = item.case.recipe, one.checked[item.case.id].facts
+    recipe, facts = item.case.recipe, one.checked[item.case.name].facts
     return [
         item.case.name,
         item.state,
@@ -151,7 +151,7 @@ def _plan_line(one: PlannedSuite, item: Planned) -> dict[str, object]:
         "id": item.case.id,
         "state": item.state,
         "reason": item.reason,
-        "num_params": one.checked[item.case.id].facts.num_params,
+        "num_params": one.checked[item.case.name].facts.num_params,
     }
 
 

@@ -176,8 +176,8 @@ def _end(running: list[Running], timeout_s: float | None) -> None:
 
 def _next(waiting: Sequence[Task], running: Sequence[Running]) -> Task | None:
     """Return the first task whose parent has ended."""
-    coming = {task.case.id for task in waiting} | {case.task.case.id for case in running}
-    ready = (t for t in waiting if t.case.parent is None or t.case.parent.id not in coming)
+    coming = {task.case.name for task in waiting} | {case.task.case.name for case in running}
+    ready = (t for t in waiting if t.case.parent is None or t.case.parent.name not in coming)
     return next(ready, None)
 
 
