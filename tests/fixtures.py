@@ -1,7 +1,9 @@
 """Generated datasets in their real layouts, and results whose names are hard for formats."""
 
 import shutil
+import struct
 import subprocess
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -323,3 +325,64 @@ def require_pdflatex() -> None:
     found = subprocess.run(["kpsewhich", "siunitx.sty"], capture_output=True)
     if found.returncode:
         pytest.skip("needs siunitx (Debian: texlive-science)")
+
+
+def write_tiff(
+    file: Path,
+    pixels: np.ndarray,
+    *,
+    planar: bool = False,
+    extra: tuple[int, ...] = (),
+    photometric: int | None = None,
+    bits: int | None = None,
+    pages: Sequence[int] = (0,),
+) -> Path:
+    """Write an uncompressed TIFF by hand, with tags as raster programs set them.
+
+    Args:
+        pixels: (H, W, bands), in any type and byte order.
+        extra: meaning of the bands after grey or RGB.
+        bits: of one sample, if a byte of `pixels` holds several.
+        pages: the flags of each page; all have the same pixels.
+    """
+    height, width, num_bands = pixels.shape
+    big = pixels.dtype.byteorder == ">"
+    order, dtype = (">" if big else "<"), pixels.dtype
+    planes = [pixels[..., i].tobytes() for i in range(num_bands)] if planar else [pixels.tobytes()]
+    data = bytearray((b"MM\0*" if big else b"II*\0") + bytes(4))
+    places = []
+    for plane in planes:
+        places.append(len(data))
+        data += plane
+    depth = bits or 8 * dtype.itemsize
+    tags = {
+        254: None,
+        256: [width * 8 // depth if bits else width],
+        257: [height],
+        258: [depth] * num_bands,
+        259: [1],
+        262: [photometric if photometric is not None else 2 if num_bands > 2 else 1],
+        273: places,
+        277: [num_bands],
+        278: [height],
+        279: [len(plane) for plane in planes],
+        284: [2 if planar else 1],
+        338: list(extra),
+        339: [{"u": 1, "i": 2, "f": 3}[dtype.kind]] * num_bands,
+    }
+    link = 4
+    for flags in pages:
+        here = {tag: value for tag, value in (tags | {254: [flags]}).items() if value}
+        far = {}
+        for tag, value in here.items():
+            if len(value) > 1:
+                far[tag] = len(data)
+                data += struct.pack(f"{order}{len(value)}I", *value)
+        struct.pack_into(f"{order}I", data, link, len(data))
+        data += struct.pack(f"{order}H", len(here))
+        for tag, value in here.items():
+            data += struct.pack(f"{order}HHII", tag, 4, len(value), far.get(tag, value[0]))
+        link = len(data)
+        data += bytes(4)
+    file.write_bytes(data)
+    return file

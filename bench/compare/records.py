@@ -28,7 +28,7 @@ from bench.records.sources import Source
 from bench.suite.case import Case
 
 ASKED = ("dataset", "train_split", "model", "source", "recipe", "limit", "select_split")
-NOT_ASKED = {"root", "label"}
+NOT_ASKED = {"root", "suite_folder", "label"}
 OF_EPOCHS = {"steps", "warm_up", "images_per_s"}  # columns of a history
 
 

@@ -106,6 +106,7 @@ class Dataset(ABC):
         name: str | None = None,
         key: str | None = None,
         source: str | None = None,
+        suite_folder: Path | None = None,
     ) -> None:
         """Store the folder and the options; nothing is read yet.
 
@@ -115,12 +116,14 @@ class Dataset(ABC):
             name: used in messages; defaults to the class name in lower case.
             key: its key in the suite; defaults to `name`.
             source: a hash of the code of a user's own dataset.
+            suite_folder: where lists are looked for if they are not in the root.
         """
         self.root = root
         self.options = options
         self.name = name or type(self).__name__.lower()
         self.key = key or self.name
         self.source = source
+        self.suite_folder = suite_folder
         self._complete: dict[str, Sequence[Sample]] = {}
         self._fingerprints: dict[str, str] = {}
         self.configure()
@@ -198,6 +201,25 @@ class Dataset(ABC):
     def unlisted(self) -> Sequence[Path]:
         """Return files that look like samples but are in no split; for `bench data check`."""
         return ()
+
+    def shared_masks(self) -> Mapping[Path, Sequence[Path]]:
+        """Return the masks that belong to several images, with these images."""
+        return {}
+
+    def lies_beside(self) -> str:
+        """Say which kinds of files lie beside the samples and are left out on purpose."""
+        return ""
+
+    def remark(self) -> str:
+        """Say how many files are left out or used twice; nothing if all is as it should be."""
+        return ""
+
+    def beside_suite(self, file: Path, name: str) -> Path:
+        """Return a file if it exists, else one of this name beside the suite if that exists."""
+        if not file.exists() and self.suite_folder is not None:
+            other = self.suite_folder / name
+            return other if other.exists() else file
+        return file
 
     def samples(self, split: str) -> Sequence[Sample]:
         """Return the samples of a split, after checking once that all their files exist.

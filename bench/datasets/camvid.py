@@ -1,6 +1,5 @@
 """CamVid: 367 / 101 / 233 road scenes in SegNet's 11 classes, or the original 32."""
 
-import csv
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
@@ -11,8 +10,10 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from bench.datasets.base import IGNORE_INDEX, Colour, Labels, OfficialOptions, Sample
-from bench.datasets.image_files import FileDataset, read_list
-from bench.datasets.masks import map_labels, read_colours, read_mask
+from bench.datasets.image_files import FileDataset
+from bench.datasets.lists import find_listed, read_class_file, read_pairs
+from bench.datasets.masks import colours_of, map_labels, read_colours, read_mask
+from bench.datasets.patterns import Pattern
 from bench.errors import UserError
 
 VOID = 11
@@ -132,7 +133,8 @@ class CamVid(FileDataset):
         """Read the split's list, or its folders if the masks are in colour."""
         root = self.require_root()
         if self._in_colour:
-            images = sorted((root / split).glob("*.png")) + sorted((root / split).glob("*.jpg"))
+            here = [one.file for one in Pattern(root / split, "*").files()]
+            images = [file for suffix in (".png", ".jpg") for file in here if file.suffix == suffix]
             if not images:
                 raise UserError(f"No images in {root / split}. {self.layout}")
             masks = root / f"{split}_labels"
@@ -142,14 +144,13 @@ class CamVid(FileDataset):
                 "label_set 32 needs the original colour masks, but there is no "
                 f"{root / 'class_dict.csv'}."
             )
-        file = root / f"{split}.txt"
         samples = []
-        for number, line in enumerate(read_list(file, self.layout), 1):
-            parts = line.split()
-            if len(parts) != 2:
-                raise UserError(f"{file}:{number}: expected an image and a mask, not {line!r}.")
+        for one in read_pairs(root / f"{split}.txt", self.layout):
             # SegNet's own lists have absolute paths; they are read as relative to the root.
-            image, mask = (root / part.removeprefix("/SegNet/CamVid/") for part in parts)
+            image, mask = (
+                find_listed(root, path.removeprefix("/SegNet/CamVid/"))
+                for path in (one.image, one.mask)
+            )
             samples.append(Sample(image.stem, image, mask))
         return samples
 
@@ -159,7 +160,8 @@ class CamVid(FileDataset):
         if self._in_colour:
             return read_colours(sample.mask, self._colours)
         to = {label: label for label in range(SEGNET.num_classes)} | {VOID: IGNORE_INDEX}
-        return map_labels(read_mask(sample.mask), to, sample.mask, SEGNET.palette)
+        mask = read_mask(sample.mask, colours_of(to, SEGNET.palette), exact=False)
+        return map_labels(mask, to, sample.mask, SEGNET.palette)
 
     def defined_by(self) -> Sequence[Path]:
         """Return the table of colours."""
@@ -188,23 +190,3 @@ class CamVid(FileDataset):
             else:
                 found[colour] = names.index(name if self.options.label_set == 32 else group)
         return found
-
-
-def read_class_file(file: Path) -> list[tuple[str, Colour]]:
-    """Read a CSV file with the columns name, r, g, b.
-
-    Raises:
-        UserError: if the file is missing or has other columns or values.
-    """
-    try:
-        with file.open(encoding="utf-8-sig", newline="") as stream:
-            rows = list(csv.DictReader(stream, skipinitialspace=True))
-        return [
-            (row["name"].strip(), (int(row["r"]), int(row["g"]), int(row["b"]))) for row in rows
-        ]
-    except FileNotFoundError:
-        raise UserError(f"No class file {file}.") from None
-    except (OSError, KeyError, ValueError, TypeError, AttributeError) as error:
-        raise UserError(
-            f"{file}: expected a CSV file with the header name,r,g,b and one class per line."
-        ) from error

@@ -10,7 +10,8 @@ from pydantic import Field
 
 from bench.datasets.base import IGNORE_INDEX, Colour, Labels, OfficialOptions, Sample
 from bench.datasets.image_files import FileDataset
-from bench.datasets.masks import map_labels, read_mask
+from bench.datasets.masks import colours_of, map_labels, read_mask
+from bench.datasets.patterns import Pattern
 from bench.errors import UserError
 
 IMAGE, IDS, TRAIN_IDS = (
@@ -147,7 +148,7 @@ class Cityscapes(FileDataset):
     def listed(self, split: str) -> Sequence[Sample]:
         """Return a sample for each image, by path."""
         folder = self.require_root() / "leftImg8bit" / split
-        images = sorted(folder.glob(f"*/*{IMAGE}"))
+        images = [found.file for found in Pattern(folder, f"*/*{IMAGE}").files()]
         if not images:
             raise UserError(f"No images in {folder}. {self.layout}")
         return [self._sample(split, image) for image in images]
@@ -173,7 +174,9 @@ class Cityscapes(FileDataset):
         to = FROM_TRAIN_IDS if in_train_ids else FROM_IDS[self.options.label_set]
         to = to | {IGNORE_INDEX: IGNORE_INDEX}
         # A frame of only road and void is not a binary mask.
-        return map_labels(read_mask(sample.mask), to, sample.mask, binary_advice="accept")
+        palette = self.labels(self.options).palette
+        mask = read_mask(sample.mask, colours_of(to, palette), exact=False)
+        return map_labels(mask, to, sample.mask, binary_advice="accept")
 
     def expected(self, split: str) -> int | None:
         """Return the official number of images."""

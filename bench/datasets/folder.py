@@ -1,8 +1,11 @@
 """A user's own folder of images and masks, described in the suite."""
 
 import colorsys
+import re
 import string
+from collections import Counter
 from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -11,13 +14,14 @@ from numpy.typing import NDArray
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from bench.datasets.base import IGNORE_INDEX, BaseOptions, Colour, FileFault, Labels, Sample
-from bench.datasets.camvid import read_class_file
-from bench.datasets.image_files import FileDataset, beside, read_image, read_list
-from bench.datasets.masks import NOT_MAPPED, map_labels, read_colours, read_mask
-from bench.errors import UserError
+from bench.datasets.image_files import FileDataset, is_image, read_image
+from bench.datasets.lists import find_listed, listed_id, read_class_file, read_pairs
+from bench.datasets.masks import NOT_MAPPED, colours_of, map_labels, read_colours, read_mask
+from bench.datasets.patterns import STEM, Found, Pattern
+from bench.errors import Fault, Faults, UserError
+from bench.text import listed
 
 Byte = Annotated[int, Field(ge=0, le=255)]
-SUFFIXES = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp", ".webp", ".gif")
 BINARY_ADVICE = (
     "For two classes, set binary: true (0 is the first class, 255 the second); if 255 is void, "
     "set void: 255."
@@ -25,7 +29,9 @@ BINARY_ADVICE = (
 
 ADVICE = {
     "wrong label": " If it is void, set void; map other labels with label_map.",
-    "pixel format": " Colour masks need encoding: colour, and a colour for each class.",
+    "colour mask": " Colour masks need encoding: colour, and a colour for each class.",
+    "wrong palette": " If the mask's colours are right, set encoding: colour; if its labels are, "
+    "give the classes in the order of the labels, or without colours.",
 }
 
 
@@ -51,15 +57,17 @@ class Folder(FileDataset):
         images: str = Field(
             "images/{split}/*",
             description="pattern relative to the root; {split} is the split's name, * matches "
-            "anything",
+            "anything, ** any number of folders, {stem} the name that the mask shares",
         )
         masks: str = Field(
             "masks/{split}/{stem}.png",
-            description="pattern relative to the root; {stem} is the image's name without its "
-            "suffix, {folder} the folders matched by **",
+            description="pattern relative to the root; {stem} is what it matched in images, or the "
+            "image's name without its suffix; {folder} is the folders matched by **",
         )
         list: str | None = Field(
-            None, description="one file per split, such as {split}.txt, with lines 'image mask'"
+            None,
+            description="one file per split, such as {split}.txt, with lines 'image mask', in the "
+            "root or beside the suite",
         )
         splits: tuple[str, ...] = Field(("train", "val", "test"), min_length=1)
         encoding: Literal["index", "colour"] = Field("index", description="what the masks hold")
@@ -83,16 +91,23 @@ class Folder(FileDataset):
         licence: str = ""
         citation: str = ""
 
+        @model_validator(mode="before")
+        @classmethod
+        def _read_class_file(cls, value: Any, info: ValidationInfo) -> Any:
+            if not (isinstance(value, dict) and isinstance(value.get("classes"), str)):
+                return value
+            folder = (info.context or {}).get("folder", Path())
+            by_label = value.get("encoding") != "colour" and not value.get("label_map")
+            first = int(bool(value.get("reduce_zero_label"))) if by_label else None
+            try:
+                rows = read_class_file(folder / Path(value["classes"]).expanduser(), first)
+            except UserError as error:
+                raise Faults([Fault(("classes",), str(error))]) from error
+            return value | {"classes": [{"name": name, "colour": colour} for name, colour in rows]}
+
         @field_validator("classes", mode="before")
         @classmethod
-        def _read_classes(cls, value: Any, info: ValidationInfo) -> Any:
-            if isinstance(value, str):
-                folder = (info.context or {}).get("folder", Path())
-                try:
-                    rows = read_class_file(folder / Path(value).expanduser())
-                except UserError as error:
-                    raise ValueError(str(error)) from error
-                return [{"name": name, "colour": colour} for name, colour in rows]
+        def _read_classes(cls, value: Any) -> Any:
             if isinstance(value, dict):
                 return [{"name": str(name), "colour": colour} for name, colour in value.items()]
             if isinstance(value, list | tuple) and all(isinstance(v, str | int) for v in value):
@@ -144,12 +159,15 @@ class Folder(FileDataset):
                         f"label_map: {label} is mapped to {index}, which is not a class "
                         f"(0..{len(self.classes) - 1})."
                     )
-            for field, known in (("images", {"split"}), ("masks", {"split", "stem", "folder"})):
-                wanted = {name for _, name, _, _ in string.Formatter().parse(getattr(self, field))}
-                if wanted - {None, *known}:
-                    raise ValueError(
-                        f"{field}: it may contain only {{{'}, {'.join(sorted(known))}}}."
-                    )
+            patterns = {"images": {"split", "stem"}, "masks": {"split", "stem", "folder"}}
+            for field, known in patterns.items():
+                allowed = f"it may contain only {{{'}, {'.join(sorted(known))}}}"
+                try:
+                    parsed = list(string.Formatter().parse(getattr(self, field)))
+                except ValueError as error:  # a brace without the other
+                    raise ValueError(f"{field}: {error}; {allowed}.") from error
+                if {name for _, name, _, _ in parsed} - {None, *known}:
+                    raise ValueError(f"{field}: {allowed}.")
             return self
 
     unhashed_options = ("title", "licence", "citation")
@@ -181,36 +199,26 @@ class Folder(FileDataset):
         """Read the split's list, or find its images by pattern and derive the paths of masks."""
         if self.options.list is not None:
             return self._by_list(split)
-        root = self.require_root()
-        pattern = self.options.images.replace("{split}", split)
-        fixed = Path(pattern.partition("*")[0] + "x").parent
-        samples = []
-        for image in sorted(file for file in root.glob(pattern) if file.suffix.lower() in SUFFIXES):
-            inside = image.relative_to(root).parent.relative_to(fixed)
-            mask = self.options.masks.format(split=split, stem=image.stem, folder=inside.as_posix())
-            name = (inside / image.stem).as_posix()
-            samples.append(Sample(name, image, root / mask))
-        if not samples:
-            raise UserError(f"No image matches {root / pattern}. {self.layout}")
-        return samples
+        pattern = self._pattern(split)
+        found = [one for one in pattern.files() if is_image(one.file)]
+        if not found:
+            raise UserError(f"No image matches {pattern.root / pattern.text}. {self.layout}")
+        return [self._sample(split, one) for one in found]
+
+    def _pattern(self, split: str) -> Pattern:
+        return Pattern(self.require_root(), self.options.images.replace("{split}", split))
+
+    def _sample(self, split: str, found: Found) -> Sample:
+        names = {"split": split, "stem": found.stem, "folder": found.folder}
+        mask = self.require_root() / self.options.masks.format(**names)
+        return Sample((Path(found.folder) / found.stem).as_posix(), found.file, mask)
 
     def _by_list(self, split: str) -> Sequence[Sample]:
-        root = self.require_root()
-        file = root / self.options.list.replace("{split}", split)
-        samples = []
-        for number, line in enumerate(read_list(file, self.layout), 1):
-            separator = next((mark for mark in ("\t", ",") if mark in line), None)
-            parts = [part.strip() for part in line.split(separator)]
-            if number == 1 and not any(part.lower().endswith(SUFFIXES) for part in parts):
-                continue  # a header
-            if len(parts) != 2:
-                raise UserError(
-                    f"{file}:{number}: expected an image and a mask, not {line!r}; if names "
-                    "contain spaces, separate the two with a comma or a tab."
-                )
-            name = Path(parts[0]).with_suffix("").as_posix()
-            samples.append(Sample(name, root / parts[0], root / parts[1]))
-        return samples
+        root, name = self.require_root(), self.options.list.replace("{split}", split)
+        return [
+            Sample(listed_id(one.image), find_listed(root, one.image), find_listed(root, one.mask))
+            for one in read_pairs(self.beside_suite(root / name, name), self.layout)
+        ]
 
     def read_image(self, sample: Sample) -> NDArray[np.uint8]:
         """Decode the image; the option `exif` says what to do with a rotation tag."""
@@ -236,9 +244,18 @@ class Folder(FileDataset):
         advice = "accept" if is_clear else BINARY_ADVICE
         palette = self.labels(options).palette
         try:
-            return map_labels(read_mask(sample.mask), self.label_map, sample.mask, palette, advice)
+            mask = read_mask(sample.mask, self._colours, exact=False)
+            return map_labels(mask, self.label_map, sample.mask, palette, advice)
         except FileFault as fault:
             raise FileFault(fault.kind, f"{fault}{ADVICE.get(fault.kind, '')}") from fault
+
+    @cached_property
+    def _colours(self) -> dict[int, Colour]:
+        """The colour of each label; empty if the suite gives no colours."""
+        palette = self.labels(self.options).palette
+        if list(palette) == spread_colours(len(palette)):
+            return {}
+        return colours_of(self.label_map, palette)
 
     @property
     def label_map(self) -> dict[int, int]:
@@ -259,12 +276,65 @@ class Folder(FileDataset):
         return to
 
     def unlisted(self) -> Sequence[Path]:
-        """Return masks without an image and, with lists, images that are in no list."""
+        """Return files that the patterns miss: masks without an image, images named .JPG."""
+        return [file for file in self._others() if self._is_missed(file)]
+
+    def lies_beside(self) -> str:
+        """Say which kinds of files lie beside the samples and are left out on purpose."""
+        missed = set(self.unlisted())
+        kinds = Counter(self._kind(file) for file in self._others() if file not in missed)
+        return listed(f"{num:,} {kind}" for kind, num in sorted(kinds.items()))
+
+    @cached_property
+    def _known(self) -> tuple[set[Path], set[str]]:
+        """The files of all samples, and the names that image and mask share."""
         samples = self.listed_anywhere()
-        masks = beside([s.mask for s in samples if s.mask is not None])
-        images = beside([s.image for s in samples if s.image is not None])
-        known = {file for sample in samples for file in sample.files}
-        return sorted({*masks, *images} - known)
+        files = {file for sample in samples for file in sample.files}
+        return files, {Path(sample.id).name for sample in samples}
+
+    def _others(self) -> list[Path]:
+        """Return the images and masks that lie where samples do and belong to none."""
+        known, _ = self._known
+        folders = {file.parent for file in known if file.parent.is_dir()}
+        there = {file for folder in folders for file in folder.iterdir() if file.is_file()}
+        if self.options.list is None:
+            there |= {file for split in self.splits for file in self._pattern(split).candidates()}
+        return sorted(file for file in there - known if is_image(file))
+
+    def _is_missed(self, file: Path) -> bool:
+        """Whether a file is a mask without an image, or an image but for capital letters."""
+        root, options = self.require_root(), self.options
+        if options.list is not None:
+            return False  # a list leaves out what it likes
+        inside = file.relative_to(root).as_posix() if file.is_relative_to(root) else ""
+        for split in self.splits:
+            pattern = self._pattern(split)
+            if file.is_relative_to(pattern.start) and re.fullmatch(
+                pattern.regex.pattern, file.relative_to(pattern.start).as_posix(), re.IGNORECASE
+            ):
+                return True
+            mask = re.fullmatch(_mask_regex(options.masks.replace("{split}", split)), inside)
+            if mask and self._shared_name(mask.groupdict().get("stem", "")) is None:
+                return True
+        return False
+
+    def _kind(self, file: Path) -> str:
+        """Describe a file by what follows the name of a sample: *_inst_label.png, *.png."""
+        shared = self._shared_name(file.name)
+        return f"*{file.name.removeprefix(shared)}" if shared else f"*{file.suffix}"
+
+    def _shared_name(self, name: str) -> str | None:
+        """Return the name of a sample that this one begins with: 7_inst begins with 7."""
+        ends = [match.start() for match in re.finditer(r"[^A-Za-z0-9]", name)]
+        return next((name[:end] for end in reversed(ends) if name[:end] in self._known[1]), None)
+
+
+def _mask_regex(pattern: str) -> str:
+    """Turn a pattern of masks into a regular expression of paths relative to the root."""
+    text = re.escape(pattern).replace(re.escape("{folder}/"), "(?:.*/)?")
+    text = text.replace(re.escape("{folder}"), ".*")
+    first, *more = text.split(re.escape("{stem}"))
+    return first + (STEM + "(?P=stem)".join(more) if more else "")
 
 
 def spread_colours(num_colours: int) -> list[Colour]:

@@ -1,6 +1,5 @@
 """IDD, the India Driving Dataset: segmentation parts I and II, with labels of four levels."""
 
-import csv
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,8 +11,10 @@ from pydantic import Field, model_validator
 
 from bench.datasets.base import IGNORE_INDEX, Colour, Labels, OfficialOptions, Sample
 from bench.datasets.cityscapes import TRAINED
-from bench.datasets.image_files import FileDataset, read_list
-from bench.datasets.masks import map_labels, read_mask
+from bench.datasets.image_files import FileDataset
+from bench.datasets.lists import find_listed, read_pairs
+from bench.datasets.masks import colours_of, map_labels, read_mask
+from bench.datasets.patterns import Pattern
 from bench.errors import UserError
 
 FOLDERS = {"I": "IDD_Segmentation", "II": "idd20kII"}
@@ -225,9 +226,10 @@ class IDD(FileDataset):
         raise UserError(f"No {' or '.join(FOLDERS.values())} in {root}. {self.layout}")
 
     def _by_folder(self, name: str, folder: Path, split: str) -> Sequence[Sample]:
+        images_of = Pattern(folder / "leftImg8bit" / split, "*/*_leftImg8bit.*")
         images = {
             f"{name}/{split}/{image.parent.name}/{image.stem.removesuffix('_leftImg8bit')}": image
-            for image in sorted((folder / "leftImg8bit" / split).glob("*/*_leftImg8bit.*"))
+            for image in (found.file for found in images_of.files())
             if image.suffix in SUFFIXES
         }
         if not images:
@@ -240,23 +242,18 @@ class IDD(FileDataset):
         ]
 
     def _list(self, split: str) -> Path:
-        return Path(self.options.lists).expanduser() / f"{split}.csv"
+        folder = Path(self.options.lists).expanduser()
+        return self.beside_suite(folder, self.options.lists) / f"{split}.csv"
 
     def _by_list(self, split: str) -> Sequence[Sample]:
         root, file = self.require_root(), self._list(split)
         samples: dict[str, Sample] = {}
-        for number, cells in enumerate(csv.reader(read_list(file, self.layout)), 1):
-            parts = [cell.strip() for cell in cells]
-            if number == 1 and not any(part.lower().endswith(SUFFIXES) for part in parts):
-                continue  # a header
-            if len(parts) != 2:
-                raise UserError(
-                    f"{file}:{number}: expected an image and a mask, not {','.join(cells)!r}."
-                )
-            self._check_label_set(parts[1], f"{file}:{number}")
-            sample = Sample(_listed_id(root / parts[0], root), root / parts[0], root / parts[1])
+        for one in read_pairs(file, self.layout):
+            self._check_label_set(one.mask, one.place)
+            image, mask = find_listed(root, one.image), find_listed(root, one.mask)
+            sample = Sample(_listed_id(image, root), image, mask)
             if sample.id in samples:
-                raise UserError(f"{file}:{number}: {parts[0]} is listed twice.")
+                raise UserError(f"{one.place}: {one.image} is listed twice.")
             samples[sample.id] = sample
         if not samples:
             raise UserError(f"{file} lists no images.")
@@ -278,7 +275,9 @@ class IDD(FileDataset):
         to = {label: label for label in range(num_classes)}
         to[IGNORE_INDEX] = num_classes if self.options.void_as_class else IGNORE_INDEX
         # A frame of only road and void is not a binary mask.
-        return map_labels(read_mask(sample.mask), to, sample.mask, binary_advice="accept")
+        palette = self.labels(self.options).palette
+        mask = read_mask(sample.mask, colours_of(to, palette), exact=False)
+        return map_labels(mask, to, sample.mask, binary_advice="accept")
 
     @property
     def void(self) -> str:

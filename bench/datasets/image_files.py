@@ -1,19 +1,24 @@
 """Read images from files; files that could be misread are refused by name."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from bench.datasets.base import Dataset, FileFault, Sample
+from bench.datasets.image_header import Header, read_header, what_it_is
+from bench.datasets.lists import SUFFIXES
 from bench.errors import UserError
+from bench.text import plural
 
 LOSSY = ("JPEG", "MPO", "WEBP")
 FORMATS = (*LOSSY, "PNG", "TIFF", "BMP", "GIF")  # formats whose bit depth can be checked
+ANIMATED = ("PNG", "GIF", "WEBP")
+DECODE_ERRORS = (OSError, SyntaxError, ValueError, EOFError)
 
 
 class FileDataset(Dataset):
@@ -39,6 +44,29 @@ class FileDataset(Dataset):
         """Return files next to listed images and masks that are in no split."""
         return beside([file for sample in self.listed_anywhere() for file in sample.files])
 
+    def shared_masks(self) -> Mapping[Path, Sequence[Path]]:
+        """Return the masks that belong to several images, with these images."""
+        images: dict[Path, set[Path]] = {}
+        for sample in self.listed_anywhere():
+            if sample.image is not None and sample.mask is not None:
+                images.setdefault(sample.mask, set()).add(sample.image)
+        return {mask: sorted(those) for mask, those in images.items() if len(those) > 1}
+
+    def remark(self) -> str:
+        """Say how many files are left out or used twice; nothing if all is as it should be."""
+        left, shared = self.unlisted(), self.shared_masks()
+        parts = []
+        if left:
+            verb = "is" if len(left) == 1 else "are"
+            parts.append(f"{plural(len(left), 'file')} {verb} in no split (such as {left[0]})")
+        if shared:
+            first = next(iter(shared))
+            verb = "belongs" if len(shared) == 1 else "belong"
+            parts.append(
+                f"{plural(len(shared), 'mask')} {verb} to several images (such as {first})"
+            )
+        return f"{' and '.join(parts)}; bench data check lists all" if parts else ""
+
     def listed_anywhere(self) -> list[Sample]:
         """Return the samples of every split that can be listed."""
         found: list[Sample] = []
@@ -46,6 +74,11 @@ class FileDataset(Dataset):
             with suppress(UserError):  # `check` reports a missing split
                 found += self.listed(split)
         return found
+
+
+def is_image(file: Path) -> bool:
+    """Whether a file's name is that of an image, and not of a hidden file."""
+    return file.suffix.lower() in SUFFIXES and not file.name.startswith(".")
 
 
 def beside(listed: Sequence[Path]) -> list[Path]:
@@ -69,21 +102,6 @@ def beside(listed: Sequence[Path]) -> list[Path]:
     )
 
 
-def read_list(file: Path, layout: str) -> list[str]:
-    """Return the lines of a list file that are not empty.
-
-    Raises:
-        UserError: if the file cannot be read; if it does not exist, with the expected layout.
-    """
-    try:
-        text = file.read_text(encoding="utf-8-sig")
-    except (FileNotFoundError, NotADirectoryError):
-        raise UserError(f"No file {file}. {layout}") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"Cannot read the list {file}: {error}.") from error
-    return [line.strip() for line in text.splitlines() if line.strip()]
-
-
 def read_image(file: Path, exif: str | None = None) -> NDArray[np.uint8]:
     """Read an 8-bit image as (H, W, 3) uint8 RGB; grey and palette images become RGB.
 
@@ -92,22 +110,23 @@ def read_image(file: Path, exif: str | None = None) -> NDArray[np.uint8]:
             keeps the pixels as they are, None refuses the image.
 
     Raises:
-        FileFault: if it cannot be decoded, or has 16-bit, CMYK or transparent pixels.
+        FileFault: if it cannot be decoded, has several pages, or has pixels other than 8-bit grey
+            or RGB.
     """
-    image = open_image(file)
-    check_colours(image, file, exif)
+    image, header = open_image(file)
+    check_colours(image, header, file, exif)
     turned = ImageOps.exif_transpose(image) if exif == "upright" else image
     return np.asarray(turned.convert("RGB"))
 
 
-def check_colours(image: Image.Image, file: Path, exif: str | None) -> None:
+def check_colours(image: Image.Image, header: Header, file: Path, exif: str | None) -> None:
     """Refuse pixels that do not convert to 8-bit RGB unchanged.
 
     Raises:
         FileFault: with what to do about them.
     """
-    if _bits(image) > 8:
-        raise not_read(file, "16-bit pixels", "convert the file to 8 bits")
+    if not header.is_8_bit:
+        raise not_read(file, header.pixels, "convert the file to 8 bits")
     if image.mode == "CMYK":
         raise not_read(file, "CMYK pixels", "convert the file to RGB")
     check_upright(image, file, exif)
@@ -139,34 +158,60 @@ def not_read(file: Path, what: str, advice: str) -> FileFault:
     return FileFault("pixel format", f"{file}: {what} are not supported; {advice}.")
 
 
-def raw_mode(image: Image.Image) -> str:
-    """Return Pillow's name of the stored pixel format, such as L;4."""
-    return str(image.info.get("raw_mode", ""))
+def open_image(file: Path) -> tuple[Image.Image, Header]:
+    """Open and decode an image of one page.
 
-
-def _bits(image: Image.Image) -> int:
-    return 16 if image.mode.startswith("I") or ";16" in raw_mode(image) else 8
-
-
-def open_image(file: Path) -> Image.Image:
-    """Open and decode an image; `raw_mode` tells how its pixels were stored.
+    Returns:
+        The image, and what the file says about its pixels.
 
     Raises:
-        FileFault: if it does not exist, cannot be decoded, or has an unsupported format.
+        FileFault: if it does not exist, cannot be decoded, or has an unsupported format, several
+            pages, or bands besides grey or RGB and an alpha channel.
     """
+    header = Header()
     try:
         with file.open("rb") as stream:
-            image = Image.open(stream)
-            tile: Any = next(iter(getattr(image, "tile", ())), None)
+            header = read_header(stream)
+            _check_bands(header, file)
+            image = _opened(stream, file, header)
             image.load()
     except FileNotFoundError:
         raise FileFault("missing file", f"No file {file}.") from None
-    except UnidentifiedImageError:
-        raise FileFault("unreadable file", f"Cannot decode {file}: it is not an image.") from None
-    except (OSError, SyntaxError, ValueError, EOFError) as error:
+    except (*DECODE_ERRORS, Image.DecompressionBombError) as error:
+        if not header.is_8_bit:
+            raise not_read(file, header.pixels, "convert the file to 8 bits") from error
         raise FileFault("unreadable file", f"Cannot decode {file}: {error}.") from error
     if image.format not in FORMATS:
         raise not_read(file, f"{image.format} files", "convert it to PNG")
-    args = tile[3] if tile is not None else ""
-    image.info["raw_mode"] = args[0] if isinstance(args, tuple) else args
+    return image, header
+
+
+def _check_bands(header: Header, file: Path) -> None:
+    if header.num_pages > 1:
+        raise _pages(file, header.num_pages)
+    if header.extra_bands:
+        what = header.extra_bands + ("" if header.is_8_bit else f" of {header.pixels}")
+        raise not_read(file, what, "save red, green and blue as an image of 3 bands of 8 bits")
+
+
+def _opened(stream: BinaryIO, file: Path, header: Header) -> Image.Image:
+    """Open an image and count its frames before they are decoded."""
+    try:
+        image = Image.open(stream)
+    except UnidentifiedImageError:
+        if not header.is_8_bit:
+            raise not_read(file, header.pixels, "convert the file to 8 bits") from None
+        raise FileFault("unreadable file", f"Cannot decode {file}: {what_it_is(stream)}.") from None
+    # The other pictures of an MPO are previews, depth or the view of a second lens.
+    num_frames = getattr(image, "n_frames", 1) if image.format in ANIMATED else 1
+    if num_frames > 1:
+        raise _pages(file, num_frames)
     return image
+
+
+def _pages(file: Path, num: int) -> FileFault:
+    return FileFault(
+        "several pages",
+        f"{file} has {num} pages or frames, and only files with one are read; save each as a file "
+        "of its own.",
+    )

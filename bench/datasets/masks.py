@@ -9,28 +9,35 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from bench.datasets.base import IGNORE_INDEX, Colour, FileFault
-from bench.datasets.image_files import LOSSY, check_colours, check_upright, open_image, raw_mode
+from bench.datasets.image_files import LOSSY, check_colours, check_upright, not_read, open_image
 from bench.text import listed, plural
 
-SCALED = {"L;2": 85, "L;4": 17}  # Pillow multiplies grey values of 2 and 4 bits by these
+SCALED = {2: 85, 4: 17}  # Pillow multiplies grey values of so many bits by these
 NOT_MAPPED = 254  # marks a colour of no class
 
 
-def read_mask(file: Path, palette: Mapping[int, Colour] | None = None) -> NDArray[np.uint8]:
+def read_mask(
+    file: Path, palette: Mapping[int, Colour] | None = None, *, exact: bool = True
+) -> NDArray[np.uint8]:
     """Read a mask of class indices as (H, W) uint8: palette images by index, grey ones as stored.
 
     Args:
         palette: expected colour of each label in a palette image; other colours show that a
-            program has renumbered the palette. A grey palette is accepted, a grey mask of only 0
-            and 255 is not.
+            program has renumbered the palette. A grey palette is accepted.
+        exact: if False, the colours are only for display: a palette is wrong if it gives a label
+            the colour of another one. If True, a grey mask of only 0 and 255 is refused, too.
 
     Raises:
         FileFault: for colour, lossy or transparent masks, labels above 255 and wrong palettes.
     """
-    image = open_image(file)
-    if image.format in LOSSY:
+    image, header = open_image(file)
+    if image.format in LOSSY or header.is_lossy:
         raise _lossy(file, image)
     check_upright(image, file, exif=None)
+    if header.kind == "float" or (header.kind, header.bits) == ("signed", 8):
+        raise not_read(file, header.pixels, "save the mask with unsigned integers")
+    if header.is_inverted and image.mode != "P":
+        raise not_read(file, "grey values of which 0 is white", "save the mask with 0 as black")
     if image.mode.startswith("I"):
         values = np.asarray(image)
         wrong = values[(values < 0) | (values > 255)]
@@ -39,30 +46,53 @@ def read_mask(file: Path, palette: Mapping[int, Colour] | None = None) -> NDArra
         return values.astype(np.uint8)
     if image.mode not in ("P", "L", "1"):
         raise FileFault(
-            "pixel format",
+            "colour mask" if image.mode in ("RGB", "RGBA") else "pixel format",
             f"{file}: a mask needs one class index per pixel (palette or grey), not pixels of "
             f"mode {image.mode!r}.",
         )
     mask = np.asarray(image).astype(np.uint8)
     if palette and image.mode == "P":
-        _check_palette(image, mask, palette, file)
-    elif palette and set(np.unique(mask)) == {0, 255}:
+        _check_palette(image, mask, palette, file, exact)
+    elif palette and exact and set(np.unique(mask)) == {0, 255}:
         raise FileFault("0/255 mask", f"{file} has only the grey values 0 and 255.")
-    return mask // SCALED.get(raw_mode(image), 1)
+    return mask // (SCALED.get(header.bits, 1) if image.mode == "L" else 1)
 
 
 def _check_palette(
-    image: Image.Image, mask: NDArray[np.uint8], palette: Mapping[int, Colour], file: Path
+    image: Image.Image,
+    mask: NDArray[np.uint8],
+    palette: Mapping[int, Colour],
+    file: Path,
+    exact: bool,
 ) -> None:
     flat = image.getpalette("RGB") or []
+    stored = [tuple(flat[i : i + 3]) for i in range(0, len(flat), 3)]
+    of_classes = [stored[label] for label in palette if label < len(stored)]
     for label in np.flatnonzero(np.bincount(mask.ravel(), minlength=256)).tolist():
-        found = tuple(flat[3 * label : 3 * label + 3])
-        if label in palette and found not in (palette[label], (label,) * 3, ()):
+        if label not in palette or label >= len(stored):
+            continue
+        found = stored[label]
+        if found in (palette[label], (label,) * 3):
+            continue
+        if exact:
             raise FileFault(
                 "wrong palette",
                 f"{file}: index {label} has the colour {found}, not {palette[label]}: a program "
                 "has renumbered the palette. Restore the original file.",
             )
+        # A colour of several labels fills the unused end of a palette.
+        if found in palette.values() and of_classes.count(found) == 1:
+            other = next(one for one, colour in palette.items() if colour == found)
+            raise FileFault(
+                "wrong palette",
+                f"{file}: its palette gives label {label} the colour {found}, which is that of "
+                f"label {other} and not {palette[label]}.",
+            )
+
+
+def colours_of(to: Mapping[int, int], palette: Sequence[Colour]) -> dict[int, Colour]:
+    """Return the colour of each label that stands for a class, for `read_mask`."""
+    return {label: palette[index] for label, index in to.items() if index != IGNORE_INDEX}
 
 
 def map_labels(
@@ -141,10 +171,10 @@ def read_colours(file: Path, to: Mapping[Colour, int]) -> NDArray[np.uint8]:
     Raises:
         FileFault: for lossy masks, and for colours of no class, with their numbers of pixels.
     """
-    image = open_image(file)
-    if image.format in LOSSY:
+    image, header = open_image(file)
+    if image.format in LOSSY or header.is_lossy:
         raise _lossy(file, image)
-    check_colours(image, file, exif=None)
+    check_colours(image, header, file, exif=None)
     pixels = np.asarray(image.convert("RGB")).astype(np.uint32)
     codes = pixels[..., 0] << 16 | pixels[..., 1] << 8 | pixels[..., 2]
     indices: NDArray[np.uint8] = _colour_table(tuple(sorted(to.items())))[codes]
@@ -168,5 +198,6 @@ def _colour_table(to: tuple[tuple[Colour, int], ...]) -> NDArray[np.uint8]:
 
 
 def _lossy(file: Path, image: Image.Image) -> FileFault:
-    text = f"{file}: a mask cannot be {image.format}, because its compression changes labels; "
+    kind = image.format if image.format in LOSSY else f"{image.format} with lossy compression"
+    text = f"{file}: a mask cannot be {kind}, because its compression changes labels; "
     return FileFault("pixel format", f"{text}save it as PNG from the original.")

@@ -45,12 +45,18 @@ def find(name: str) -> type[Dataset]:
 
 
 def open_dataset(
-    key: str, name: str, root: str | None, options: Mapping[str, Any], roots: Mapping[str, Path]
+    key: str,
+    name: str,
+    root: str | None,
+    options: Mapping[str, Any],
+    roots: Mapping[str, Path],
+    suite_folder: str | None = None,
 ) -> Dataset:
     """Open a dataset; its folder is in `roots`, else the suite's root, else $BENCH_DATA/<name>.
 
     Args:
         key: its key in the suite; `roots` may use the key or the name.
+        suite_folder: where lists are looked for if they are not in the dataset's folder.
     """
     dataset = find(name)
     folder = roots.get(key, roots.get(name, Path(os.path.expanduser(root)) if root else None))
@@ -63,4 +69,5 @@ def open_dataset(
         name=plain,
         key=key,
         source=source_hash(name),
+        suite_folder=None if suite_folder is None else Path(suite_folder),
     )

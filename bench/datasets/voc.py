@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from bench.datasets.base import IGNORE_INDEX, Colour, Labels, OfficialOptions, Sample
-from bench.datasets.image_files import FileDataset, beside, read_list
+from bench.datasets.image_files import FileDataset, beside
+from bench.datasets.lists import read_names
 from bench.datasets.masks import map_labels, read_mask
 
 BACKGROUND = 0
@@ -85,7 +86,7 @@ class VOC(FileDataset):
     def listed(self, split: str) -> Sequence[Sample]:
         """Read the split's list of ids."""
         file = self.devkit / "ImageSets" / "Segmentation" / f"{split}.txt"
-        return [self.sample(one) for one in read_list(file, self.layout)]
+        return [self.sample(one) for one in read_names(file, self.layout)]
 
     def sample(self, name: str) -> Sample:
         """Return the sample of an id."""

@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from bench.datasets.base import FileFault, Sample
-from bench.datasets.image_files import read_list
+from bench.datasets.lists import read_names
+from bench.datasets.patterns import Pattern
 from bench.datasets.voc import CITATION, VOC
 from bench.errors import UserError
 
@@ -87,7 +88,7 @@ class VOC2012Aug(VOC):
 
     def _voc(self, split: str) -> list[str]:
         file = self.devkit / "ImageSets" / "Segmentation" / f"{split}.txt"
-        return read_list(file, self.layout)
+        return read_names(file, self.layout)
 
     @property
     def _pngs(self) -> Path | None:
@@ -98,12 +99,12 @@ class VOC2012Aug(VOC):
     def _added(self) -> list[str]:
         """The ids that SBD annotates; some of them are in VOC's val."""
         if self._pngs is None:
-            lists = [read_list(self._sbd / f"{part}.txt", self.layout) for part in ("train", "val")]
-            return sorted({*lists[0], *lists[1]})
+            lists = (self._sbd / f"{part}.txt" for part in ("train", "val"))
+            return sorted({name for file in lists for name in read_names(file, self.layout)})
         given = self.devkit / "ImageSets" / "Segmentation" / "trainaug.txt"
         if not given.is_file():
-            return sorted(file.stem for file in self._pngs.glob("*.png"))
-        names = read_list(given, self.layout)
+            return sorted(found.stem for found in Pattern(self._pngs, "*.png").files())
+        names = read_names(given, self.layout)
         leaked = sorted(set(names) & set(self._voc("val")))
         if leaked:
             raise UserError(
@@ -116,7 +117,8 @@ class VOC2012Aug(VOC):
     def _sbd(self) -> Path:
         """The folder with SBD's cls, img and lists."""
         if self.options.sbd is not None:
-            places = [Path(self.options.sbd).expanduser()]
+            given = Path(self.options.sbd).expanduser()
+            places = [self.beside_suite(given, self.options.sbd)]
         else:
             devkit = self.devkit
             places = [folder / "benchmark_RELEASE" for folder in (devkit, *devkit.parents[:2])]

@@ -49,7 +49,12 @@ OF_A_MACHINE = (
     "latency_p95_ms",
     "inference_images_per_s",
 )
-NOT_OF_A_VARIANT: Any = {"seed": True, "label": True, "parent": True, "dataset": {"root"}}
+NOT_OF_A_VARIANT: Any = {
+    "seed": True,
+    "label": True,
+    "parent": True,
+    "dataset": {"root", "suite_folder"},
+}
 
 
 def load(*folders: str | Path) -> pd.DataFrame:

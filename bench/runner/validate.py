@@ -12,7 +12,6 @@ from torch import nn
 
 from bench.datasets.base import FileFault
 from bench.datasets.class_weights import ClassCounts
-from bench.datasets.registry import open_dataset
 from bench.errors import Fault, UserError
 from bench.loading.images import EvalImages, Item, TrainImages, limited, require_batch
 from bench.loading.transforms import build_transform
@@ -274,6 +273,14 @@ def _one_step(suite: Suite, case: Case, roots: Mapping[str, Path], device: torch
     return float(loss.detach())
 
 
+def remarks(suite: Suite, cases: Sequence[Case], roots: Mapping[str, Path]) -> Iterator[str]:
+    """Yield what a user should know of each dataset of some cases: files left out or doubled."""
+    for key in dict.fromkeys(case.dataset_name for case in cases):
+        dataset = suite.datasets[key].open(key, roots)
+        if not dataset.is_missing and (remark := dataset.remark()):
+            yield f"{key}: {remark}"
+
+
 def missing_files(suite: Suite, cases: Sequence[Case], roots: Mapping[str, Path]) -> Iterator[str]:
     """Yield a message for each dataset and weight file of some cases that does not exist here."""
     datasets = {case.dataset_name for case in cases}
@@ -281,7 +288,7 @@ def missing_files(suite: Suite, cases: Sequence[Case], roots: Mapping[str, Path]
     for key, spec in suite.datasets.items():
         if key not in datasets:
             continue
-        dataset = open_dataset(key, spec.name, spec.root, spec.options, roots)
+        dataset = spec.open(key, roots)
         if dataset.is_missing:
             yield f"{key} data not found"
     for key, model in suite.models.items():

@@ -10,7 +10,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from bench.datasets.base import Dataset
-from bench.datasets.registry import find, open_dataset
+from bench.datasets.registry import find
 from bench.suite.dataset import DatasetSpec
 from bench.suite.loss import CrossEntropy, Dice, Focal
 from bench.suite.model import ModelSpec
@@ -136,5 +136,4 @@ def case_name(names: Names) -> str:
 
 def open_case_dataset(case: Case, roots: Mapping[str, Path]) -> Dataset:
     """Open the dataset of a case; `roots` overrides the folders of the suite."""
-    spec = case.dataset
-    return open_dataset(case.dataset_name, spec.name, spec.root, spec.options, roots)
+    return case.dataset.open(case.dataset_name, roots)

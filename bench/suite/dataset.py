@@ -1,13 +1,14 @@
 """The schema of datasets: a reader, its options, where its files are."""
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from pydantic import ConfigDict, Field, ValidationError, ValidationInfo, model_validator
 
-from bench.datasets.base import Labels
-from bench.datasets.registry import find
+from bench.datasets.base import Dataset, Labels
+from bench.datasets.registry import find, open_dataset
 from bench.errors import Fault, Faults, UserError
 from bench.suite.schema import Frozen
 from bench.suite.validation_errors import describe
@@ -26,6 +27,9 @@ class DatasetSpec(Frozen):
         description="folder of its files, relative to the suite or the working directory; --root "
         "NAME=PATH overrides it",
     )
+    suite_folder: str | None = Field(
+        None, description="folder of the suite file, filled in when the suite is read"
+    )
 
     @model_validator(mode="before")
     @classmethod
@@ -34,9 +38,10 @@ class DatasetSpec(Frozen):
             return value
         if not isinstance(value.get("name"), str):
             raise Faults([Fault(("name",), f"Must be text, not {value.get('name')!r}.")])
+        folder: Path = info.context["folder"]
         known = {key: value[key] for key in ("name", "root") if key in value}
         if isinstance(known.get("root"), str):
-            known["root"] = _find_root(known["root"], info.context["folder"])
+            known["root"] = _find_root(known["root"], folder)
         options = {key: option for key, option in value.items() if key not in known}
         try:
             dataset = find(value["name"])
@@ -46,12 +51,16 @@ class DatasetSpec(Frozen):
             resolved = dataset.Options.model_validate(options, context=info.context)
         except ValidationError as error:
             raise Faults(describe(error, dataset.Options)) from error
-        return known | resolved.model_dump(mode="json")
+        return known | {"suite_folder": str(folder)} | resolved.model_dump(mode="json")
 
     @property
     def options(self) -> dict[str, Any]:
         """The values for the dataset's `Options`."""
         return dict(self.model_extra or {})
+
+    def open(self, key: str, roots: Mapping[str, Path]) -> Dataset:
+        """Open the dataset; `roots` overrides its folder, by its key in the suite or its name."""
+        return open_dataset(key, self.name, self.root, self.options, roots, self.suite_folder)
 
     @property
     def labels(self) -> Labels:

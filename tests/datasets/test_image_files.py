@@ -8,11 +8,12 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from fixtures import write_tiff
 from PIL import Image
 from pydantic import ValidationError
 
 from bench.datasets.base import FileFault, Sample
-from bench.datasets.image_files import beside, read_image, read_list
+from bench.datasets.image_files import beside, read_image
 from bench.datasets.masks import map_labels, read_colours, read_mask
 from bench.datasets.registry import find
 from bench.datasets.voc import LABELS, PALETTE
@@ -72,7 +73,11 @@ def test_grey_and_palette_images_get_three_channels(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("name", "mode", "message"),
-    [("x.tif", "CMYK", "CMYK pixels"), ("x.tif", "F", "mode 'F'"), ("x.tif", "LAB", "mode 'LAB'")],
+    [
+        ("x.tif", "CMYK", "CMYK pixels"),
+        ("x.tif", "F", "32-bit float pixels"),
+        ("x.tif", "LAB", "mode 'LAB'"),
+    ],
 )
 def test_images_that_could_be_misread_are_refused(
     tmp_path: Path, name: str, mode: str, message: str
@@ -94,6 +99,86 @@ def test_16_bit_images_are_refused(tmp_path: Path, shape: tuple[int, ...], suffi
     assert cv2.imwrite(str(file), RNG.integers(0, 65535, shape).astype(np.uint16))
     with pytest.raises(FileFault, match="16-bit|Cannot decode"):
         read_image(file)
+
+
+@pytest.mark.parametrize("planar", [False, True])
+@pytest.mark.parametrize("order", ["<", ">"])
+@pytest.mark.parametrize(
+    ("dtype", "what"),
+    [
+        ("u1", None),
+        ("u2", "16-bit pixels"),
+        ("u4", "32-bit pixels"),
+        ("i1", "8-bit signed pixels"),
+        ("i2", "16-bit signed pixels"),
+        ("f2", "16-bit float pixels"),
+        ("f4", "32-bit float pixels"),
+        ("f8", "64-bit float pixels"),
+    ],
+)
+def test_bits_are_told_from_the_file(
+    tmp_path: Path, planar: bool, order: str, dtype: str, what: str | None
+) -> None:
+    for name, pixels in (("rgb", PHOTO), ("grey", PHOTO[..., :1])):
+        file = write_tiff(tmp_path / f"{name}.tif", pixels.astype(order + dtype), planar=planar)
+        if what is None:
+            assert np.array_equal(read_image(file), np.broadcast_to(pixels, PHOTO.shape))
+            continue
+        with pytest.raises(FileFault, match=rf"{name}\.tif: {what} are not supported"):
+            read_image(file)
+
+
+@pytest.mark.parametrize("compression", [1, 5, 8, 32773])
+def test_16_bit_tiffs_are_refused_however_compressed(tmp_path: Path, compression: int) -> None:
+    file = tmp_path / "x.tif"
+    pixels = PHOTO.astype(np.uint16) * 257
+    assert cv2.imwrite(str(file), pixels, [cv2.IMWRITE_TIFF_COMPRESSION, compression])
+    with pytest.raises(FileFault, match="16-bit pixels"):
+        read_image(file)
+
+
+@pytest.mark.parametrize(
+    ("num_bands", "extra", "what"),
+    [
+        (4, (0,), r"4 bands \(RGB and 1 more\)"),
+        (4, (), r"4 bands \(RGB and 1 more\)"),
+        (5, (0, 0), r"5 bands \(RGB and 2 more\)"),
+        (5, (2, 0), r"5 bands \(RGB, alpha and 1 more\)"),
+        (2, (0,), r"2 bands \(grey and 1 more\)"),
+        (4, (2,), "transparent pixels"),
+    ],
+)
+@pytest.mark.parametrize("planar", [False, True])
+def test_further_bands_are_not_dropped(
+    tmp_path: Path, num_bands: int, extra: tuple[int, ...], what: str, planar: bool
+) -> None:
+    pixels = RNG.integers(0, 200, (4, 6, num_bands)).astype(np.uint8)
+    file = write_tiff(tmp_path / "x.tif", pixels, extra=extra, planar=planar)
+    with pytest.raises(FileFault, match=what):
+        read_image(file)
+
+
+def test_opaque_alpha_of_a_tiff_is_dropped(tmp_path: Path) -> None:
+    opaque = np.dstack([PHOTO, np.full((4, 6), 255, np.uint8)])
+    assert np.array_equal(read_image(write_tiff(tmp_path / "x.tif", opaque, extra=(2,))), PHOTO)
+
+
+@pytest.mark.parametrize("suffix", ["tif", "gif", "png", "webp"])
+def test_files_of_several_pages_are_refused(tmp_path: Path, suffix: str) -> None:
+    pages = [Image.new("RGB", (6, 4), (50 * i, 0, 0)) for i in range(3)]
+    pages[0].save(tmp_path / f"x.{suffix}", save_all=True, append_images=pages[1:])
+    read = [read_image] if suffix == "webp" else [read_image, read_mask]
+    for one in read:
+        with pytest.raises(FileFault, match=rf"x\.{suffix} has 3 pages or frames") as error:
+            one(tmp_path / f"x.{suffix}")
+        assert kind_of(error) == "several pages"
+
+
+def test_a_smaller_copy_is_no_page(tmp_path: Path) -> None:
+    both = write_tiff(tmp_path / "x.tif", PHOTO, pages=[0, 1])  # as in cloud-optimised GeoTIFFs
+    assert np.array_equal(read_image(both), PHOTO)
+    with pytest.raises(FileFault, match="has 2 pages"):
+        read_image(write_tiff(tmp_path / "y.tif", PHOTO, pages=[0, 4]))  # a mask of transparency
 
 
 @pytest.mark.parametrize("target", [np.zeros((4, 6, 1), np.uint8), np.zeros(4, np.uint8), "mask"])
@@ -196,6 +281,50 @@ def test_16_bit_masks_hold_small_labels(tmp_path: Path) -> None:
         read_mask(file)
 
 
+@pytest.mark.parametrize(
+    ("dtype", "labels"),
+    [
+        *((dtype, True) for dtype in ("u1", "u2", "u4", "i2", "i4")),
+        *((dtype, False) for dtype in ("i1", "f4", "f8", "u8")),
+    ],
+)
+def test_masks_of_any_integers_are_read(tmp_path: Path, dtype: str, labels: bool) -> None:
+    values = np.array([[0, 7], [100, 3]])
+    file = write_tiff(tmp_path / "m.tif", values.astype(f"<{dtype}")[..., None])
+    if labels:
+        assert read_mask(file).tolist() == values.tolist()
+    else:
+        with pytest.raises(FileFault, match=r"m\.tif: .* pixels are not supported"):
+            read_mask(file)
+
+
+def test_negative_labels_are_named(tmp_path: Path) -> None:
+    file = write_tiff(tmp_path / "m.tif", np.array([[0, -1]], "<i2")[..., None])
+    with pytest.raises(FileFault, match="label -1 is outside"):
+        read_mask(file)
+
+
+def test_masks_of_which_0_is_white_are_refused(tmp_path: Path) -> None:
+    file = write_tiff(
+        tmp_path / "m.tif", MASK[..., None], photometric=0
+    )  # Pillow gives 255 - label
+    with pytest.raises(FileFault, match="grey values of which 0 is white"):
+        read_mask(file)
+
+
+@pytest.mark.parametrize("bits", [2, 4])
+def test_grey_tiff_masks_of_few_bits_are_read_as_stored(tmp_path: Path, bits: int) -> None:
+    file = write_tiff(tmp_path / "m.tif", np.array([[0b00011011]], np.uint8)[..., None], bits=bits)
+    assert read_mask(file).tolist() == [[0, 1, 2, 3] if bits == 2 else [1, 11]]
+
+
+def test_lossy_tiff_masks_are_refused(tmp_path: Path) -> None:
+    file = save(np.tile(MASK, (8, 8)), tmp_path / "m.tif", compression="jpeg")
+    for read in (read_mask, lambda file: read_colours(file, {})):
+        with pytest.raises(FileFault, match="a mask cannot be TIFF with lossy compression"):
+            read(file)
+
+
 @pytest.mark.parametrize(("mode", "name"), [("RGB", "RGB"), ("RGBA", "RGBA"), ("LA", "LA")])
 def test_colour_masks_are_refused(tmp_path: Path, mode: str, name: str) -> None:
     file = save(PHOTO, tmp_path / "m.png", mode)
@@ -228,6 +357,23 @@ def test_a_palette_that_was_numbered_anew_is_refused(tmp_path: Path) -> None:
     swapped = PALETTE | {1: PALETTE[2], 2: PALETTE[1]}
     with pytest.raises(FileFault, match=r"index 1 has the colour \(0, 128, 0\)") as error:
         read_mask(palette_mask(tmp_path / "c.png", swapped), PALETTE)
+    assert kind_of(error) == "wrong palette"
+
+
+def test_display_colours_must_not_exchange_labels(tmp_path: Path) -> None:
+    colours = {0: (0, 0, 0), 1: (128, 0, 0), 2: (0, 128, 0)}
+    for stored in (  # right; of other colours; filled with black; grey
+        colours,
+        {0: (9, 9, 9), 1: (200, 0, 0), 2: (1, 2, 3)},
+        {0: (0, 0, 0), 1: (0, 0, 0), 2: (0, 0, 0)},
+        {i: (i, i, i) for i in range(256)},
+    ):
+        file = palette_mask(tmp_path / "m.png", stored)
+        assert read_mask(file, colours, exact=False).tolist() == MASK.tolist()
+    swapped = palette_mask(tmp_path / "m.png", {0: (128, 0, 0), 1: (7, 7, 7), 2: (8, 8, 8)})
+    message = r"gives label 0 the colour \(128, 0, 0\), which is that of label 1"
+    with pytest.raises(FileFault, match=message) as error:
+        read_mask(swapped, colours, exact=False)
     assert kind_of(error) == "wrong palette"
 
 
@@ -272,17 +418,7 @@ def test_colours_are_mapped_and_others_counted(tmp_path: Path) -> None:
         read_colours(file, {red: 4})
 
 
-# Lists and folders
-
-
-def test_lists(tmp_path: Path) -> None:
-    (tmp_path / "l.txt").write_bytes("\ufeffone\r\n\r\n two \n".encode())
-    assert read_list(tmp_path / "l.txt", "") == ["one", "two"]
-    with pytest.raises(UserError, match=r"No file .*gone\.txt\. Expected so\."):
-        read_list(tmp_path / "gone.txt", "Expected so.")
-    (tmp_path / "b.txt").write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(UserError, match=r"Cannot read the list .*b\.txt"):
-        read_list(tmp_path / "b.txt", "")
+# Folders
 
 
 def test_what_lies_beside(tmp_path: Path) -> None:

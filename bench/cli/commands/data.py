@@ -48,10 +48,7 @@ def open_targets(target: str, roots: Sequence[str], settings: Sequence[str]) -> 
         suite, by_name = file.suite, read_roots(roots)
         used = (suite.splits.train, suite.splits.select, *(e.split for e in suite.scored.values()))
         splits = tuple(dict.fromkeys(used))
-        return [
-            Opened(open_dataset(key, spec.name, spec.root, spec.options, by_name), splits)
-            for key, spec in suite.datasets.items()
-        ]
+        return [Opened(spec.open(key, by_name), splits) for key, spec in suite.datasets.items()]
     options = _options(target, settings)
     return [Opened(open_dataset(target, target, None, options, read_roots(roots, target)))]
 

@@ -28,7 +28,7 @@ from bench.runner.run_suite import (
 )
 from bench.runner.stopping import stopping
 from bench.runner.task import Options, Outcome, Task
-from bench.runner.validate import missing_files
+from bench.runner.validate import missing_files, remarks
 from bench.suite.load import SuiteSource
 from bench.text import duration, plural
 
@@ -55,6 +55,9 @@ def run_suites(
     if not suites:
         return nothing_matched(console, pattern)
     require_engines(suites, options, placing)
+    for one in suites:
+        for remark in remarks(one.suite, [item.case for item in one.planned], options.roots):
+            console.say(f"Note: {remark}.")
     if dry_run:
         for one in suites:
             _show_plan(one, options, console)

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from bench.cli.console import Console
 from bench.cli.options import Where
-from bench.runner.validate import check, check_deep, load_checked, missing_files
+from bench.runner.validate import check, check_deep, load_checked, missing_files, remarks
 from bench.suite.load import SuiteSource
 from bench.text import plural
 
@@ -26,5 +26,7 @@ def validate_suites(
         for case, loss in check_deep(file, cases, options.roots, options.device) if deep else ():
             console.say(f"  {case.name}: loss {loss:.4f}")
         missing = [] if deep else list(missing_files(file.suite, cases, options.roots))
+        for remark in remarks(file.suite, cases, options.roots):
+            console.say(f"Note: {remark}.")
         unseen = f"; not checked: {', '.join(missing)}" if missing else ""
         console.say(f"{source}: valid, {plural(len(cases), 'case')}{unseen}")

@@ -84,6 +84,11 @@ def check(
         report.findings += [
             Finding("extra file", f"{file} belongs to no split.") for file in dataset.unlisted()
         ]
+        beside = dataset.lies_beside()
+        report.notes += [f"Beside the samples, and in no split: {beside}."] if beside else []
+    for mask, images in dataset.shared_masks().items():
+        text = f"{mask} is the mask of {listed(images, FILES_SHOWN)}."
+        report.findings.append(Finding("shared mask", text))
     return report
 
 
