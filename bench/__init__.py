@@ -6,6 +6,7 @@ examples. A mistake of the caller raises `UserError`.
 """
 
 import importlib
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -86,6 +87,7 @@ def run(
     )
     from bench.runner.stopping import stopping
     from bench.runner.task import Options, Outcome
+    from bench.runner.validate import remarks
 
     place, placing = Path(out), Placing(engine, workers, timeout_s)
     options = Options(device, _paths(roots), loader_workers, cache, retry_failed)
@@ -95,6 +97,8 @@ def run(
     require_engines(found, options, placing)
     require_disk(found, place, placing)
     [one] = found
+    for remark in remarks(one.suite, [item.case for item in one.planned], options.roots):
+        warnings.warn(remark, stacklevel=2)
     tasks = {item.case.name: item.task for item in one.planned}
     results: list[CaseResult] = []
 

@@ -40,6 +40,17 @@ def _cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 
 @pytest.fixture
+def _only_dejavu(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A machine whose only font is the one that ships with matplotlib."""
+    from bench.machine import fonts
+
+    monkeypatch.setattr(fonts, "_others", tuple)
+    fonts._fonts_for.cache_clear()
+    yield
+    fonts._fonts_for.cache_clear()
+
+
+@pytest.fixture
 def shared() -> Path:
     """The folder of real images and weights; tests that need it are skipped without it."""
     if not (SHARED / "data" / "camvid" / "train.txt").is_file():

@@ -97,13 +97,19 @@ def show(
     from bench.cli.commands.data import show, show_augmented
 
     roots, changes = root or [], settings or []
+    if out is not None and out.suffix.lower() != ".png":
+        raise UserError(f"--out is a PNG file, such as {out.with_suffix('.png')}, not {out}.")
     if suite is not None:
-        file = show_augmented(name, suite, recipe, split, num or 4, seed, out, roots, changes)
+        shown = show_augmented(name, suite, recipe, split, num or 4, seed, out, roots, changes)
     elif recipe is not None:
         raise UserError("--recipe names a recipe of a suite; give --suite too.")
+    elif seed:
+        raise UserError("--seed is for augmenting as a suite does; give --suite too.")
     else:
-        file = show(name, split, num or 16, out, roots, changes)
-    Console().say(f"Wrote {file}")
+        shown = show(name, split, num or 16, out, roots, changes)
+    if shown.note:
+        Console().say(shown.note)
+    Console().say(f"Wrote {shown.file}")
 
 
 @app.command()

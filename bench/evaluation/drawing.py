@@ -1,7 +1,8 @@
 """Pictures: predictions beside their truth, and contact sheets of images with their masks."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -13,14 +14,15 @@ from PIL import Image, ImageDraw, ImageFont
 from bench.datasets.base import IGNORE_INDEX, Labels
 from bench.loading.resize import resize_image
 from bench.machine.files import write_atomically
+from bench.machine.fonts import Fonts, font_of, fonts_for
 
-Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 VOID_COLOUR = (224, 224, 192)
 RIGHT, WRONG = (60, 60, 60), (230, 40, 40)
 STRIP_GAP = 4  # pixels between the panels of a strip
 TILE = 300  # longest side of an image in a sheet, in pixels
 GAP = 10
-TEXT = 15  # height of a line
+TEXT, LETTER = 15, 11  # height of a line, and of its letters
+ELLIPSIS = "…"
 SWATCH = 14
 STRENGTH, FAINT = 0.55, 0.2  # opacity of the mask; of black, often background
 INK, PAPER = (20, 20, 20), (255, 255, 255)
@@ -88,37 +90,66 @@ def overlay(tile: Tile, labels: Labels) -> NDArray[np.uint8]:
 
 def contact_sheet(
     heading: str, rows: Sequence[Sequence[Tile]], labels: Labels
-) -> NDArray[np.uint8]:
+) -> tuple[NDArray[np.uint8], str]:
     """Draw rows of tiles under a heading, and the classes that occur in them.
 
     Returns:
-        The picture (H, W, 3) uint8.
+        The picture (H, W, 3) uint8, and a note on letters that no font has, or "".
     """
-    font = ImageFont.load_default(12)
+    legend = _legend(rows, labels)
+    titles = (tile.title for row in rows for tile in row)
+    fonts = fonts_for([heading, ELLIPSIS, *titles, *(name for name, _ in legend)])
     small = [[_shrunk(overlay(tile, labels)) for tile in row] for row in rows]
     width = max(sum(image.shape[1] + GAP for image in row) for row in small) + GAP
     width = max(width, 420)
     heights = [max(image.shape[0] for image in row) + TEXT + GAP for row in small]
-    legend = _legend(rows, labels)
     columns = max(1, (width - GAP) // 200)
     legend_height = -(-len(legend) // columns) * (TEXT + 4) + GAP
     height = TEXT + 2 * GAP + sum(heights) + legend_height
     sheet = Image.new("RGB", (width, height), PAPER)
     draw = ImageDraw.Draw(sheet)
-    draw.text((GAP, GAP), heading, INK, font)
+    pen = Pen(draw, fonts)
+    pen.write((GAP, GAP), heading, width - 2 * GAP)
     top = TEXT + 2 * GAP
     for row, images, row_height in zip(rows, small, heights, strict=True):
         left = GAP
         for tile, image in zip(row, images, strict=True):
-            draw.text((left, top), _fitted(tile.title, image.shape[1], draw, font), INK, font)
+            pen.write((left, top), tile.title, image.shape[1])
             sheet.paste(Image.fromarray(image), (left, top + TEXT))
             left += image.shape[1] + GAP
         top += row_height
     for i, (name, tone) in enumerate(legend):
         left, y = GAP + i % columns * 200, top + i // columns * (TEXT + 4)
         draw.rectangle((left, y, left + SWATCH, y + SWATCH), tone, INK)
-        draw.text((left + SWATCH + 6, y), _fitted(name, 170, draw, font), INK, font)
-    return np.asarray(sheet)
+        pen.write((left + SWATCH + 6, y), name, 170)
+    return np.asarray(sheet), fonts.note
+
+
+@dataclass(frozen=True)
+class Pen:
+    """Writes text in any script on a picture."""
+
+    draw: ImageDraw.ImageDraw
+    fonts: Fonts
+
+    def write(self, place: tuple[int, int], text: str, width: int) -> None:
+        """Write a line, without its start if it is wider than `width` pixels."""
+        shown = rest = self.fonts.drawable(text)
+        while len(rest) > 1 and self._length(shown) > width:
+            rest = rest[1:]
+            shown = f"{ELLIPSIS}{rest}"
+        left, top = float(place[0]), place[1] + LETTER
+        for part, font in self._parts(shown):
+            self.draw.text((left, top), part, INK, font, anchor="ls")  # on one base line
+            left += font.getlength(part)
+
+    def _length(self, text: str) -> float:
+        return sum(font.getlength(part) for part, font in self._parts(text))
+
+    def _parts(self, text: str) -> Iterator[tuple[str, ImageFont.FreeTypeFont]]:
+        """Yield the parts of a text that one font draws, with that font."""
+        for file, letters in groupby(text, key=lambda letter: font_of(letter, self.fonts)):
+            yield "".join(letters), ImageFont.truetype(str(file), LETTER)
 
 
 def _shrunk(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -146,12 +177,3 @@ def _legend(
     if counts[IGNORE_INDEX]:
         found.append((f"void  {100 * counts[IGNORE_INDEX] / total:.1f} %", VOID_COLOUR))
     return found
-
-
-def _fitted(text: str, width: int, draw: ImageDraw.ImageDraw, font: Font) -> str:
-    """Cut characters from the start of a text until it fits."""
-    shown = text
-    while len(shown) > 1 and draw.textlength(shown, font) > width:
-        text = text[1:]
-        shown = f"…{text}"
-    return shown

@@ -127,7 +127,8 @@ def _write_curves(one: Report, folder: Path, formats: Sequence[str]) -> Written:
     files = [folder / f"{name}.{suffix}" for name in figures for suffix in wanted]
     for file in files:
         curves.save(figures[file.stem], file)
-    return Written(files, unread)
+    letters = curves.fonts_of(drawn).note
+    return Written(files, [*unread, *([letters] if letters else [])])
 
 
 def _write_page(one: Report, folder: Path, drawn: Sequence[Path], unread: Sequence[str]) -> Path:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from pydantic import ConfigDict, Field, ValidationError, ValidationInfo, model_validator
+from pydantic.json_schema import SkipJsonSchema
 
 from bench.datasets.base import Dataset, Labels
 from bench.datasets.registry import find, open_dataset
@@ -27,9 +28,7 @@ class DatasetSpec(Frozen):
         description="folder of its files, relative to the suite or the working directory; --root "
         "NAME=PATH overrides it",
     )
-    suite_folder: str | None = Field(
-        None, description="folder of the suite file, filled in when the suite is read"
-    )
+    suite_folder: SkipJsonSchema[str | None] = None  # filled in when the suite is read
 
     @model_validator(mode="before")
     @classmethod

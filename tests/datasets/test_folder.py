@@ -179,3 +179,79 @@ def test_colours_are_distinguished() -> None:
         for other in colours[:i]
     ]
     assert min(distances) > 20
+
+
+def test_names_of_the_cityscapes_kind(tmp_path: Path) -> None:
+    make_folder(tmp_path / "x", MASK)
+    for split, names in (("train", "ab"), ("val", "c"), ("test", "d")):
+        for name in names:
+            for kind, old in (("image.jpg", "images"), ("label.png", "masks")):
+                source = next((tmp_path / "x" / old / split).glob(f"{name}.*"))
+                new = tmp_path / split / f"02454{name}_{kind}"
+                new.parent.mkdir(exist_ok=True)
+                source.rename(new)
+            for other in ("inst_label.png", "disp.png"):
+                new.with_name(f"02454{name}_{other}").write_bytes(new.read_bytes())
+    mine = opened(tmp_path, images="{split}/{stem}_image.jpg", masks="{split}/{stem}_label.png")
+    assert [sample.id for sample in mine.samples("train")] == ["02454a", "02454b"]
+    assert target(mine) == MASK
+    assert mine.unlisted() == []
+    assert mine.remark() == ""
+    assert mine.lies_beside() == "4 *_disp.png, 4 *_inst_label.png"
+
+
+def test_what_is_left_out_or_doubled_is_said(tmp_path: Path) -> None:
+    root = make_folder(tmp_path, MASK)
+    assert opened(root).remark() == ""
+    (root / "images/train/._a.jpg").write_bytes(b"x")
+    (root / "masks/train/.DS_Store").write_bytes(b"x")
+    assert opened(root).remark() == ""
+    assert len(opened(root).samples("train")) == 2
+    capital = root / "images/train/b.JPG"
+    (root / "images/train/b.jpg").rename(capital)
+    mine = opened(root, images="images/{split}/*.jpg")
+    assert mine.unlisted() == [capital, root / "masks/train/b.png"]
+    assert "2 files are in no split (such as" in mine.remark()
+    capital.rename(root / "images/train/b.jpg")
+    (root / "images/train/a.png").write_bytes((root / "images/train/b.jpg").read_bytes())
+    doubled = opened(root)
+    assert "1 mask belongs to several images (such as" in doubled.remark()
+    [(mask, images)] = doubled.shared_masks().items()
+    assert mask.name == "a.png"
+    assert [image.name for image in images] == ["a.jpg", "a.png"]
+
+
+def test_what_lists_leave_out_is_a_kind(tmp_path: Path) -> None:
+    root = make_folder(tmp_path, MASK)
+    for split in ("train", "val", "test"):
+        (root / f"{split}.txt").write_text("images/train/a.jpg masks/train/a.png\n")
+    mine = opened(root, list="{split}.txt")
+    assert mine.unlisted() == []
+    assert mine.lies_beside() == "1 *.jpg, 1 *.png"
+
+
+def test_lists_lie_in_the_root_or_beside_the_suite(tmp_path: Path) -> None:
+    root = make_folder(tmp_path / "data", MASK)
+    (tmp_path / "train.txt").write_text("/images/train/a.jpg,/masks/train/a.png\n")
+    given = TWO | {"list": "{split}.txt"}
+    mine = open_dataset("mine", "folder", None, given, {"mine": root}, str(tmp_path))
+    assert [sample.id for sample in mine.samples("train")] == ["images/train/a"]
+    assert target(mine) == MASK
+    (root / "train.txt").write_text("images/train/b.jpg masks/train/b.png\n")
+    inside = open_dataset("mine", "folder", None, given, {"mine": root}, str(tmp_path))
+    assert [sample.id for sample in inside.samples("train")] == ["images/train/b"]
+
+
+def test_a_palette_that_exchanges_classes_is_refused(tmp_path: Path) -> None:
+    root = make_folder(tmp_path, MASK)
+    mask = Image.fromarray(np.array(MASK, np.uint8), "P")
+    mask.putpalette([255, 0, 0, 0, 0, 0])
+    mask.save(root / "masks/train/a.png")
+    assert target(opened(root)) == MASK  # the suite gives no colours
+    colours = [{"name": "bg", "colour": [0, 0, 0]}, {"name": "cell", "colour": [255, 0, 0]}]
+    with pytest.raises(UserError, match=r"label 0 the colour \(255, 0, 0\).*encoding: colour"):
+        target(opened(root, classes=colours))
+    by_colour = opened(root, classes=colours, encoding="colour")
+    assert target(by_colour) == [[1 - label for label in row] for row in MASK]
+    mapped = opened(root, classes=colours, label_map={0: 1, 1: 0})
+    assert target(mapped) == [[1 - label for label in row] for row in MASK]

@@ -298,6 +298,7 @@ def test_neighbours_differ_in_lightness() -> None:
     assert all(abs(grey(i) - grey(i + 1)) > 0.04 for i in range(7))
 
 
+@pytest.mark.usefixtures("_only_dejavu")
 def test_labels_are_text() -> None:
     curves = [mean_of([unmeasured(label)] * 2) for label in NASTY]
     figure = overlay_figure(curves)

@@ -5,7 +5,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from pydantic import ValidationError
 from tabulate import tabulate
@@ -26,6 +26,13 @@ from bench.suite.validation_errors import describe
 from bench.text import MOST_SHOWN, name_and_value, plural
 
 COLUMNS = 4  # of a contact sheet
+
+
+class Drawn(NamedTuple):
+    """A file with a contact sheet, and a note on letters that it lacks."""
+
+    file: Path
+    note: str
 
 
 @dataclass(frozen=True)
@@ -180,7 +187,7 @@ def show(
     out: Path | None,
     roots: Sequence[str],
     settings: Sequence[str],
-) -> Path:
+) -> Drawn:
     """Draw a contact sheet of a dataset as it is stored."""
     from bench.evaluation.drawing import Tile
 
@@ -204,7 +211,7 @@ def show_augmented(
     out: Path | None,
     roots: Sequence[str],
     settings: Sequence[str],
-) -> Path:
+) -> Drawn:
     """Draw a contact sheet of images as stored, and as a recipe of a suite augments them."""
     from bench.evaluation.drawing import Tile
     from bench.loading.images import TrainImages
@@ -234,13 +241,14 @@ def show_augmented(
 
 def _write_sheet(
     dataset: Dataset, split: str, how: str, rows: Sequence[Sequence[Any]], out: Path | None
-) -> Path:
+) -> Drawn:
     from bench.evaluation.drawing import contact_sheet, save
 
     heading = f"{dataset.title}, {split}{how}"
     place = out or Path(f"{dataset.name}_{split}.png")
-    save(contact_sheet(heading, rows, dataset.labels(dataset.options)), place)
-    return place
+    picture, note = contact_sheet(heading, rows, dataset.labels(dataset.options))
+    save(picture, place)
+    return Drawn(place, note)
 
 
 def _spread(total: int, num: int) -> list[int]:

@@ -1,7 +1,7 @@
 """Training curves for papers: loss and mIoU over epochs, for one model or for all."""
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,13 +13,14 @@ from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.font_manager import findfont, get_font
+from matplotlib.font_manager import FontProperties, fontManager
 from matplotlib.legend import Legend
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
 from bench.machine.files import write_atomically
+from bench.machine.fonts import FIRST, Fonts, fonts_for
 from bench.report.paper.curve_data import SERIES, Curve
 
 
@@ -40,9 +41,8 @@ QUANTITIES = {
 }
 assert tuple(QUANTITIES) == SERIES
 DPI = 200
-FONT = "DejaVu Sans"  # ships with matplotlib: the same letters on every machine
 RC: Mapping[Any, Any] = {
-    "font.family": FONT,
+    "font.family": FIRST,
     "font.size": 8,
     "axes.titlesize": 8.5,
     "figure.titlesize": 9,
@@ -105,7 +105,7 @@ VALIDATION = Style("#0072B2", (), "o")
 
 def model_figure(curve: Curve) -> Figure:
     """Draw loss and mIoU of one model side by side, each for training and validation."""
-    with _own_rc():
+    with _own_rc(fonts_of([curve])):
         figure = Figure(layout="constrained")
         figure.suptitle("\n".join(_wrapped(curve.label, TITLE_LETTERS)))
         sides = {"Training": TRAINING, "Validation": VALIDATION}
@@ -123,7 +123,7 @@ def model_figure(curve: Curve) -> Figure:
 
 def overlay_figure(curves: Sequence[Curve]) -> Figure:
     """Draw all models together, with one panel per quantity that any of them measured."""
-    with _own_rc():
+    with _own_rc(fonts_of(curves)):
         figure = Figure(layout="constrained")
         names = [n for n in QUANTITIES if any(_is_measured(curve, n) for curve in curves)]
         num_rows, num_columns = GRIDS[len(names)]
@@ -167,12 +167,22 @@ def style_of(index: int) -> Style:
 
 
 @contextmanager
-def _own_rc() -> Iterator[None]:
+def _own_rc(fonts: Fonts | None = None) -> Iterator[None]:
     """Draw with our settings only, whatever the user's matplotlibrc says."""
+    families = []
+    for file in fonts.files[1:] if fonts is not None else ():
+        fontManager.addfont(file)
+        families.append(FontProperties(fname=file).get_name())
     with matplotlib.rc_context():
         matplotlib.rcdefaults()
         matplotlib.rcParams.update(RC)
+        matplotlib.rcParams["font.family"] = [FIRST, *families]
         yield
+
+
+def fonts_of(curves: Iterable[Curve]) -> Fonts:
+    """Return the fonts that have the letters of all labels."""
+    return fonts_for(curve.label for curve in curves)
 
 
 def _is_measured(curve: Curve, name: str) -> bool:
@@ -267,19 +277,10 @@ def _legend(figure: Figure, entries: Sequence[tuple[str, Artist]], most: int) ->
 
 def _wrapped(label: str, most: int) -> list[str]:
     """Break a label into lines, after a space or punctuation if possible."""
-    rest = _drawable(" ".join(label.split()))
+    rest = fonts_for([label]).drawable(" ".join(label.split()))
     lines = []
     while len(rest) > most:
         at = max(rest.rfind(sign, most // 2, most) for sign in BREAK_AFTER) + 1 or most
         lines.append(rest[:at].rstrip())
         rest = rest[at:].lstrip()
     return [*lines, rest]
-
-
-def _drawable(text: str) -> str:
-    """Replace characters that the font lacks by their Python escapes."""
-    letters = get_font(findfont(FONT)).get_charmap()
-    return "".join(
-        c if ord(c) in letters and c.isprintable() else c.encode("unicode_escape").decode()
-        for c in text
-    )

@@ -234,7 +234,7 @@ def pair_with_anothers_mask(root: Path) -> str:
 def swap_the_columns(root: Path) -> str:
     text = (root / "train.txt").read_text().splitlines()
     (root / "train.txt").write_text("\n".join([*text[1:], " ".join(text[0].split()[::-1])]))
-    return "pixel format"
+    return "colour mask"
 
 
 def turn_by_exif(root: Path) -> str:
