@@ -20,7 +20,7 @@ from bench.machine.clock import Clock, idle_between, reference_s
 from bench.machine.device import algorithms, autocast, pick_precision, set_precision
 from bench.machine.numerics import Numerics
 from bench.models.segmenter import build_model
-from bench.models.weights import read_weights
+from bench.models.weight_files import read_weights
 from bench.records.record import read_record
 from bench.runner.engines import processes
 from bench.runner.plan import plan

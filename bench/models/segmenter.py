@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from bench.errors import UserError
 from bench.models.geometry import Geometry, declared
 from bench.models.networks import RUN_ERRORS, build_network, find_encoder, needs_values, tagged
-from bench.models.weights import load_encoder, load_model, read_weights
+from bench.models.weight_files import read_weights
+from bench.models.weights import load_encoder, load_model
 from bench.suite.model import ModelSpec, Normalize
 from bench.text import first_line
 from custom_models.initialisation import INITS
@@ -112,7 +113,7 @@ def build_model(spec: ModelSpec, num_classes: int) -> tuple[Segmenter, dict[str,
     if weights is not None and weights.file is not None:
         state = read_weights(weights.file)
         if weights.part == "model":
-            load_model(net, state, weights.source)
+            load_model(net, state, weights.source, num_classes)
         else:
             unused = load_encoder(net, state, weights.source)
     normalize = normalization(spec)

@@ -1,67 +1,34 @@
-"""Weight files: state dicts only, loaded so that no weight stays random unnoticed."""
+"""Load state dicts into networks, so that no weight stays random unnoticed."""
 
-import pickle
-from collections.abc import Mapping
-from pathlib import Path
+import itertools
+from collections.abc import Iterable, Mapping
 from typing import Any
-from zipfile import BadZipFile
 
-import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from bench.errors import UserError
-from bench.text import listed, plural
+from bench.text import enumerated, listed, plural
 
-UNREADABLE = (  # raised for files that are truncated, damaged or something else
-    *(OSError, RuntimeError, EOFError, ValueError, LookupError, TypeError, AttributeError),
-    *(AssertionError, BadZipFile, SafetensorError, pickle.UnpicklingError),
-)
-WRAPPERS = ("state_dict", "model", "model_state_dict")  # keys that checkpoints keep weights under
 KEYS_SHOWN = 3  # keys are long
 PREFIXES = ("", "model.", "encoder.", "backbone.")  # of an encoder's keys, in a file or network
 
 
-def read_weights(file: Path) -> dict[str, Tensor]:
-    """Read a state dict from .safetensors, or from torch's format without running code in it.
-
-    Raises:
-        UserError: if the file cannot be read or is not a state dict.
-    """
-    try:
-        if file.suffix == ".safetensors":
-            return load_file(file)
-        loaded = torch.load(file, map_location="cpu", weights_only=True)
-    except FileNotFoundError as error:
-        raise UserError(f"No weight file {file}.") from error
-    except UNREADABLE as error:
-        first = f"{type(error).__name__}: {error}".splitlines()[0]
-        raise UserError(
-            f"Cannot read weights from {file}: {first}. Only state dicts are loaded "
-            "(.safetensors, or torch.save of a state_dict)."
-        ) from error
-    for key in WRAPPERS:
-        if isinstance(loaded, Mapping) and isinstance(loaded.get(key), Mapping):
-            loaded = loaded[key]
-    if not isinstance(loaded, Mapping) or not all(isinstance(v, Tensor) for v in loaded.values()):
-        raise UserError(f"{file} is not a state dict (names to tensors).")
-    return {str(key).removeprefix("module."): value for key, value in loaded.items()}
-
-
-def write_weights(state: Mapping[str, Tensor], file: Path) -> None:
-    """Write a state dict as .safetensors."""
-    own = {key: value.detach().cpu().clone() for key, value in state.items()}
-    file.write_bytes(save(own))  # save_file does not say why it cannot write
-
-
-def load_model(net: nn.Module, state: Mapping[str, Tensor], source: str) -> None:
+def load_model(
+    net: nn.Module, state: Mapping[str, Tensor], source: str, num_classes: int | None = None
+) -> None:
     """Load weights into a whole network; every key must fit.
+
+    Names that wrappers put before every key (DataParallel, torch.compile, Lightning) are taken
+    off; keys of other parts of a wrapper, such as a loss, are left out.
+
+    Args:
+        num_classes: of the network, to recognise weights for another number.
 
     Raises:
         UserError: naming keys that are missing, unexpected or of another shape.
     """
     own = net.state_dict()
+    state = _unwrapped(own, state, source)
     missing = [key for key in own if key not in state and not _is_counter(key)]
     extra = [key for key in state if key not in own]
     if missing or extra:
@@ -69,8 +36,54 @@ def load_model(net: nn.Module, state: Mapping[str, Tensor], source: str) -> None
             f"{source} does not fit the model: {_some('missing', missing)}"
             f"{_some('unexpected', extra)}To load only the encoder, give weights: {{encoder: …}}."
         )
-    _check_shapes(own, state, source)
+    _check_shapes(own, state, source, num_classes)
     net.load_state_dict(dict(state), strict=False)
+
+
+def _unwrapped(
+    own: Mapping[str, Any], state: Mapping[str, Tensor], source: str
+) -> Mapping[str, Tensor]:
+    """Take off what wrappers put before the keys of a network.
+
+    Raises:
+        UserError: if several parts of the file fill the network.
+    """
+    needed = {key for key in own if not _is_counter(key)}
+    plain = without_compiled(state)
+    for whole in (state, plain):
+        if needed <= whole.keys():
+            return whole
+    parts = {
+        start: {k.removeprefix(start): v for k, v in plain.items() if k.startswith(start)}
+        for start in _starts(plain)
+    }
+    full = [start for start, part in parts.items() if needed <= part.keys()]
+    if len(full) > 1:
+        raise _several(source, "model", full)
+    if full:
+        return parts[full[0]]
+    best = max(parts, key=lambda start: len(needed & parts[start].keys()), default="")
+    is_better = best and len(needed & parts[best].keys()) > len(needed & plain.keys())
+    return parts[best] if is_better else plain  # for the message
+
+
+def _starts(keys: Iterable[str]) -> set[str]:
+    """Return everything that keys begin with, up to a dot: a.b.c begins with a. and a.b."""
+    return {key[: dot + 1] for key in keys for dot, sign in enumerate(key) if sign == "."}
+
+
+def _several(source: str, what: str, starts: Iterable[str]) -> UserError:
+    names = enumerated([start or "nothing" for start in sorted(starts)])
+    return UserError(
+        f"{source} has several sets of weights that fill the {what}: keys that begin with {names}. "
+        "Save the one you mean."
+    )
+
+
+def without_compiled(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Take off what DataParallel and torch.compile put before the keys of a module."""
+    names = {key: key.replace("_orig_mod.", "") for key in state}
+    return {names[key].removeprefix("module."): value for key, value in state.items()}
 
 
 def load_encoder(net: nn.Module, state: Mapping[str, Tensor], source: str) -> tuple[str, ...]:
@@ -86,11 +99,12 @@ def load_encoder(net: nn.Module, state: Mapping[str, Tensor], source: str) -> tu
     if not isinstance(encoder, nn.Module):
         raise UserError(f"{source}: this model has no part named encoder.")
     adapted = getattr(encoder, "adapted", dict)
-    state = adapted(state)
+    state = adapted(without_compiled(state))
     own = encoder.state_dict()
     needed = [key for key in own if not _is_counter(key) and not _is_own_head(net, key)]
     best: dict[str, str] = {}  # the encoder's keys to the file's
-    for file_prefix in PREFIXES:
+    full: dict[frozenset[str], str] = {}  # keys of the file that fill it, and what they begin with
+    for file_prefix in ("", *sorted(_starts(state))):
         for own_prefix in PREFIXES:
             by_name = {
                 _flat(own_prefix + key.removeprefix(file_prefix)): key
@@ -98,8 +112,13 @@ def load_encoder(net: nn.Module, state: Mapping[str, Tensor], source: str) -> tu
                 if key.startswith(file_prefix)
             }
             names = {key: by_name[_flat(key)] for key in own if _flat(key) in by_name}
-            if sum(key in names for key in needed) > sum(key in best for key in needed):
+            num_found = sum(key in names for key in needed)
+            if num_found > sum(key in best for key in needed):
                 best = names
+            if num_found == len(needed):
+                full.setdefault(frozenset(names.values()), file_prefix)
+    if len(full) > 1:
+        raise _several(source, "encoder", full.values())
     missing = [key for key in needed if key not in best]
     if missing:
         raise UserError(
@@ -147,14 +166,30 @@ def load_part(
     return unused, tuple(key for key in own if key not in taken)
 
 
-def _check_shapes(own: Mapping[str, Any], state: Mapping[str, Any], source: str) -> None:
-    wrong = [
-        f"{key} is {tuple(state[key].shape)}, not {tuple(own[key].shape)}"
+def _check_shapes(
+    own: Mapping[str, Any], state: Mapping[str, Any], source: str, num_classes: int | None = None
+) -> None:
+    shapes = {
+        key: (tuple(state[key].shape), tuple(own[key].shape))
         for key in own
         if key in state and state[key].shape != own[key].shape
-    ]
-    if wrong:
-        raise UserError(f"{source} does not fit the model: {listed(wrong, most=1)}.")
+    }
+    if not shapes:
+        return
+    wrong = [f"{key} is {theirs}, not {ours}" for key, (theirs, ours) in shapes.items()]
+    sizes = {
+        (a, b)
+        for theirs, ours in shapes.values()
+        for a, b in itertools.zip_longest(theirs, ours)
+        if a != b
+    }
+    first_differ = any(theirs[:1] != ours[:1] for theirs, ours in shapes.values())
+    if len(sizes) == 1 and first_differ and (pair := sizes.pop())[1] == num_classes:
+        raise UserError(
+            f"{source} was trained for {pair[0]} classes, not {num_classes}: "
+            f"{listed(wrong, most=1)}. To load only the encoder, give weights: {{encoder: …}}."
+        )
+    raise UserError(f"{source} does not fit the model: {listed(wrong, most=1)}.")
 
 
 def _flat(key: str) -> str:

@@ -28,7 +28,8 @@ from bench.machine.random_state import seed_everything
 from bench.models.activation_checkpointing import recompute_activations
 from bench.models.complexity import complexity
 from bench.models.segmenter import Segmenter, build_model
-from bench.models.weights import load_part, read_weights, write_weights
+from bench.models.weight_files import read_weights, write_weights
+from bench.models.weights import load_part
 from bench.records.case_folder import CaseFolder, clear
 from bench.records.heartbeat import Heartbeat, Interrupted
 from bench.records.record import Record, now

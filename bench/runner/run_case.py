@@ -19,7 +19,8 @@ from bench.machine.files import CannotWrite, write_json, write_text
 from bench.machine.memory import is_out_of_memory, process_memory_mib
 from bench.machine.numerics import read_numerics
 from bench.models.segmenter import build_model
-from bench.models.weights import load_model, read_weights
+from bench.models.weight_files import read_weights
+from bench.models.weights import load_model
 from bench.records.case_folder import CaseFolder, Held, clear, drop_checkpoints
 from bench.records.heartbeat import Heartbeat, Interrupted
 from bench.records.record import Failure, Record, now, read_record

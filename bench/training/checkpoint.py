@@ -13,7 +13,7 @@ from bench.machine.clock import Clock
 from bench.machine.files import write_atomically
 from bench.machine.numerics import Numerics, read_numerics
 from bench.machine.random_state import random_states, set_random_states
-from bench.models.weights import UNREADABLE
+from bench.models.weight_files import UNREADABLE
 from bench.records.case_folder import CaseFolder
 from bench.records.history import History
 from bench.text import first_line

@@ -1,11 +1,16 @@
+import argparse
+import datetime
+import functools
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
 from bench.errors import UserError
-from bench.models.weights import load_encoder, load_model, load_part, read_weights, write_weights
+from bench.models.weight_files import WRAPPERS, read_weights, write_weights
+from bench.models.weights import load_encoder, load_model, load_part
 
 
 class Net(nn.Module):
@@ -23,17 +28,148 @@ def test_round_trip(tmp_path: Path) -> None:
         assert torch.equal(value, other.state_dict()[key])
 
 
-@pytest.mark.parametrize("wrapper", [None, "state_dict", "model"])
-def test_checkpoints_of_others_are_unwrapped(tmp_path: Path, wrapper: str | None) -> None:
-    state = {f"module.{key}": value for key, value in Net().state_dict().items()}
+@pytest.mark.parametrize("wrapper", [None, *WRAPPERS])
+def test_wrappers_are_taken_off(tmp_path: Path, wrapper: str | None) -> None:
+    state = Net().state_dict()
     torch.save({wrapper: state, "epoch": 3} if wrapper else state, tmp_path / "w.pth")
-    assert set(read_weights(tmp_path / "w.pth")) == set(Net().state_dict())
+    assert set(read_weights(tmp_path / "w.pth")) == set(state)
+
+
+@pytest.mark.parametrize(
+    "prefix",
+    [
+        "",
+        "module.",
+        "_orig_mod.",
+        "module._orig_mod.",
+        "_orig_mod.module.",
+        "model.",
+        "net.",
+        "a.b.",
+    ],
+)
+def test_what_stands_before_every_key_is_taken_off(prefix: str) -> None:
+    source = Net()
+    state = {prefix + key: value for key, value in source.state_dict().items()}
+    whole, encoder = Net(), Net()
+    load_model(whole, state | {"criterion.weight": torch.ones(2)} if prefix else state, "w")
+    load_encoder(encoder, state, "w")
+    for net in (whole, encoder):
+        assert torch.equal(net.encoder[0].weight, source.encoder[0].weight)
+    assert torch.equal(whole.head.weight, source.head.weight)
+
+
+def test_a_part_that_was_compiled_is_found() -> None:
+    source, net = Net(), Net()
+    state = {k.replace("encoder.", "encoder._orig_mod."): v for k, v in source.state_dict().items()}
+    load_model(net, state, "w")
+    assert torch.equal(net.encoder[0].weight, source.encoder[0].weight)
+
+
+def test_a_network_with_a_part_named_module() -> None:
+    source, net = nn.Sequential(), nn.Sequential()
+    for one in (source, net):
+        one.add_module("module", nn.Conv2d(3, 4, 1))
+    load_model(net, source.state_dict(), "w")
+    assert torch.equal(net.module.weight, source.module.weight)
+
+
+def test_several_sets_of_weights_are_refused(tmp_path: Path) -> None:
+    state = Net().state_dict()
+    both = {f"{part}.{key}": v for part in ("student", "teacher") for key, v in state.items()}
+    with pytest.raises(UserError, match=r"fill the model: keys that begin with student. and teach"):
+        load_model(Net(), both, "w")
+    with pytest.raises(UserError, match="several sets of weights that fill the encoder"):
+        load_encoder(Net(), both, "w")
+    torch.save({"model": state, "model_ema": state}, tmp_path / "w.pth")
+    message = r"several sets of weights \(model, model_ema\).*\['model'\], 'weights\.pth'"
+    with pytest.raises(UserError, match=message):
+        read_weights(tmp_path / "w.pth")
+
+
+class Config:
+    """An object of a training script."""
+
+    def __init__(self, values: dict) -> None:
+        self.values = values
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        argparse.Namespace(lr=0.1),
+        np.float64(0.5),
+        np.arange(3),
+        Config({"a": [1]}),
+        {"nested": Config({})},
+        [Config({})],
+        Path("x"),
+        {1, 2},
+        datetime.datetime(2026, 1, 1),
+        functools.partial(print, 1),
+    ],
+    ids=lambda other: type(other).__name__,
+)
+@pytest.mark.parametrize("zipped", [True, False])
+def test_what_is_no_tensor_is_left_out(tmp_path: Path, other: object, zipped: bool) -> None:
+    state = Net().half().state_dict()
+    content = {"args": other, "model": state, "optimizer": {"state": {}, "param_groups": [1]}}
+    file = tmp_path / "w.pth"
+    torch.save(content, file, _use_new_zipfile_serialization=zipped)
+    read = read_weights(file)
+    assert list(read) == list(state)
+    assert all(torch.equal(read[key], state[key]) for key in state)
+
+
+class Trap:
+    """Runs code when it is unpickled."""
+
+    def __init__(self, file: Path) -> None:
+        self.file = file
+
+    def __reduce__(self) -> tuple:
+        return Path.touch, (self.file,)
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+def test_code_in_a_file_never_runs(tmp_path: Path, zipped: bool) -> None:
+    content = {"model": Net().state_dict(), "trap": Trap(tmp_path / "ran")}
+    torch.save(content, tmp_path / "w.pth", _use_new_zipfile_serialization=zipped)
+    read_weights(tmp_path / "w.pth")
+    assert not (tmp_path / "ran").exists()
+    torch.load(tmp_path / "w.pth", weights_only=False)  # the trap would work
+    assert (tmp_path / "ran").exists()
 
 
 def test_pickled_models_are_refused(tmp_path: Path) -> None:
     torch.save(Net(), tmp_path / "model.pth")
-    with pytest.raises(UserError, match="Only state dicts are loaded"):
+    message = (
+        r"holds a whole pickled object \(\w*\.?test_weights\.Net\)\. Only state dicts are loaded"
+    )
+    with pytest.raises(UserError, match=message):
         read_weights(tmp_path / "model.pth")
+    torch.save({"model": Net(), "epoch": 3}, tmp_path / "model.pth")
+    with pytest.raises(UserError, match=r"it holds model: \S*Net, epoch: int\. Save the weights"):
+        read_weights(tmp_path / "model.pth")
+
+
+def test_a_truncated_file_is_said_to_be(tmp_path: Path) -> None:
+    torch.save(Net().state_dict(), tmp_path / "w.pth")
+    content = (tmp_path / "w.pth").read_bytes()
+    for length in (len(content) // 2, len(content) - 10, 3):
+        (tmp_path / "w.pth").write_bytes(content[:length])
+        with pytest.raises(UserError, match=r"w\.pth: it is damaged, incomplete or no file of"):
+            read_weights(tmp_path / "w.pth")
+
+
+def test_the_wrong_number_of_classes_is_said() -> None:
+    message = "w was trained for 2 classes, not 3: head.weight is .2, 4, 1, 1., not .3, 4, 1, 1."
+    with pytest.raises(UserError, match=message):
+        load_model(Net(3), Net(2).state_dict(), "w", num_classes=3)
+    wide = Net(3)
+    wide.encoder[0] = nn.Conv2d(4, 4, 1)  # four channels are not four classes
+    with pytest.raises(UserError, match="w does not fit the model: encoder.0.weight is"):
+        load_model(Net(3), wide.state_dict(), "w", num_classes=3)
 
 
 @pytest.mark.parametrize("name", ["w.safetensors", "w.pth"])

@@ -16,7 +16,7 @@ from commands import Forked
 from bench.errors import Exit, UserError
 from bench.machine.device import pick_device
 from bench.machine.files import read_json
-from bench.models.weights import read_weights
+from bench.models.weight_files import read_weights
 from bench.records.case_folder import CaseFolder
 from bench.records.frame import load as load_frame
 from bench.records.record import Record, read_evaluations, read_record

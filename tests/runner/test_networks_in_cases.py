@@ -13,7 +13,8 @@ from torch import Tensor, nn
 
 from bench.errors import UserError
 from bench.models.segmenter import build_model
-from bench.models.weights import load_part, read_weights
+from bench.models.weight_files import read_weights
+from bench.models.weights import load_part
 from bench.records.case_folder import CaseFolder
 from bench.records.record import read_record
 from bench.runner.plan import plan

@@ -13,7 +13,7 @@ from commands import Forked
 from conftest import CLOCKS, TINY
 
 from bench.machine.files import read_json
-from bench.models.weights import read_weights
+from bench.models.weight_files import read_weights
 from bench.records.case_folder import CaseFolder
 from bench.records.record import read_evaluations, read_record
 

@@ -14,7 +14,7 @@ from conftest import CLOCKS, TINY
 
 from bench.datasets.base import IGNORE_INDEX
 from bench.evaluation.scores import INTERSECTION, TRUTH, scores
-from bench.models.weights import read_weights
+from bench.models.weight_files import read_weights
 from bench.records.case_folder import CaseFolder
 from bench.records.record import read_evaluations, read_record
 from bench.runner.attempt import use_device

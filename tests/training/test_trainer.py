@@ -17,7 +17,7 @@ from bench.loading.images import TrainImages
 from bench.loading.loader import EpochSampler
 from bench.machine.clock import Clock
 from bench.models.segmenter import Segmenter
-from bench.models.weights import read_weights
+from bench.models.weight_files import read_weights
 from bench.records.case_folder import CaseFolder
 from bench.records.record import Record, read_evaluations, read_record
 from bench.runner.plan import plan

@@ -19,7 +19,7 @@ from bench.machine.device import set_precision
 from bench.machine.random_state import seed_everything
 from bench.models.networks import RUN_ERRORS
 from bench.models.segmenter import Segmenter, build_model
-from bench.models.weights import read_weights
+from bench.models.weight_files import read_weights
 from bench.runner.run_case import run_case
 from bench.runner.task import Options, Task
 from bench.suite.load import load
