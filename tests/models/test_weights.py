@@ -35,24 +35,19 @@ def test_wrappers_are_taken_off(tmp_path: Path, wrapper: str | None) -> None:
     assert set(read_weights(tmp_path / "w.pth")) == set(state)
 
 
+LIGHTNING = ("model.", "net.", "a.b.")
+
+
 @pytest.mark.parametrize(
     "prefix",
-    [
-        "",
-        "module.",
-        "_orig_mod.",
-        "module._orig_mod.",
-        "_orig_mod.module.",
-        "model.",
-        "net.",
-        "a.b.",
-    ],
+    ["", "module.", "_orig_mod.", "module._orig_mod.", "_orig_mod.module.", *LIGHTNING],
 )
 def test_what_stands_before_every_key_is_taken_off(prefix: str) -> None:
     source = Net()
     state = {prefix + key: value for key, value in source.state_dict().items()}
     whole, encoder = Net(), Net()
-    load_model(whole, state | {"criterion.weight": torch.ones(2)} if prefix else state, "w")
+    more = {"criterion.weight": torch.ones(2)} if prefix in LIGHTNING else {}
+    load_model(whole, state | more, "w")
     load_encoder(encoder, state, "w")
     for net in (whole, encoder):
         assert torch.equal(net.encoder[0].weight, source.encoder[0].weight)
@@ -143,9 +138,7 @@ def test_code_in_a_file_never_runs(tmp_path: Path, zipped: bool) -> None:
 
 def test_pickled_models_are_refused(tmp_path: Path) -> None:
     torch.save(Net(), tmp_path / "model.pth")
-    message = (
-        r"holds a whole pickled object \(\w*\.?test_weights\.Net\)\. Only state dicts are loaded"
-    )
+    message = r"holds a whole pickled object \(\S*test_weights\.Net\)\. Only state dicts are load"
     with pytest.raises(UserError, match=message):
         read_weights(tmp_path / "model.pth")
     torch.save({"model": Net(), "epoch": 3}, tmp_path / "model.pth")
