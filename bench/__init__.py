@@ -97,7 +97,8 @@ def run(
     require_engines(found, options, placing)
     require_disk(found, place, placing)
     [one] = found
-    for remark in remarks(one.suite, [item.case for item in one.planned], options.roots):
+    cases = [item.case for item in one.planned]
+    for remark in remarks(one.suite, cases, options.roots, one.checked):
         warnings.warn(remark, stacklevel=2)
     tasks = {item.case.name: item.task for item in one.planned}
     results: list[CaseResult] = []

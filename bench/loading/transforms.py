@@ -29,7 +29,12 @@ TRANSFORMS: dict[str, type[Any]] = {
     and item is not A.BaseCompose
 }
 # These pad masks with class 0, and no argument changes that.
-REFUSED = {"GridElasticDeform": "use ElasticTransform or GridDistortion"}
+REFUSED = {
+    "GridElasticDeform": "use ElasticTransform or GridDistortion",
+    "FrequencyMasking": "use XYMasking",
+    "TimeMasking": "use XYMasking",
+}
+WRONG_ARGUMENT = r"(?s).*(not valid|[Ii]nvalid|adjusted)"  # in warnings of albumentations
 CALL_ERRORS = (ValueError, TypeError, RuntimeError, LookupError, cv2.error, CropSizeError)
 cv2.setNumThreads(0)
 
@@ -59,7 +64,8 @@ def build_transform(item: Mapping[str, Mapping[str, Any]]) -> Any:
     if "area_for_downscale" in fields:
         args.setdefault("area_for_downscale", "image")
     with warnings.catch_warnings():
-        warnings.simplefilter("error")
+        warnings.simplefilter("ignore")  # advice to use another transform
+        warnings.filterwarnings("error", WRONG_ARGUMENT)
         try:
             return TRANSFORMS[name](**args)
         except (TypeError, ValueError, UserWarning) as error:

@@ -11,11 +11,11 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from bench.errors import UserError
 from bench.models.geometry import Geometry
-from bench.models.networks import RUN_ERRORS, find_encoder, needs_values
+from bench.models.networks import RUN_ERRORS, find_encoder, needs_values, said
 from bench.models.segmenter import Heads, WrongOutput, check_heads, check_logits, without_values
 from bench.suite.model import ModelSpec
 from bench.suite.schema import Size
-from bench.text import first_line, plural
+from bench.text import plural
 
 MORE_IMAGES = " (More than one may work: raise batch_size or lower accumulate.)"
 
@@ -94,7 +94,7 @@ def _count(
             if needs_values(error):
                 raise
             raise UserError(
-                f"{spec.arch} fails at {padded[0]}x{padded[1]}: {first_line(error)}"
+                f"{spec.arch} fails at {padded[0]}x{padded[1]}: {said(error)}"
             ) from error
         net.train()
         try:
@@ -109,7 +109,7 @@ def _count(
             advice = MORE_IMAGES if micro_batch == 1 else ""
             raise UserError(
                 f"{spec.arch} cannot train on {plural(micro_batch, 'image')} of "
-                f"{padded[0]}x{padded[1]} at once: {first_line(error)}{advice}"
+                f"{padded[0]}x{padded[1]} at once: {said(error)}{advice}"
             ) from error
         return Complexity(
             num_params=sum(p.numel() for p in params),

@@ -2,7 +2,11 @@
 
 import importlib
 import inspect
+import re
+import sysconfig
+import traceback
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any, cast, get_args, get_type_hints
 
 import segmentation_models_pytorch as smp
@@ -33,6 +37,11 @@ SMP_RESERVED = {
     "activation": "cannot be set: losses and scores need logits",
     "aux_params": "cannot be set: images are not classified",
 }
+NOT_OWN = (  # the beginnings of files that are no user's own code
+    *(sysconfig.get_path(name) for name in ("stdlib", "purelib", "platlib")),
+    *(str(Path(__file__).parents[2] / package) for package in ("bench", "custom_models")),
+    "<",
+)
 Builder = Callable[..., nn.Module]
 
 
@@ -265,6 +274,39 @@ def _no_download(weights: str, of: str, error: BaseException) -> UserError:
         f"Cannot download the weights {weights!r} of {of}: {first_line(error)} "
         "If this machine is offline, give a file: weights: {encoder: path/to/file.safetensors}."
     )
+
+
+def said(error: BaseException) -> str:
+    """Return what an error of a network says: cause first, then the line of the user's own code.
+
+    An error without a message of its own is named by its type.
+    """
+    text = first_line(error)
+    if isinstance(error, SystemExit):
+        text = f"it ends the program (SystemExit {error})"
+    elif mixes_devices(error):
+        text = (
+            "it mixes tensors of two devices; make tensors with device=x.device, and register "
+            "constants with register_buffer"
+        )
+    elif type(error) not in (UserError, RuntimeError) and not text.startswith(type(error).__name__):
+        text = f"{type(error).__name__}: {text}"
+    return text.removesuffix(".") + (place_of(error) or ".")
+
+
+def mixes_devices(error: BaseException) -> bool:
+    """Whether an error says that tensors of two devices meet."""
+    signs = r"on the same device|not on the expected device|two different devices"
+    return isinstance(error, RuntimeError | AssertionError) and bool(re.search(signs, str(error)))
+
+
+def place_of(error: BaseException) -> str:
+    """Return the last line of a user's own code that an error went through, or ""."""
+    frames = traceback.extract_tb(error.__traceback__)
+    own = [one for one in frames if not one.filename.startswith(NOT_OWN)]
+    if not own:
+        return ""
+    return f" ({Path(own[-1].filename).name}:{own[-1].lineno}: {own[-1].line})."
 
 
 def needs_values(error: BaseException) -> bool:

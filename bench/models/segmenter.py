@@ -3,20 +3,30 @@
 import copy
 import math
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any, NamedTuple, TypeVar, cast
 
 import timm
 import torch
 from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from bench.errors import UserError
 from bench.models.geometry import Geometry, declared
-from bench.models.networks import RUN_ERRORS, build_network, find_encoder, needs_values, tagged
+from bench.models.networks import (
+    RUN_ERRORS,
+    build_network,
+    find_encoder,
+    mixes_devices,
+    needs_values,
+    said,
+    tagged,
+)
 from bench.models.weight_files import read_weights
 from bench.models.weights import load_encoder, load_model
 from bench.suite.model import ModelSpec, Normalize
-from bench.text import first_line
+from bench.suite.schema import Size
 from custom_models.initialisation import INITS
 
 IMAGENET = Normalize(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
@@ -178,31 +188,48 @@ def find_geometry(net: nn.Module, spec: ModelSpec, num_classes: int) -> Geometry
 
 
 def _probe(net: nn.Module, spec: ModelSpec, num_classes: int, device: torch.device) -> Geometry:
-    def problem(height: int, width: int) -> str:
+    def problem(height: int, width: int) -> Problem | None:
         try:
             with torch.no_grad():
                 logits = net(torch.zeros(1, 3, height, width, device=device))
         except (UserError, *RUN_ERRORS) as error:
             if needs_values(error):
                 raise
-            return f"{spec.arch} fails at {height}x{width}: {first_line(error)}"
-        _check_tensor(logits, spec.arch)  # no other size would change this
+            text = said(error)
+            return Problem(text, f"{spec.arch} fails at {height}x{width}: {text}")
+        _check_classes(logits, num_classes, spec.arch)  # no other size would change this
         try:
             check_logits(logits, (1, num_classes, height, width), spec.arch)
         except WrongOutput as error:
-            return str(error)
-        return ""
+            factor = round(height / logits.shape[2], 1), round(width / logits.shape[3], 1)
+            return Problem(factor, str(error))
+        return None
 
+    problems = []
     for multiple in MULTIPLES:
         # Odd multiples, at least 128 pixels: no larger power of two divides them.
         height, width = (multiple * (2 * math.ceil(n / multiple / 2) + 1) for n in (128, 160))
-        if not problem(height, width):
+        if (found := problem(height, width)) is None:
             minima = [n for n in SMALL_SIZES if n % multiple == 0]
             return Geometry(multiple, next((n for n in minima if not problem(n, n)), height))
+        problems.append(found)
+    if len({found.cause for found in problems}) == 1:  # it has nothing to do with the size
+        cause, message = problems[0]
+        raise UserError(f"{spec.arch} fails: {cause}" if isinstance(cause, str) else message)
     raise UserError(
-        f"{problem(height, width)} (No image size works, up to multiples of {MULTIPLES[-1]}. If "
+        f"{problems[-1].message} (No image size works, up to multiples of {MULTIPLES[-1]}. If "
         "the network takes one fixed size, give it as an option, such as timm's img_size.)"
     )
+
+
+class Problem(NamedTuple):
+    """Why an image size does not work; the cause is the same for sizes that fail alike.
+
+    cause: what the network says, or by which factors its logits are smaller than the image.
+    """
+
+    cause: str | tuple[float, float]
+    message: str
 
 
 def check_heads(output: object, shape: tuple[int, ...], arch: str) -> None:
@@ -230,36 +257,105 @@ def check_logits(logits: object, shape: tuple[int, ...], subject: str) -> None:
     Raises:
         WrongOutput: saying what was returned instead.
     """
-    size = tuple(_check_tensor(logits, subject).shape)
-    if size != shape:
-        raise WrongOutput(f"{subject} returns logits {size}; expected (N, K, H, W) = {shape}.")
+    tensor = _check_classes(logits, shape[1], subject)
+    if tuple(tensor.shape) != shape:
+        (height, width), (h, w) = shape[2:], tensor.shape[2:]
+        raise WrongOutput(
+            f"{subject} returns logits of {h}x{w} for images of {height}x{width}; both need the "
+            "same size (F.interpolate resizes logits)."
+        )
 
 
-def _check_tensor(logits: object, subject: str) -> Tensor:
+def _check_classes(logits: object, num_classes: int, subject: str) -> Tensor:
+    """Check that logits are a tensor (N, K, ., .) with one channel for each class."""
     if not isinstance(logits, Tensor):
         kind = type(logits).__name__
         article = "an" if kind[0] in "AEIOUaeiou" else "a"
-        raise WrongOutput(f"{subject} returns {article} {kind}; expected logits (N, K, H, W).")
+        inside = f" of {len(logits)}" if isinstance(logits, tuple | list | Mapping) else ""
+        raise WrongOutput(
+            f"{subject} returns {article} {kind}{inside}; expected one tensor of logits "
+            "(N, K, H, W)."
+        )
+    if logits.ndim != 4:
+        advice = ", without argmax" if logits.ndim == 3 else ""
+        raise WrongOutput(
+            f"{subject} returns {tuple(logits.shape)}; expected logits (N, K, H, W){advice}."
+        )
+    if logits.shape[1] != num_classes:
+        raise WrongOutput(
+            f"{subject} returns {logits.shape[1]} classes, but the dataset has {num_classes}."
+        )
     return logits
 
 
 def without_values(
     spec: ModelSpec, num_classes: int, run: Callable[[nn.Module, torch.device], T]
 ) -> T:
-    """Run something on the bare network on the meta device, which needs no memory or arithmetic.
+    """Run something on the bare network without memory or arithmetic: on the meta device.
 
-    If the network needs values, run it on the CPU.
+    A network that needs values runs on the CPU. A user's own network may also make tensors in
+    `forward` that are not on the meta device; it is tried on the CPU without values before.
     """
+    is_own = ":" in spec.arch
     try:
-        try:
-            with torch.device("meta"):
-                net = build_network(spec, num_classes)
-        except RUN_ERRORS as error:
-            if not needs_values(error):
-                raise
-            net = build_network(spec, num_classes).to("meta")
-        return run(net, torch.device("meta"))
-    except RUN_ERRORS as error:
-        if not needs_values(error):
+        return run(_on_meta(spec, num_classes), torch.device("meta"))
+    except WrongOutput:
+        raise  # it would be the same elsewhere
+    except (UserError, *RUN_ERRORS) as error:
+        if not is_own and not needs_values(error):
             raise
+    if is_own:
+        with suppress(UserError, *RUN_ERRORS), FakeTensorMode(allow_non_fake_inputs=True):
+            return run(build_network(spec, num_classes), torch.device("cpu"))
     return run(build_network(spec, num_classes), torch.device("cpu"))
+
+
+def _on_meta(spec: ModelSpec, num_classes: int) -> nn.Module:
+    try:
+        with torch.device("meta"):
+            return build_network(spec, num_classes)
+    except (UserError, *RUN_ERRORS) as error:
+        if ":" not in spec.arch and not needs_values(error):
+            raise
+    return build_network(spec, num_classes).to("meta")
+
+
+def require_one_device(spec: ModelSpec, num_classes: int, size: Size) -> None:
+    """Check that a user's own network makes no tensors on the CPU if its input is elsewhere.
+
+    Raises:
+        UserError: with the line that mixes devices.
+    """
+    if ":" not in spec.arch:
+        return
+    try:
+        with FakeTensorMode(allow_non_fake_inputs=True), torch.no_grad():
+            net = _moved(build_network(spec, num_classes), torch.device("cuda")).eval()
+            net(torch.zeros(1, 3, *size, device="cuda"))
+    except (UserError, *RUN_ERRORS) as error:
+        if mixes_devices(error):
+            raise UserError(f"{spec.arch} does not run on a GPU: {said(error)}") from error
+
+
+def _moved(net: nn.Module, device: torch.device) -> nn.Module:
+    """Move a network without values, which torch's own `to` cannot."""
+    for module in net.modules():
+        for name, weight in module.named_parameters(recurse=False):
+            moved = nn.Parameter(weight.detach().to(device), weight.requires_grad)
+            setattr(module, name, moved)
+        for name, value in module.named_buffers(recurse=False):
+            setattr(module, name, value.to(device))
+    return net
+
+
+def gives_probabilities(spec: ModelSpec, num_classes: int, geometry: Geometry) -> bool:
+    """Whether a network seems to end in a softmax or sigmoid, where logits are expected.
+
+    It runs on the CPU, on a small random image and on one of high contrast.
+    """
+    side = geometry.padded(SMALL_SIZES[0])
+    net = build_network(spec, num_classes).eval()
+    image = torch.randn(1, 3, side, side, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        plain, strong = net(image), net(100 * image)
+    return bool(((plain > 0) & (plain < 1)).all() and ((strong >= 0) & (strong <= 1)).all())

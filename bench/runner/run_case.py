@@ -18,6 +18,7 @@ from bench.machine.environment import environment
 from bench.machine.files import CannotWrite, write_json, write_text
 from bench.machine.memory import is_out_of_memory, process_memory_mib
 from bench.machine.numerics import read_numerics
+from bench.models.networks import mixes_devices, said
 from bench.models.segmenter import build_model
 from bench.models.weight_files import read_weights
 from bench.models.weights import load_model
@@ -157,6 +158,8 @@ def _train_and_score(task: Task, options: Options, folder: CaseFolder) -> Ending
 def _reason(error: Exception | SystemExit, folder: CaseFolder, on_oom: str) -> str:
     if isinstance(error, UserError):
         return str(error)
+    if mixes_devices(error):
+        return f"The network fails: {said(error)}"
     more = f"traceback in {folder.log.name}"
     if is_out_of_memory(error) and on_oom == "fail":
         more += "; on_oom: accumulate uses smaller micro-batches"

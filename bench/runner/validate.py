@@ -21,7 +21,13 @@ from bench.models.activation_checkpointing import recompute_activations
 from bench.models.complexity import Complexity, complexity
 from bench.models.geometry import Geometry
 from bench.models.networks import find_encoder
-from bench.models.segmenter import build_model, find_geometry, without_values
+from bench.models.segmenter import (
+    build_model,
+    find_geometry,
+    gives_probabilities,
+    require_one_device,
+    without_values,
+)
 from bench.suite.case import Case, open_case_dataset
 from bench.suite.load import SuiteFile, SuiteSource, load
 from bench.suite.recipe import Recipe
@@ -32,6 +38,10 @@ from bench.training.losses import Loss, build_loss, mean, with_counted_weights
 from bench.training.optimizer import build_optimizer
 
 T = TypeVar("T")
+PROBABILITIES = (
+    "seems to end in a softmax or sigmoid: its outputs are probabilities, but losses expect logits "
+    "and would apply a softmax again"
+)
 
 
 @dataclass(frozen=True)
@@ -39,10 +49,12 @@ class Checked:
     """What is known about a case before it runs.
 
     fingerprints: by split; empty if the data is missing.
+    note: what a user should know about the network.
     """
 
     facts: Complexity
     fingerprints: Mapping[str, str]
+    note: str | None = None
 
 
 def load_checked(source: SuiteSource, settings: Iterable[str] = ()) -> SuiteFile:
@@ -127,10 +139,10 @@ def _check_case(
         *(case.model_name, case.dataset_name, size, case.parent and case.parent.part),
         *(recipe.micro_batch, recipe.freeze_encoder, recipe.encoder_lr, recipe.deterministic),
     )
-    check_network = partial(_check_network, case, size, need_data)
+    check_network = partial(_check_network, case, size, need_data, device)
     of_model = ("models", case.model_name)
-    facts = tried.once(("network", of_network), of_model, of_data, check_network)
-    return None if facts is None else Checked(facts, splits or {})
+    found = tried.once(("network", of_network), of_model, of_data, check_network)
+    return None if found is None else Checked(found.facts, splits or {}, found.note)
 
 
 def _root_faults(suite: Suite, roots: Mapping[str, Path]) -> Iterable[Fault]:
@@ -192,7 +204,17 @@ def _item(images: TrainImages | EvalImages, index: int) -> Item:
     return item
 
 
-def _check_network(case: Case, size: tuple[int, int], need_weights: bool) -> Complexity:
+@dataclass(frozen=True)
+class CheckedNetwork:
+    """What is known about a network before it runs; note: what a user should know about it."""
+
+    facts: Complexity
+    note: str | None
+
+
+def _check_network(
+    case: Case, size: tuple[int, int], need_weights: bool, device: torch.device
+) -> CheckedNetwork:
     num_classes, given = case.dataset.labels.num_classes, case.model.weights
     if given is not None and given.is_missing and need_weights:
         raise UserError(given.missing_message)
@@ -222,9 +244,16 @@ def _check_network(case: Case, size: tuple[int, int], need_weights: bool) -> Com
         )
     recipe = case.recipe
     with algorithms(recipe.deterministic):  # raises for some operations without such an algorithm
-        return complexity(
+        facts = complexity(
             case.model, num_classes, size, geometry, recipe.micro_batch, recipe.freeze_encoder
         )
+    if ":" not in case.model.arch:
+        return CheckedNetwork(facts, None)
+    if device.type != "cpu":
+        padded = geometry.padded(size[0]), geometry.padded(size[1])
+        require_one_device(case.model, num_classes, padded)
+    note = PROBABILITIES if gives_probabilities(case.model, num_classes, geometry) else None
+    return CheckedNetwork(facts, note and f"{case.model.arch} {note}")
 
 
 def check_deep(
@@ -273,8 +302,18 @@ def _one_step(suite: Suite, case: Case, roots: Mapping[str, Path], device: torch
     return float(loss.detach())
 
 
-def remarks(suite: Suite, cases: Sequence[Case], roots: Mapping[str, Path]) -> Iterator[str]:
-    """Yield what a user should know of each dataset of some cases: files left out or doubled."""
+def remarks(
+    suite: Suite,
+    cases: Sequence[Case],
+    roots: Mapping[str, Path],
+    checked: Mapping[str, Checked],
+) -> Iterator[str]:
+    """Yield what a user should know of some cases' datasets and networks.
+
+    These are files left out or used twice, and probabilities where logits are expected.
+    """
+    notes = {case.model_name: checked[case.name].note for case in cases}
+    yield from (f"{model}: {note}" for model, note in notes.items() if note)
     for key in dict.fromkeys(case.dataset_name for case in cases):
         dataset = suite.datasets[key].open(key, roots)
         if not dataset.is_missing and (remark := dataset.remark()):

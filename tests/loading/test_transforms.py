@@ -252,3 +252,29 @@ def test_nothing_looks_for_updates_of_albumentations() -> None:
         "assert albumentations.check_version.opener is None\n"
     )
     subprocess.run([sys.executable, "-c", code], env=environment, check=True)
+
+
+@pytest.mark.parametrize(
+    "item",
+    [
+        {"ShiftScaleRotate": {"scale_limit": 0.5, "rotate_limit": 0, "p": 1}},
+        {"PiecewiseAffine": {"scale": [0.03, 0.05]}},
+        {"TimeReverse": {}},
+    ],
+)
+def test_advice_to_use_another_transform_is_no_refusal(item: dict) -> None:
+    build_transform(item)
+
+
+@pytest.mark.parametrize(
+    ("item", "message"),
+    [
+        ({"ShiftScaleRotate": {"scale_limt": 0.5}}, "Unknown argument of ShiftScaleRotate"),
+        ({"MedianBlur": {"blur_limit": [2, 4]}}, "albumentations rejects MedianBlur: .*adjusted"),
+        ({"Blur": {"blur_limit": [5, 3]}}, "albumentations rejects Blur: .*Invalid range"),
+        ({"TimeMasking": {}}, "pads masks with class 0 instead of void; use XYMasking"),
+    ],
+)
+def test_arguments_that_albumentations_would_change_are_refused(item: dict, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        build_transform(item)

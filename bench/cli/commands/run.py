@@ -56,7 +56,8 @@ def run_suites(
         return nothing_matched(console, pattern)
     require_engines(suites, options, placing)
     for one in suites:
-        for remark in remarks(one.suite, [item.case for item in one.planned], options.roots):
+        cases = [item.case for item in one.planned]
+        for remark in remarks(one.suite, cases, options.roots, one.checked):
             console.say(f"Note: {remark}.")
     if dry_run:
         for one in suites:

@@ -22,11 +22,11 @@ def validate_suites(
     for source in sources:
         file = load_checked(source, settings)
         cases = file.cases()
-        check(file, cases, options.roots, need_data=deep, device_name=options.device)
+        checked = check(file, cases, options.roots, need_data=deep, device_name=options.device)
         for case, loss in check_deep(file, cases, options.roots, options.device) if deep else ():
             console.say(f"  {case.name}: loss {loss:.4f}")
         missing = [] if deep else list(missing_files(file.suite, cases, options.roots))
-        for remark in remarks(file.suite, cases, options.roots):
+        for remark in remarks(file.suite, cases, options.roots, checked):
             console.say(f"Note: {remark}.")
         unseen = f"; not checked: {', '.join(missing)}" if missing else ""
         console.say(f"{source}: valid, {plural(len(cases), 'case')}{unseen}")
