@@ -301,15 +301,18 @@ def make_camvid_colour(root: Path) -> Path:
     return root
 
 
-def pdf_text(tex: str, folder: Path) -> str:
+def pdf_text(tex: str, folder: Path, font: str | None = None) -> str:
+    """Compile a table with pdfLaTeX, or with XeLaTeX and a font, and return what TeX says."""
+    other = f"\\usepackage{{fontspec}}\\setmainfont{{{font}}}"
+    plain = "\\usepackage[T1]{fontenc}\\usepackage[utf8]{inputenc}"
     document = (
         "\\documentclass{article}\\usepackage{array,booktabs,graphicx,siunitx,textcomp}"
-        "\\usepackage[T1]{fontenc}\\usepackage[utf8]{inputenc}\\begin{document}\n"
-        f"{tex}\n\\end{{document}}\n"
+        f"{other if font else plain}\\begin{{document}}\n{tex}\n\\end{{document}}\n"
     )
     (folder / "t.tex").write_text(document)
+    program = "xelatex" if font else "pdflatex"
     done = subprocess.run(
-        ["pdflatex", "-halt-on-error", "-interaction=nonstopmode", "t.tex"],
+        [program, "-halt-on-error", "-interaction=nonstopmode", "t.tex"],
         cwd=folder,
         capture_output=True,
         text=True,

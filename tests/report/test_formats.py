@@ -4,6 +4,9 @@ import io
 import json
 import math
 import re
+import shutil
+import subprocess
+import unicodedata
 from pathlib import Path
 
 import pytest
@@ -13,6 +16,7 @@ from markdown_it import MarkdownIt
 from bench.report.formats.csv_json import as_json, comma_separated
 from bench.report.formats.html import page
 from bench.report.formats.latex import latex
+from bench.report.formats.latex_letters import NOT_IN_T1, escape
 from bench.report.formats.markdown import markdown
 from bench.report.table import Cell, Figure, Footnotes, Header, Table, Text, letters
 
@@ -129,6 +133,60 @@ def test_latex_compiles_with_any_name(tmp_path: Path) -> None:
     printed = pdf_text(latex(TABLE), tmp_path)
     assert "Output written" in printed
     assert "Overfull \\hbox" not in printed
+
+
+def named(*names: str) -> str:
+    rows: list[list[Cell]] = [[Text(name), Figure(1.5, 2)] for name in names]
+    return latex(Table("t", "t", "Caption", [Header("Model"), Header("mIoU")], rows))
+
+
+LATIN = "".join(map(chr, range(0xA1, 0x180)))
+IN_PDFLATEX = (
+    LATIN,
+    "αβγδεζηθικλμνξοπρσςτυφχψω ΑΒΓΔΘΛΞΠΣΦΨΩ",
+    "≤≥≠≈→←∞√∈∑ x₂ x² xⁿ −1 ′",
+    "“a” ‘b’ €",
+)
+
+
+@pytest.mark.parametrize("name", IN_PDFLATEX)
+def test_letters_that_pdflatex_prints(tmp_path: Path, name: str) -> None:
+    text = named(*(one for one in name if one not in NOT_IN_T1))
+    assert "% needs \\usepackage{array,booktabs,graphicx,siunitx,textcomp}, " in text
+    require_pdflatex()
+    printed = pdf_text(text, tmp_path)
+    assert "Output written" in printed
+    assert "Missing character" not in printed
+
+
+@pytest.mark.parametrize("name", ["模型一", "дорога", "ไทย", "\U0001f600", "ħ"])
+def test_other_letters_are_kept_and_the_file_says_so(name: str) -> None:
+    text = named(f"{name} A", "B")
+    assert f"{name} A & 1.50" in text
+    assert "% needs XeLaTeX or LuaLaTeX" in text
+    assert f"letters {''.join(sorted(set(name)))}, such as" in text
+
+
+def test_xelatex_prints_them(tmp_path: Path) -> None:
+    font = "Noto Sans CJK SC"
+    fonts = subprocess.run(["fc-list", font], capture_output=True, text=True).stdout
+    if shutil.which("xelatex") is None or not fonts:
+        pytest.skip(f"needs xelatex and {font} (Debian: texlive-xetex, fonts-noto-cjk)")
+    printed = pdf_text(named("模型一", "模型二", "λ≥0.5"), tmp_path, font)
+    assert "Output written" in printed
+    assert "Missing character" not in printed
+
+
+def test_no_two_letters_become_one() -> None:
+    letters = [chr(code) for code in range(0x21, 0x3000) if chr(code).isprintable()]
+    letters = [one for one in letters if unicodedata.normalize("NFC", one) == one]
+    shown = {}
+    for one in letters:
+        shown.setdefault(escape(one), []).append(one)
+    same = {text: ones for text, ones in shown.items() if len(ones) > 1}
+    assert same == {"$\\mu$": ["µ", "μ"]}  # one letter with two codes
+    assert "?" not in escape("".join(letters).replace("?", ""))
+    assert escape("a\x00b") == r"a\textbackslash{}x00b"
 
 
 @pytest.mark.parametrize(("place", "name"), [(0, "a"), (25, "z"), (26, "aa"), (27, "ab")])

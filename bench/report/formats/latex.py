@@ -1,44 +1,14 @@
 r"""A table as LaTeX, ready for \input: booktabs, numbers aligned by siunitx, escaped text."""
 
 import textwrap
-import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
 
+from bench.report.formats.latex_letters import escape, needs
 from bench.report.table import EMPTY, Cell, Figure, Header, Table, Text, letters, marks
 
-SPECIAL = {
-    "\\": r"\textbackslash{}",
-    "&": r"\&",
-    "%": r"\%",
-    "$": r"\$",
-    "#": r"\#",
-    "_": r"\_",
-    "{": r"\{",
-    "}": r"\}",
-    "~": r"\textasciitilde{}",
-    "^": r"\textasciicircum{}",
-    "<": r"\textless{}",
-    ">": r"\textgreater{}",
-    "|": r"\textbar{}",
-    '"': r"\textquotedbl{}",
-    "`": r"\textasciigrave{}",
-    "[": "{[}",
-    "]": "{]}",
-    "*": "{*}",
-    "…": r"\ldots{}",
-    "—": "---",
-    "–": "--",
-    "±": r"$\pm$",
-    "×": r"$\times$",
-}
 BREAK = r"\\"
-LIGATURES = "-',"  # two in a row would become another character
-NEEDS = (
-    "% needs \\usepackage{array,booktabs,graphicx,siunitx,textcomp}, \\usepackage[T1]{fontenc}",
-    "% and \\usepackage[utf8]{inputenc} before TeX Live 2018",
-)
 LETTERS_OF_A_LINE = 60  # of body text, across the page of an article
 LETTERS_OF_TWO_COLUMNS = 100  # the same for a two-column article
 LETTERS_OF_A_HEADER = 9  # per line; longer headers are broken between words
@@ -76,7 +46,6 @@ def latex(table: Table) -> str:
             body.append("\\midrule")
         body.append(_row([_cell(cell, column) for cell, column in zip(row, columns, strict=True)]))
     lines = [
-        *NEEDS,
         f"\\begin{{{environment}}}",
         "\\centering",
         *(["\\setlength{\\tabcolsep}{3.5pt}"] if is_wide else []),
@@ -96,7 +65,7 @@ def latex(table: Table) -> str:
         f"\\end{{{environment}}}",
         "",
     ]
-    return "\n".join(lines)
+    return "\n".join([*needs(lines), *lines])
 
 
 def _width(columns: Sequence[Column]) -> int:
@@ -246,21 +215,3 @@ def _groups(columns: Sequence[Column]) -> list[str]:
             rules.append(f"\\cmidrule(lr){{{place}-{place + width - 1}}}")
         place += width
     return [_row(cells), "".join(rules)]
-
-
-def escape(text: str) -> str:
-    """Escape a text so that LaTeX prints it literally; ? stands for what its fonts lack."""
-    text = "".join(c if c.isprintable() or c.isspace() else "?" for c in text)
-    shown = []
-    for before, character in zip(f" {text}", text, strict=False):
-        apart = "{}" if before == character and character in LIGATURES else ""
-        shown.append(apart + (SPECIAL.get(character) or _in_fonts(character)))
-    return " ".join("".join(shown).split())
-
-
-def _in_fonts(character: str) -> str:
-    """Return a Latin-1 character unchanged, and any other as the closest ASCII letters."""
-    if ord(character) < 256:
-        return character
-    plain = unicodedata.normalize("NFKD", character).encode("ascii", "ignore").decode()
-    return plain or "?"

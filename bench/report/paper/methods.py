@@ -9,7 +9,8 @@ from typing import Any
 import pandas as pd
 
 from bench.datasets.registry import find
-from bench.report.formats.latex import escape as escape_latex
+from bench.report.formats.latex_letters import escape as escape_latex
+from bench.report.formats.latex_letters import needs
 from bench.report.formats.markdown import escape as escape_markdown
 from bench.report.paper import citations
 from bench.report.protocol import data_of
@@ -277,7 +278,10 @@ def as_latex(parts: Iterable[Part]) -> str:
         f"~\\cite{{{','.join(part.keys)}}}" if isinstance(part, Cite) else _spaced(_breakable, part)
         for part in parts
     )
-    return f"% \\cite refers to references.bib\n{{\\sloppy\n{text.strip()}\n\\par}}\n"
+    other = needs([text])[0]
+    preamble = f"{other} for some letters\n" if "XeLaTeX" in other else ""
+    body = f"{{\\sloppy\n{text.strip()}\n\\par}}\n"
+    return f"% \\cite refers to references.bib\n{preamble}{body}"
 
 
 def _breakable(text: str) -> str:
