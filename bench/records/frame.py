@@ -4,7 +4,8 @@ import hashlib
 import json
 import os
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,9 @@ from pydantic import ValidationError
 
 from bench.errors import UserError
 from bench.evaluation.conventions import by_conventions
+from bench.records.case_folder import CaseFolder
 from bench.records.counts import load_counts
+from bench.records.history import Row, read_history
 from bench.records.record import (
     APART,
     EvaluationRecord,
@@ -168,7 +171,7 @@ def _case_row(record: Record, folder: Path) -> dict[str, Any]:
         "reason": record.reason,
         "finished": record.finished,
         "machine": machine_of(numerics, record.environment),
-        "numerics": json.dumps(numerics, sort_keys=True),
+        "numerics": json.dumps(_pooled(numerics), sort_keys=True),
         "trained_in": numerics.get("precision"),
         "software": _software(record.environment),
         **_facts(record.complexity),
@@ -183,7 +186,33 @@ def _case_row(record: Record, folder: Path) -> dict[str, Any]:
         "train_split": case.train_split,
         "num_train": training.num_train if training else None,
         "epochs": training.epochs if training else None,
+        "start": case.start,
+        **_steadiness(folder),
     }
+
+
+def _pooled(numerics: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the numerics that seeds must share; on a GPU, CPU threads change no number."""
+    on_cpu = numerics.get("device") in ("cpu", None)
+    return {key: value for key, value in numerics.items() if key != "threads" or on_cpu}
+
+
+def _steadiness(folder: Path) -> dict[str, float | None]:
+    """Return how steady a machine was: the range of epoch times and of the reference kernel.
+
+    Only whole epochs after the warm-up count. None if a history does not say.
+    """
+    rows: Sequence[Row] = []
+    with suppress(UserError):  # the curves say so
+        rows = read_history(CaseFolder(folder).history)
+    steps = max((row.get("steps", 0) for row in rows), default=0)
+    timed = [row for row in rows if row.get("warm_up") == 0 and row.get("steps") == steps]
+    found: dict[str, float | None] = {}
+    for name in ("seconds", "reference_s"):
+        values = [row[name] for row in timed if row.get(name, 0) > 0]
+        found[f"least_{name}"] = min(values, default=None)
+        found[f"most_{name}"] = max(values, default=None)
+    return found
 
 
 def machine_of(numerics: Mapping[str, Any], environment: Mapping[str, Any]) -> str | None:

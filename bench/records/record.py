@@ -6,7 +6,7 @@ import warnings
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, ValidationError, model_validator
 
 from bench.errors import UserError
 from bench.machine.files import write_text
@@ -140,11 +140,19 @@ class Resolved(BaseModel):
     """A suite as it was when it last ran, with its cases; reports read it.
 
     settings: given with --set and --limit.
+    ids: of the cases, so that reports need not import a user's own dataset; () in old files.
     """
 
     suite: Suite
     settings: tuple[str, ...] = ()
     cases: tuple[Case, ...]
+    ids: tuple[str, ...] = ()
+
+    @model_validator(mode="after")
+    def _cases_have_ids(self) -> "Resolved":
+        for case, known in zip(self.cases, self.ids, strict=False):
+            case.__dict__["id"] = known  # as if it had been computed
+        return self
 
 
 def read_record(folder: Path) -> Record | None:
@@ -185,20 +193,27 @@ def read_evaluations(folder: Path) -> list[EvaluationRecord]:
 
 def write_resolved(folder: Path, resolved: Resolved) -> None:
     """Save a suite with its results."""
-    write_text(folder / "suite.json", resolved.model_dump_json(indent=1) + "\n")
+    known = resolved.model_copy(update={"ids": tuple(case.id for case in resolved.cases)})
+    write_text(folder / "suite.json", known.model_dump_json(indent=1) + "\n")
 
 
 def read_resolved(folder: Path) -> Resolved | None:
     """Read the suite saved with its results; None if there is none.
 
     Raises:
-        UserError: if the file is not a saved suite.
+        UserError: if the file is not a saved suite, or an old one whose datasets cannot be
+            imported here.
     """
     file = folder / "suite.json"
     try:
-        return Resolved.model_validate_json(file.read_bytes())
+        resolved = Resolved.model_validate_json(file.read_bytes())
+        for case in resolved.cases:
+            case.id  # noqa: B018 - computed once, here
+        return resolved
     except FileNotFoundError:
         return None
+    except UserError as error:
+        raise UserError(f"{file}: {error}") from error
     except (OSError, ValidationError) as error:
         raise UserError(f"{file} is not a saved suite: {str(error).splitlines()[0]}") from error
 

@@ -3,7 +3,7 @@
 import pandas as pd
 
 from bench.records.frame import OF_A_MACHINE
-from bench.suite.columns import COLUMNS
+from bench.suite.columns import COLUMNS, SCORES
 
 ONE_MODEL = ["suite", "dataset", "model", "recipe", "label", "variant", "numerics"]
 ONE_SCORE = ["evaluation", "protocol", "scores_version"]
@@ -14,15 +14,28 @@ def entries(frame: pd.DataFrame) -> "pd.Series[int]":
     return frame.groupby(ONE_MODEL, sort=False, dropna=False).ngroup()
 
 
+def each_once(frame: pd.DataFrame) -> pd.DataFrame:
+    """Leave out further seeds of cases without training that all have the same scores.
+
+    They are one network that was scored several times.
+    """
+    scores = [name for name in frame if name in SCORES or str(name).startswith("iou/")]
+    keys = [name for name in (*ONE_MODEL, *ONE_SCORE, *scores) if name in frame]
+    again = (frame["epochs"] == 0) & frame.astype({"numerics": str}).duplicated(keys)
+    return frame[~again]
+
+
 def over_seeds(frame: pd.DataFrame) -> pd.DataFrame:
     """Merge rows that differ only in their seed into mean, `NAME/std` and number of seeds.
 
-    Rows with different numerics or settings are not merged. `entry` is the number of the model
+    Rows with different numerics or settings are not merged. Cases without training and with equal
+    scores count once. `entry` is the number of the model
     from `entries`; `folders` lists the folders of its seeds. The standard deviation is of the
     sample (n - 1). Times and memory are left out if the seeds ran on several machines.
     """
     if "entry" not in frame:
         frame = frame.assign(entry=entries(frame))
+    frame = each_once(frame)
     keys = [*ONE_MODEL, *ONE_SCORE]
     figures = [*COLUMNS, *(str(n) for n in frame if str(n).startswith(("iou/", "floor/")))]
     numbers = frame[figures].apply(pd.to_numeric)
@@ -36,7 +49,11 @@ def over_seeds(frame: pd.DataFrame) -> pd.DataFrame:
     merged: pd.DataFrame = frame.loc[first].copy()
     merged[figures] = groups.transform("mean").loc[first]
     merged["num_seeds"] = group.map(group.value_counts()).loc[first]
-    merged["num_sharing"] = together["num_sharing"].transform("max").loc[first]
+    for name in ("num_sharing", "most_seconds", "most_reference_s"):
+        merged[name] = together[name].transform("max").loc[first]
+    for name in ("least_seconds", "least_reference_s"):
+        merged[name] = together[name].transform("min").loc[first]
+    merged["num_machines"] = machines.transform("nunique").loc[first]
     merged["folders"] = group.map(frame["folder"].groupby(group).agg(tuple)).loc[first]
     if mixed.any():
         named = machines.transform(lambda names: " and ".join(sorted(set(names.dropna()))))

@@ -85,7 +85,7 @@ def _merge(one: Resolved, other: Resolved) -> Resolved:
     """Add the cases of another folder; the rest of the suite stays as in the first."""
     known = {case.folder for case in one.cases}
     added = [case for case in other.cases if case.folder not in known]
-    return one.model_copy(update={"cases": (*one.cases, *added)})
+    return one.model_copy(update={"cases": (*one.cases, *added), "ids": ()})
 
 
 @dataclass(frozen=True)

@@ -32,7 +32,7 @@ def terms(row: Mapping[Hashable, Any]) -> dict[str, str]:
         "labels": f"{protocol['classes']} classes, void {protocol['void']}",
         "input": f"{protocol['size']}, {protocol['method']}",
         "scored at": "mask resolution" if stored else "input size",
-        "checkpoint": str(protocol["checkpoint"]),
+        "checkpoint": "none" if row["epochs"] == 0 else str(protocol["checkpoint"]),
         "mIoU": f"{protocol['miou']} (scores version {row['scores_version']:.0f})",
         "classes averaged": f"{row['num_averaged']:.0f}",
     }

@@ -3,6 +3,7 @@
 import json
 import math
 from collections.abc import Hashable, Mapping
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import pandas as pd
@@ -15,6 +16,8 @@ from bench.text import listed
 Row = Mapping[Hashable, Any]  # one row of a frame
 By = Literal["dataset", "model", "recipe"]
 OF_TIME = ("epoch_s", "images_per_s")
+SHORT_S = 1.0  # shorter epochs are never steady
+BUSY = 2.0  # by which the reference kernel or epochs of equal work may differ without a footnote
 DATA_BOUND = 0.05  # above this share of time waiting for images, a time gets a footnote
 
 
@@ -86,11 +89,12 @@ def on_one_machine(rows: pd.DataFrame, footnotes: Footnotes) -> tuple[pd.DataFra
     Returns:
         The rows, and the footnote of each row whose times were blanked, by its index.
     """
-    machines = rows["machine"].dropna()
+    of_one = rows["num_machines"] <= 1  # the others have no times
+    machines = rows.loc[of_one, "machine"].dropna()
     if machines.nunique() < 2:
         return rows, {}
     here = machines.mode()[0]
-    elsewhere = rows["machine"] != here
+    elsewhere = of_one & (rows["machine"] != here)
     timed = rows.copy()
     timed.loc[elsewhere, [*OF_A_MACHINE]] = float("nan")
     notes = {
@@ -102,23 +106,63 @@ def on_one_machine(rows: pd.DataFrame, footnotes: Footnotes) -> tuple[pd.DataFra
     return timed, notes
 
 
-def data_bound(row: Row, name: str, footnotes: Footnotes) -> tuple[int, ...]:
-    """Return the footnote of a time that includes much waiting for images."""
+@dataclass(frozen=True)
+class Timing:
+    """Footnotes of times that are not the network's own.
+
+    rows: those of the table; the fastest reference kernel on a machine is that of a machine at
+        rest.
+    """
+
+    rows: pd.DataFrame
+    footnotes: Footnotes
+
+    def notes(self, row: Row, name: str) -> tuple[int, ...]:
+        """Return the footnotes of a figure of a row; none if it is no time, or a good one."""
+        if name not in OF_TIME or not row.get(name, math.nan) > 0:
+            return ()
+        texts = [text for text in (_data_bound(row), self._busy(row)) if text]
+        return tuple(self.footnotes.add(text) for text in texts)
+
+    def _busy(self, row: Row) -> str:
+        """Say how unsteady the machine was while a case was timed."""
+        least, most = row["least_reference_s"], row["most_reference_s"]
+        at_rest = self.rows.loc[self.rows["machine"] == row["machine"], "least_reference_s"].min()
+        slowed, longest = most / at_rest, row["most_seconds"] / row["least_seconds"]
+        if math.isnan(slowed) or row["most_seconds"] < SHORT_S or max(slowed, longest) <= BUSY:
+            return ""  # without the reference, nothing is known about the machine
+        than = "at best" if least == at_rest else "beside other models"
+        return (
+            f"Busy machine: epochs took {row['least_seconds']:.3g} to {row['most_seconds']:.3g} s, "
+            f"and a reference kernel beside them up to {slowed:.1f} times as long as {than}; the "
+            "time says little about the network."
+        )
+
+
+def _data_bound(row: Row) -> str:
+    """Say how much of a time was spent waiting for images, if it is much."""
     share = row.get("data_wait_share", 0.0)
-    if name not in OF_TIME or not share > DATA_BOUND:
-        return ()
-    text = (
+    if not share > DATA_BOUND:
+        return ""
+    return (
         f"Data-bound: {100 * share:.0f} % of the time was spent waiting for images (more than "
         f"{100 * DATA_BOUND:.0f} %), so this is not the network's own speed."
     )
-    return (footnotes.add(text),)
 
 
 def conditions(rows: pd.DataFrame) -> list[str]:
     """Describe machine, precision, seeds, split batches and models that were not trained."""
     notes = []
     rows = rows.sort_values("num_seeds", ascending=False, kind="stable").drop_duplicates("entry")
-    measured = rows[["machine", "trained_in"]].dropna().drop_duplicates()
+    pooled = rows[rows["num_machines"] > 1]
+    for machine in dict.fromkeys(pooled["machine"]):
+        who = listing(pooled["label"][pooled["machine"] == machine])
+        notes.append(
+            f"{who}: seeds ran on {machine}; their scores are pooled, times and memory are not "
+            "shown."
+        )
+    alone = rows[rows["num_machines"] <= 1]
+    measured = alone[["machine", "trained_in"]].dropna().drop_duplicates()
     for machine, trained_in in measured.itertuples(index=False):
         of = rows[(rows["machine"] == machine) & (rows["trained_in"] == trained_in)]
         who = "" if len(of) == len(rows) else f": {listing(of['label'])}"
@@ -130,9 +174,10 @@ def conditions(rows: pd.DataFrame) -> list[str]:
             f"{label}: out of memory, so batches of {batch:.0f} were split into micro-batches of "
             f"{at_once:.0f} images; BatchNorm sees one micro-batch at a time."
         )
-    if (rows["epochs"] == 0).any():
-        who = listing(rows["label"][rows["epochs"] == 0])
-        notes.append(f"Scored with the given weights, without training: {who}.")
+    untrained = rows[rows["epochs"] == 0]
+    for start in dict.fromkeys(untrained["start"]):
+        who = listing(untrained["label"][untrained["start"] == start])
+        notes.append(f"{who}: {start}, not trained.")
     return notes
 
 

@@ -202,7 +202,8 @@ def checkpoint_settings(
     Raises:
         UserError: if the matching cases have several models, or the file does not exist.
     """
-    models = sorted({case.model_name for case in matching(file.cases(), pattern)})
+    cases = matching(file.cases(), pattern)
+    models = sorted({case.model_name for case in cases})
     if len(models) > 1:
         raise UserError(
             "A checkpoint belongs to one model; choose it with --filter (now: "
@@ -211,7 +212,8 @@ def checkpoint_settings(
     if not checkpoint.is_file():
         raise UserError(f"Checkpoint {checkpoint} does not exist.")
     weights = {f"models.{name}.weights": {"model": str(checkpoint.resolve())} for name in models}
-    return {**weights, "recipe.epochs": 0}
+    once = {} if file.suite.cases is not None else {"seeds": [min(case.seed for case in cases)]}
+    return {**weights, "recipe.epochs": 0, **(once if len(file.suite.seeds) > 1 else {})}
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from functools import cached_property
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 from pydantic import BaseModel
@@ -73,6 +73,19 @@ class Case(Frozen):
     def folder(self) -> str:
         """The name of the case's folder; it ends with the first 8 digits of the id."""
         return f"{self.name}__{self.id[:8]}"
+
+    @property
+    def start(self) -> str:
+        """The weights before any training, in words."""
+        weights, is_own = self.model.weights, ":" in self.model.arch
+        rest = "the rest from its builder" if is_own else "the rest random"
+        if self.parent is not None:
+            of = f"weights of {self.parent.name}"
+            return of if self.parent.part == "all" else f"{self.parent.part} {of}, {rest}"
+        if weights is None:
+            return "weights from its builder" if is_own else "random weights"
+        of = f"weights from {PurePath(weights.source).name}"
+        return of if weights.part == "model" else f"encoder {of}, {rest}"
 
     @cached_property
     def id(self) -> str:

@@ -1,5 +1,6 @@
 import json
 import shutil
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from bench.errors import UserError
 from bench.records.record import Resolved, write_resolved
 from bench.report.report import Report, report, text
 from bench.report.table import Figure, Text
+from bench.report.write import write
 from bench.suite.expand import expand
 from bench.suite.suite import Suite
 
@@ -274,3 +276,36 @@ def test_a_missing_twin_fails_the_gate(tmp_path: Path) -> None:
     [made] = compare_targets(folder, other, tmp_path, 1.5)
     assert made.only_base == ("shapes__ape__default__s0",)
     assert made.num_compared == 2
+
+
+@pytest.mark.parametrize("with_ids", [True, False])
+def test_a_dataset_that_cannot_be_imported_does_not_end_a_report(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, with_ids: bool
+) -> None:
+    (tmp_path / "my_data.py").write_text(
+        "from bench.datasets.shapes import Shapes\nclass Mine(Shapes): pass\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    suite = Suite.model_validate(
+        SUITE | {"name": "mine", "datasets": {"shapes": {"name": "my_data:Mine"}}}
+    )
+    cases = expand(suite)
+    for case in cases:
+        write_case(tmp_path / "results" / "mine", case)
+    saved = tmp_path / "results" / "mine" / "suite.json"
+    write_resolved(saved.parent, Resolved(suite=suite, cases=tuple(cases)))
+    if not with_ids:  # as older versions wrote it
+        change(saved, ids=[])
+    make_results(tmp_path / "results")
+    (tmp_path / "my_data.py").unlink()
+    sys.modules.pop("my_data")
+    made = report([tmp_path / "results"], tmp_path)
+    files = write(made, ["md", "latex", "csv", "html"], tmp_path / "out").files
+    names = {file.parent.name for file in files}
+    if with_ids:
+        assert [one.title for one in made] == ["mine", "paper"]
+        assert labels(made[0])[0] == "A_1"
+        assert names >= {"mine", "paper"}
+    else:
+        assert [one.title for one in made] == ["paper"]
+        assert any("Skipped" in note and "my_data" in note for note in made[0].notes)

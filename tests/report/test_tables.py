@@ -1,6 +1,7 @@
 import json
 import math
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -182,6 +183,130 @@ def test_a_data_bound_time_is_marked(tmp_path: Path) -> None:
     assert table.footnotes[0].startswith(
         "Data-bound: 12 % of the time was spent waiting for images"
     )
+
+
+def history_of(folder: Path, seconds: Sequence[float], reference: Sequence[float]) -> None:
+    rows = zip(range(1, 9), seconds, reference, strict=False)
+    lines = [f"{epoch},10,{s},{r},{epoch == 1}" for epoch, s, r in rows]
+    text = "\n".join(["epoch,steps,seconds,reference_s,warm_up", *lines])
+    (folder / "history.csv").write_text(text)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "reference", "mark"),
+    [
+        ((90, 62, 110, 174), (0.1, 0.01, 0.03, 0.05), "took 62 to 174 s.* 5.0 times as long as at"),
+        ((90, 62, 60, 61), (0.1, 0.01, 0.01, 0.011), None),
+        ((90, 30, 100, 60), (0.01, 0.01, 0.01, 0.01), "took 30 to 100 s.* 1.0 times"),
+        ((90, 62, 60, 61), (0.04, 0.04, 0.04, 0.04), "took.* 4.0 times as long as beside other"),
+        ((0.9, 0.1, 0.3, 0.2), (0.1, 0.01, 0.02, 0.05), None),  # too short to be steady
+    ],
+)
+def test_times_of_a_busy_machine_are_marked(
+    tmp_path: Path, seconds: Sequence[float], reference: Sequence[float], mark: str | None
+) -> None:
+    folder = make_results(tmp_path)
+    for case in folder.glob("*__B__*"):
+        history_of(case, seconds, reference)
+    for case in folder.glob("*__A__*"):
+        history_of(case, (9, 9, 9, 9), (0.01, 0.01, 0.01, 0.01))
+    table = summary(tmp_path)
+    assert [row[5].notes for row in table.rows[:2]] == [(), (0,) if mark else ()]
+    if mark:
+        assert re.search(f"^Busy machine: epochs {mark}", table.footnotes[0])
+
+
+def test_times_without_a_reference_have_no_mark(tmp_path: Path) -> None:
+    folder = make_results(tmp_path)
+    for case in folder.glob("*__B__*"):
+        (case / "history.csv").write_text(
+            "epoch,steps,seconds,warm_up\n1,10,9,True\n2,10,1,False\n3,10,9,False\n"
+        )
+    assert not any("Busy" in text for text in summary(tmp_path).footnotes)
+
+
+@pytest.mark.parametrize(
+    ("model", "start"),
+    [
+        ({"arch": "custom/fcn"}, "random weights"),
+        ({"arch": "nets:build"}, "weights from its builder"),
+        (
+            {"arch": "custom/fcn", "weights": {"part": "model", "source": "a/b.pth"}},
+            "weights from b.pth",
+        ),
+        (
+            {"arch": "smp/unet", "weights": {"part": "encoder", "source": "imagenet"}},
+            "encoder weights from imagenet, the rest random",
+        ),
+        (
+            {"arch": "nets:build", "weights": {"part": "encoder", "source": "x.pt"}},
+            "encoder weights from x.pt, the rest from its builder",
+        ),
+    ],
+)
+def test_what_was_scored_without_training_is_said(
+    tmp_path: Path, model: dict[str, Any], start: str
+) -> None:
+    def untrained(record: dict[str, Any]) -> None:
+        record["training"] |= {"epochs": 0, "steps": 0, "epoch_s": None}
+        record["case"]["recipe"]["epochs"] = 0
+        record["case"]["model"] |= model
+
+    folder = make_results(tmp_path)
+    changed(folder, "A", untrained)
+    table = summary(tmp_path)
+    assert f"A_1: {start}, not trained." in table.notes
+    notes = [table.footnotes[i] for i in table.rows[0][0].notes]
+    assert any("checkpoint: none" in note and "trained on: nothing" in note for note in notes)
+    assert "Mean ± standard deviation over 2 seeds." in table.notes  # they differ
+
+
+def test_one_file_under_several_seeds_counts_once(tmp_path: Path) -> None:
+    def untrained(record: dict[str, Any]) -> None:
+        record["training"] |= {"epochs": 0, "steps": 0, "epoch_s": None}
+
+    folder = make_results(tmp_path)
+    changed(folder, "B", untrained)  # both of its seeds have the same scores
+    [made] = report([folder], tmp_path)
+    table = summary(tmp_path)
+    cell = table.rows[1][1]
+    assert isinstance(cell, Figure)
+    assert (cell.value, cell.spread_text) == (pytest.approx(70), "")
+    assert any("over seeds (2 for A_1; 1 for" in note for note in table.notes)
+    trained = [row for row in made.rows.to_dict("records") if row["model"] == "B"]
+    assert len({row["seed"] for row in trained}) == 2  # all records are there
+
+
+def on_gpu(folder: Path, gpus: Sequence[str], threads: Sequence[int]) -> None:
+    for seed, (gpu, num) in enumerate(zip(gpus, threads, strict=True)):
+        for file in folder.glob(f"*__A__*s{seed}__*/record.json"):
+            content = json.loads(file.read_text())
+            content["numerics"] = {"device": "cuda", "precision": "bf16", "threads": num}
+            content["environment"]["gpu"] = gpu
+            file.write_text(json.dumps(content))
+
+
+def test_threads_do_not_part_the_seeds_of_a_gpu(tmp_path: Path) -> None:
+    on_gpu(make_results(tmp_path), ["A100", "A100"], [16, 32])
+    table = summary(tmp_path)
+    assert [row[0].text for row in table.rows][:2].count("A_1") == 1
+    time = table.rows[0][5]
+    assert isinstance(time, Figure)
+    assert time.value == pytest.approx(10.5)
+
+
+def test_scores_of_two_gpus_are_pooled_with_a_word_and_times_never(tmp_path: Path) -> None:
+    on_gpu(make_results(tmp_path), ["A100", "L4"], [16, 16])
+    table = summary(tmp_path)
+    score, time = table.rows[0][1], table.rows[0][5]
+    assert isinstance(score, Figure)
+    assert isinstance(time, Figure)
+    assert score.value == pytest.approx(55)
+    assert math.isnan(time.value)
+    assert (
+        "A_1: seeds ran on A100 and L4; their scores are pooled, times and memory are not shown."
+    ) in table.notes
+    assert not any("Measured on A100 and L4" in note for note in table.notes)
 
 
 def test_times_of_cases_that_shared_the_machine_are_left_out(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from types import MappingProxyType
 from typing import Any
 
 from bench.datasets.registry import find
+from bench.errors import UserError
 from bench.suite.case import Case
 from bench.suite.model import ModelSpec
 
@@ -239,8 +240,16 @@ def _encoder_key(name: str) -> str | None:
 
 def _citation(name: str, options: Mapping[str, Any]) -> str:
     """Return the BibTeX of a dataset, or "" if it has none or its citation is plain text."""
-    text = str(options.get("citation") or find(name).citation).strip()
+    text = str(options.get("citation") or _citation_of(name)).strip()
     return text if text.startswith("@") else ""
+
+
+def _citation_of(name: str) -> str:
+    """Return the citation of a dataset, or "" if its class cannot be imported."""
+    try:
+        return find(name).citation
+    except UserError:
+        return ""
 
 
 def _entries(text: str) -> Iterator[tuple[str, str]]:

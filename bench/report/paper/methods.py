@@ -9,6 +9,8 @@ from typing import Any
 import pandas as pd
 
 from bench.datasets.registry import find
+from bench.errors import UserError
+from bench.records.seeds import each_once
 from bench.report.formats.latex_letters import escape as escape_latex
 from bench.report.formats.latex_letters import needs
 from bench.report.formats.markdown import escape as escape_markdown
@@ -65,18 +67,26 @@ def methods(cases: Sequence[Case], rows: pd.DataFrame) -> list[Part]:
             subject = "It" if len(labels) == 1 else "All models"
         verb = "is" if len(labels) == 1 else "are"
         parts.append(f"{subject} {verb} {_training(recipe)} ")
-    return [*parts, *_scores(rows), *_seeds(rows), _machine(rows)]
+    return [*parts, *_scores(rows), *_seeds(each_once(rows)), _machine(rows)]
 
 
 def _data(cases: Sequence[Case]) -> list[Part]:
     is_trained = any(case.recipe.epochs for case in cases)
     parts: list[Part] = ["We train and evaluate on " if is_trained else "We evaluate on "]
-    datasets = {getattr(find(c.dataset.name), "title", c.dataset_name): c.dataset for c in cases}
+    datasets = {_title(case): case.dataset for case in cases}
     for number, (title, spec) in enumerate(datasets.items()):
         parts.append(f"{_separator(number, len(datasets))}{title}")
         keys = citations.dataset_keys(spec.name, spec.options)
         parts += [Cite(keys)] if keys else []
     return [*parts, ". "]
+
+
+def _title(case: Case) -> str:
+    """Return the title of a case's dataset, or its key if its class cannot be imported."""
+    try:
+        return getattr(find(case.dataset.name), "title", case.dataset_name)
+    except UserError:
+        return case.dataset_name
 
 
 def _models(cases: Sequence[Case]) -> list[Part]:
@@ -100,7 +110,8 @@ def _built(case: Case) -> str:
         parent = case.parent.name.split("__")[1]
         return f"{spec.arch}{encoder}, {part}weights from the trained {parent}"
     if spec.weights is None:
-        return f"{spec.arch}{encoder}, randomly initialised"
+        start = "weights from its builder" if ":" in spec.arch else "randomly initialised"
+        return f"{spec.arch}{encoder}, {start}"
     part = "encoder " if spec.weights.part == "encoder" else ""
     return f"{spec.arch}{encoder}, {part}weights from {spec.weights.source.rpartition('/')[2]}"
 

@@ -6,7 +6,7 @@ import pandas as pd
 
 from bench.report.group import Group
 from bench.report.protocol import changed_note
-from bench.report.rows import conditions, data_bound, each, figure, missing_times, names
+from bench.report.rows import Timing, conditions, each, figure, missing_times, names
 from bench.report.table import Cell, Footnotes, Header, Table, Text
 from bench.report.tables.failures import failed_note
 from bench.suite.columns import COLUMNS
@@ -32,6 +32,7 @@ def complexity(group: Group) -> list[Table]:
 
 def _table(group: Group, rows: pd.DataFrame) -> Table:
     footnotes = Footnotes()
+    timing = Timing(rows, footnotes)
     columns = [*ALWAYS, *(name for name in MORE if rows[name].notna().any())]
     body: list[list[Cell]] = []
     for name, (_, row) in zip(names(rows, group.choice.by), each(rows), strict=True):
@@ -41,7 +42,7 @@ def _table(group: Group, rows: pd.DataFrame) -> Table:
             notes = (footnotes.add(count),)
         cells: list[Cell] = [Text(name)]
         for column in columns:
-            own = notes if column == "num_params" else data_bound(row, column, footnotes)
+            own = notes if column == "num_params" else timing.notes(row, column)
             cells.append(figure(row, column, notes=own))
         body.append(cells)
     sizes = ", ".join(dict.fromkeys(rows["macs_size"]))

@@ -13,8 +13,8 @@ from bench.report.protocol import card_of, together
 from bench.report.published import Beside, beside, matches, remarks_of
 from bench.report.rows import (
     Row,
+    Timing,
     conditions,
-    data_bound,
     each,
     figure,
     missing_times,
@@ -82,6 +82,7 @@ def _table(group: Group, key: str, spec: TableSpec, published: Published) -> Tab
     cards, notes_of = _cards(here, evaluations, footnotes)
     ranks, explained = _ranks(group, here, columns)
     timed, elsewhere = on_one_machine(rows, footnotes)
+    timing = Timing(rows, footnotes)
     stacked = sum(asked.is_paired for asked in columns) > MOST_PAIRS
     body: list[list[Cell]] = []
     rules: set[int] = set()
@@ -89,7 +90,7 @@ def _table(group: Group, key: str, spec: TableSpec, published: Published) -> Tab
         theirs = [_theirs(published, row["entry"], asked, footnotes) for asked in columns]
         ours: list[Cell] = []
         for asked in columns:
-            notes = data_bound(row, asked.of, footnotes)
+            notes = timing.notes(row, asked.of)
             if asked.of in OF_A_MACHINE and index in elsewhere:
                 notes = (elsewhere[index],)
             if asked.evaluation == main or of_case(asked.of):

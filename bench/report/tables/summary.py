@@ -6,8 +6,8 @@ from bench.report.group import Group
 from bench.report.majority_class import majority_class_row
 from bench.report.protocol import card_of
 from bench.report.rows import (
+    Timing,
     conditions,
-    data_bound,
     each,
     figure,
     missing_times,
@@ -39,11 +39,12 @@ def _table(
     card, own = card_of(rows, footnotes)
     ranks, explained = group.ranking.of(rows, COLUMNS_SHOWN)
     timed, elsewhere = on_one_machine(rows, footnotes)
+    timing = Timing(rows, footnotes)
     body: list[list[Cell]] = []
     for name, (index, row) in zip(names(rows, group.choice.by), each(timed), strict=True):
         cells: list[Cell] = [Text(name, own[index])]
         for column in COLUMNS_SHOWN:
-            notes = data_bound(row, column, footnotes)
+            notes = timing.notes(row, column)
             if column == "epoch_s" and index in elsewhere:
                 notes = (elsewhere[index],)
             cells.append(figure(row, column, ranks.get((index, column), ""), notes))
