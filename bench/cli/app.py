@@ -29,6 +29,7 @@ from bench.cli.options import (
     leave,
     read_names,
     read_seconds,
+    read_size,
 )
 from bench.errors import Exit, UserError
 
@@ -272,14 +273,31 @@ def profile(
     suite: Annotated[str, typer.Argument(help="suite file, or the name of a shipped suite")],
     pattern: Filter = None,
     settings: Settings = None,
+    size: Annotated[
+        str | None, typer.Option(help="HxW of the images, such as 360x640; default: the recipe's")
+    ] = None,
+    batch_size: Annotated[int, typer.Option(min=1, help="images in a timed pass")] = 1,
+    precision: Annotated[
+        Literal["fp32", "tf32", "bf16", "fp16"] | None,
+        typer.Option(help="default: the recipe's"),
+    ] = None,
+    threads: Annotated[
+        int | None, typer.Option(min=1, help="CPU threads; default: as torch chooses")
+    ] = None,
     device: Device = "auto",
     out: Out = Path("results"),
     json_lines: JsonLines = False,
 ) -> None:
-    """Count the parameters and MACs of a suite's networks and time them; needs no data."""
-    from bench.cli.commands.profile import profile_suite
+    """Count the parameters and MACs of a suite's networks and time them; needs no data.
 
-    leave(profile_suite(suite, pattern, settings or [], device, out, Console(json_lines)))
+    All networks are timed at one image size; one that would take too long is left blank.
+    """
+    from bench.cli.commands.profile import profile_suite
+    from bench.runner.profile import Conditions
+
+    conditions = Conditions(read_size(size), batch_size, precision, threads)
+    console = Console(json_lines)
+    leave(profile_suite(suite, pattern, settings or [], device, out, console, conditions))
 
 
 @app.command()

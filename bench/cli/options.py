@@ -1,6 +1,7 @@
 """Flags that several commands share, and how their values are read."""
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -107,6 +108,16 @@ def read_seconds(flag: str, text: str | None) -> float | None:
     if not 0 < seconds < math.inf:
         raise UserError(f"{flag} takes 90, 90s, 30m or 8h, not {text!r}.")
     return seconds
+
+
+def read_size(text: str | None) -> tuple[int, int] | None:
+    """Read the --size of images, such as 360x640."""
+    if text is None:
+        return None
+    match = re.fullmatch(r"([1-9]\d*)x([1-9]\d*)", text.strip())
+    if match is None:
+        raise UserError(f"--size takes HxW in pixels, such as 360x640, not {text!r}.")
+    return int(match[1]), int(match[2])
 
 
 def leave(code: Exit) -> None:

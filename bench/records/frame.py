@@ -115,10 +115,12 @@ def _profile_row(profile: Profile, folder: Path) -> dict[str, Any]:
         "precision": profile.numerics["precision"],
         "num_classes": profile.num_classes,
         **_facts(profile.complexity),
-        "latency_p50_ms": latency.p50_ms,
-        "latency_p95_ms": latency.p95_ms,
-        "inference_images_per_s": latency.images_per_s,
-        "timed_size": "x".join(map(str, latency.size)),
+        "latency_p50_ms": latency and latency.p50_ms,
+        "latency_p95_ms": latency and latency.p95_ms,
+        "inference_images_per_s": latency and latency.images_per_s,
+        "timed_size": "x".join(map(str, latency.size if latency else profile.complexity["size"])),
+        "timed_batch": profile.batch_size,
+        "untimed": profile.untimed,
     }
 
 

@@ -87,7 +87,7 @@ class Record(BaseModel):
 
 
 class Latency(BaseModel):
-    """The time that one image of `size` (H, W) takes from uint8 to logits; percentiles in ms."""
+    """The time that a batch of `size` (H, W) takes from uint8 to logits; percentiles in ms."""
 
     size: tuple[int, int]
     p50_ms: float
@@ -97,7 +97,11 @@ class Latency(BaseModel):
 
 
 class Profile(BaseModel):
-    """What a case's network costs, without any training."""
+    """What a case's network costs, without any training.
+
+    batch_size: images in a timed pass.
+    untimed: why there is no latency.
+    """
 
     version: int = 1
     id: str
@@ -107,7 +111,9 @@ class Profile(BaseModel):
     numerics: dict[str, Any]
     num_classes: int
     complexity: dict[str, Any]
-    latency: Latency
+    latency: Latency | None = None
+    batch_size: int = 1
+    untimed: str | None = None
 
 
 class EvaluationRecord(BaseModel):

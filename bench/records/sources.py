@@ -112,7 +112,7 @@ def read(source: Source, prefer: Prefer | None) -> Records | None:
     frame["suite"] = source.resolved.suite.name
     profiled = pd.concat(_with_rows(profiles), ignore_index=True)
     if len(profiled):
-        once = ["id", "case", "machine", "precision"]
+        once = ["id", "case", "machine", "precision", "timed_size", "timed_batch"]
         profiled = profiled.drop_duplicates(once, keep="last").reset_index(drop=True)
     asked = [(case.id, case.name) for case in source.resolved.cases]
     there, here = set(_keys(frame)), _in_order(frame, asked)
@@ -194,6 +194,7 @@ def _with_latency(frame: pd.DataFrame, profiles: pd.DataFrame) -> pd.DataFrame:
     """Add latencies of the same case, machine, precision and image size as the MACs."""
     if not (len(frame) and len(profiles)):
         return frame
+    profiles = profiles[profiles["timed_batch"] == 1]
     columns = ["latency_p50_ms", "latency_p95_ms", "inference_images_per_s"]
     keys = ["id", "case", "machine", "trained_in", "macs_size"]
     timed = profiles.rename(columns={"precision": "trained_in"}).drop(columns="macs_size")

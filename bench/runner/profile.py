@@ -1,9 +1,10 @@
-"""What a model costs: counts, and the time that one image takes; needs no training."""
+"""What a model costs: counts, and the time that images take; needs no training."""
 
 import statistics
 import time
-from collections.abc import Callable
-from dataclasses import asdict
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
 
 import numpy as np
 import torch
@@ -12,33 +13,50 @@ from torch import nn
 from bench.machine.clock import synchronize
 from bench.machine.device import autocast, describe_device, pick_precision, set_precision
 from bench.machine.environment import environment
+from bench.machine.numerics import Precision
 from bench.models.complexity import backward, complexity, forward_gmacs, state_bytes
 from bench.models.geometry import Geometry
 from bench.models.networks import find_encoder
-from bench.models.segmenter import build_model, without_values
+from bench.models.segmenter import Segmenter, build_model, without_values
 from bench.records.record import Latency, Profile, now
 from bench.suite.case import Case
 from bench.suite.model import ModelSpec
 from bench.suite.schema import Size, counted_size
 from bench.training.optimizer import build_optimizer
 
-MOST_GMACS = 4.0  # of a timed pass on a CPU: a fraction of a second
-SMALLEST = 64  # pixels per side of a timed image
+QUICK_GMACS = 4.0  # of a pass on a CPU that tells how long a larger one takes
+MOST_S = 4.0  # of a timed pass
+SMALLEST = 64  # pixels per side of an image that is timed
 WARM_UP, FEWEST_RUNS, MOST_RUNS, ENOUGH_S = 2, 5, 200, 1.0
 
 
-def profile_case(case: Case, device: torch.device) -> Profile:
+@dataclass(frozen=True)
+class Conditions:
+    """What a profile measures, the same for all networks that are compared.
+
+    size: (H, W); None: that of the recipe, or 512x512 if it has none.
+    batch_size: images in a timed pass.
+    precision, threads: None: the recipe's precision, and torch's number of threads.
+    """
+
+    size: Size | None = None
+    batch_size: int = 1
+    precision: str | None = None
+    threads: int | None = None
+
+
+def profile_case(case: Case, device: torch.device, conditions: Conditions | None = None) -> Profile:
     """Count a case's network and time it, without data or training.
 
-    Counts are for the recipe's `size`; if that gives one side or nothing, for a stored image of
-    512x512. On the CPU, the size is halved for timing until a pass takes a fraction of a second.
+    A network that would take too long on a CPU is not timed; the profile says why.
 
     Raises:
-        UserError: if the network does not build or run.
+        UserError: if the network does not build or run, or a condition cannot be met.
     """
+    conditions = conditions or Conditions()
     num_classes = case.dataset.labels.num_classes
     recipe = case.recipe
-    size = counted_size(recipe.size)
+    size = conditions.size or counted_size(recipe.size)
     torch.manual_seed(case.seed)
     model, _ = build_model(case.model.model_copy(update={"weights": None}), num_classes)
     facts = complexity(
@@ -49,70 +67,103 @@ def profile_case(case: Case, device: torch.device) -> Profile:
         recipe.micro_batch,
         recipe.freeze_encoder,
     )
-    timed = _timed_size(case.model, num_classes, model.geometry, size, device)
-    precision = pick_precision(recipe.precision, device)
+    precision = pick_precision(conditions.precision or recipe.precision, device)
     set_precision(precision)
-    with autocast(device, precision):
-        latency = _latency(model.to(device).eval(), timed, device)
+    with _threads(conditions.threads):
+        numerics = {
+            "device": device.type,
+            "precision": precision,
+            "threads": torch.get_num_threads(),
+        }
+        timed = Timed(model.to(device).eval(), device, precision, conditions.batch_size)
+        expected = timed.expected_s(case.model, num_classes, size) if device.type == "cpu" else 0.0
+        latency = timed.latency(size) if expected <= MOST_S else None
     return Profile(
         id=case.id,
         case=case,
         measured=now(),
         environment=dict(environment()) | describe_device(device),
-        numerics={
-            "device": device.type,
-            "precision": precision,
-            "threads": torch.get_num_threads(),
-        },
+        numerics=numerics,
         num_classes=num_classes,
         complexity=asdict(facts)
         | {"checkpoint_bytes": _checkpoint_bytes(case, num_classes, model.geometry)},
         latency=latency,
+        batch_size=conditions.batch_size,
+        untimed=None if latency else f"one pass would take about {expected:.0f} s",
     )
 
 
-def _timed_size(
-    spec: ModelSpec, num_classes: int, geometry: Geometry, size: Size, device: torch.device
-) -> Size:
-    """Return the size; on the CPU, halve it until one pass is quick enough to be timed."""
-    if device.type != "cpu":
-        return size
+@contextmanager
+def _threads(num: int | None) -> Iterator[None]:
+    """Let torch use a number of CPU threads while the body runs."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(num or before)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
-    def gmacs(height: int, width: int) -> float:
-        padded = geometry.padded(height), geometry.padded(width)
-        return without_values(
-            spec, num_classes, lambda net, on: forward_gmacs(net.eval(), padded, on)[0]
+
+@dataclass(frozen=True)
+class Timed:
+    """A model in evaluation, to be timed from uint8 images on the device to logits."""
+
+    model: Segmenter
+    device: torch.device
+    precision: Precision
+    batch_size: int
+
+    def expected_s(self, spec: ModelSpec, num_classes: int, size: Size) -> float:
+        """Estimate the time of a pass from one at a smaller size; 0 if it is quick anyway."""
+        geometry = self.model.geometry
+
+        def gmacs(height: int, width: int) -> float:
+            padded = geometry.padded(height), geometry.padded(width)
+            one = without_values(
+                spec, num_classes, lambda net, on: forward_gmacs(net.eval(), padded, on)[0]
+            )
+            return one * self.batch_size
+
+        small = size
+        while min(small) // 2 >= SMALLEST and gmacs(*small) > QUICK_GMACS:
+            small = small[0] // 2, small[1] // 2
+        if small == size:
+            return 0.0
+        once = self.once(small)
+        once()  # warm-up
+        return once() * gmacs(*size) / gmacs(*small)
+
+    def once(self, size: Size) -> Callable[[], float]:
+        """Return a function that runs a pass on random images and returns its seconds."""
+        shape = (self.batch_size, 3, *size)
+        images = torch.randint(0, 256, shape, dtype=torch.uint8, device=self.device)
+
+        @torch.inference_mode()
+        def seconds() -> float:
+            synchronize(self.device)
+            start = time.perf_counter()
+            # Opened for each pass, as in an evaluation: an open one keeps the cast weights.
+            with autocast(self.device, self.precision):
+                self.model(images)
+            synchronize(self.device)
+            return time.perf_counter() - start
+
+        return seconds
+
+    def latency(self, size: Size) -> Latency:
+        """Time passes of a size."""
+        once = self.once(size)
+        for _ in range(WARM_UP):
+            once()
+        times = _repeated(once)
+        p50, p95 = np.percentile(times, [50, 95])
+        return Latency(
+            size=size,
+            p50_ms=1e3 * float(p50),
+            p95_ms=1e3 * float(p95),
+            images_per_s=self.batch_size / statistics.mean(times),
+            num_runs=len(times),
         )
-
-    height, width = size
-    while min(height, width) // 2 >= SMALLEST and gmacs(height, width) > MOST_GMACS:
-        height, width = height // 2, width // 2
-    return height, width
-
-
-@torch.inference_mode()
-def _latency(model: nn.Module, size: Size, device: torch.device) -> Latency:
-    """Time single images (1, 3, H, W) uint8, already on the device, to their logits."""
-    image = torch.randint(0, 256, (1, 3, *size), dtype=torch.uint8, device=device)
-
-    def seconds() -> float:
-        synchronize(device)
-        start = time.perf_counter()
-        model(image)
-        synchronize(device)
-        return time.perf_counter() - start
-
-    for _ in range(WARM_UP):
-        seconds()
-    times = _repeated(seconds)
-    p50, p95 = np.percentile(times, [50, 95])
-    return Latency(
-        size=size,
-        p50_ms=1e3 * float(p50),
-        p95_ms=1e3 * float(p95),
-        images_per_s=1 / statistics.mean(times),
-        num_runs=len(times),
-    )
 
 
 def _repeated(seconds: Callable[[], float]) -> list[float]:

@@ -1,6 +1,7 @@
 """Counts and times of networks without data or training."""
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,9 +16,10 @@ from bench.errors import Exit, UserError
 from bench.records.frame import load_profiles
 from bench.records.record import Profile, read_record
 from bench.report.report import report, text
+from bench.report.table import EMPTY, Text
 from bench.runner import profile as profiles
 from bench.runner.plan import plan
-from bench.runner.profile import profile_case
+from bench.runner.profile import Conditions, profile_case
 from bench.runner.run_suite import run_planned
 from bench.runner.task import Options
 from bench.runner.validate import check
@@ -25,6 +27,7 @@ from bench.suite.expand import expand
 from bench.suite.load import load
 
 CPU = torch.device("cpu")
+SMALL = Conditions(size=(64, 64))
 TWO = TINY.replace(
     "  enet: {arch: custom/enet}",
     "  enet: {arch: custom/enet}\n  pspnet: {arch: smp/pspnet, encoder: resnet18}",
@@ -56,6 +59,7 @@ def test_a_profile_says_what_a_trained_record_says(
         "precision": "fp32",
         "threads": torch.get_num_threads(),
     }
+    assert found.latency is not None
     assert found.latency.num_runs == profiles.FEWEST_RUNS
     assert 0 < found.latency.p50_ms <= found.latency.p95_ms
     assert found.latency.images_per_s > 0
@@ -69,17 +73,83 @@ def test_without_a_size_counts_are_at_512(write_suite: Callable[..., Path]) -> N
     assert found.complexity["gmacs"] == pytest.approx(
         1.969 - 256 * 256 * 4 * 16 * 15 / 1e9, rel=1e-3
     )
+    assert found.latency is not None
     assert found.latency.size == (512, 512)
 
 
-def test_a_large_network_is_timed_at_a_smaller_size(
+def test_a_network_that_would_take_too_long_is_not_timed(
     write_suite: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     [case] = expand(load(write_suite()).suite)
-    monkeypatch.setattr(profiles, "MOST_GMACS", 0.2)
-    assert profile_case(case, CPU).latency.size == (128, 128)
-    monkeypatch.setattr(profiles, "MOST_GMACS", 0.0)
-    assert profile_case(case, CPU).latency.size == (64, 64)  # not smaller
+    monkeypatch.setattr(profiles, "QUICK_GMACS", 0.2)  # 128x128 of 512x512
+    monkeypatch.setattr(profiles, "MOST_S", 0.0)
+    found = profile_case(case, CPU)
+    assert found.latency is None
+    assert found.untimed is not None
+    assert re.fullmatch(r"one pass would take about \d+ s", found.untimed)
+    assert found.complexity["size"] == (512, 512)
+    monkeypatch.setattr(profiles, "MOST_S", 1000.0)
+    again = profile_case(case, CPU)
+    assert again.latency is not None
+    assert (again.latency.size, again.untimed) == ((512, 512), None)
+
+
+def test_the_expected_time_grows_with_the_operations(
+    write_suite: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    [case] = expand(load(write_suite()).suite)
+    ticks = iter(range(1000))
+    monkeypatch.setattr(profiles.time, "perf_counter", lambda: next(ticks))  # a pass takes 1 s
+    monkeypatch.setattr(profiles, "QUICK_GMACS", 0.2)
+    found = profile_case(case, CPU)
+    assert found.untimed == "one pass would take about 16 s"  # 512x512 after 128x128
+
+
+def test_conditions(write_suite: Callable[..., Path]) -> None:
+    [case] = expand(load(write_suite()).suite)
+    before = torch.get_num_threads()
+    asked = Conditions(size=(64, 96), batch_size=3, precision="bf16", threads=before + 1)
+    found = profile_case(case, CPU, asked)
+    assert found.complexity["size"] == (64, 96)
+    assert found.latency is not None
+    assert (found.latency.size, found.batch_size) == ((64, 96), 3)
+    assert found.numerics == {"device": "cpu", "precision": "bf16", "threads": before + 1}
+    assert torch.get_num_threads() == before
+    assert found.latency.images_per_s > 1e3 / found.latency.p95_ms
+    with pytest.raises(UserError, match="Precision 'tf32' is not supported"):
+        profile_case(case, CPU, Conditions(precision="tf32"))
+
+
+def test_latencies_of_one_size_share_a_column(write_suite: Callable[..., Path]) -> None:
+    three = TINY.replace(
+        "  enet: {arch: custom/enet}",
+        "  a: {arch: custom/enet}\n  b: {arch: custom/enet}\n  c: {arch: custom/enet}",
+    )
+    folder = write_suite(three).parent / "out"
+    profile_suite(folder.parent / "suite.yaml", None, [], "cpu", folder, Console(), SMALL)
+    for name, size in (("b", [32, 32]), ("c", None)):
+        [file] = folder.glob(f"*/*__{name}__*/profile.json")
+        content = json.loads(file.read_text())
+        if size:
+            content["latency"]["size"] = size  # as older versions timed large networks
+        else:
+            content |= {"latency": None, "untimed": "one pass would take about 9 s"}
+        file.write_text(json.dumps(content))
+    [made] = report([folder / "tiny"], folder)
+    [table] = made.tables
+    shown = [
+        [cell.text if isinstance(cell, Text) else cell.number for cell in row] for row in table.rows
+    ]
+    p50 = [header.title for header in table.headers].index("p50")
+    assert [row[0] for row in shown] == ["a", "b", "c"]
+    assert shown[0][p50] != EMPTY
+    assert [row[p50] for row in shown[1:]] == [EMPTY, EMPTY]
+    assert table.footnotes == (
+        "Latency not shown: measured at 32x32.",
+        "Not timed: one pass would take about 9 s.",
+    )
+    assert "one image of 64x64 at a time" in table.notes[1]
+    assert len({row[2] for row in shown}) == 1  # counts stay
 
 
 def test_seconds_are_as_the_clock_has_them(
@@ -88,7 +158,9 @@ def test_seconds_are_as_the_clock_has_them(
     ticks = iter(x for i in range(100) for x in (10.0 * i, 10.0 * i + (0.1 if i < 6 else 0.2)))
     monkeypatch.setattr(profiles.time, "perf_counter", lambda: next(ticks))
     [case] = expand(load(write_suite()).suite)
+    monkeypatch.setattr(profiles, "QUICK_GMACS", 99.0)
     latency = profile_case(case, CPU).latency  # runs 2 to 6: 0.1 four times, 0.2
+    assert latency is not None
     assert latency.p50_ms == pytest.approx(100)
     assert latency.p95_ms == pytest.approx(180)
     assert latency.images_per_s == pytest.approx(5 / 0.6)

@@ -13,7 +13,7 @@ from bench.records.case_folder import CaseFolder, results_folder
 from bench.records.record import Profile, Resolved, write_resolved
 from bench.report.report import report
 from bench.report.write import USUAL_FORMATS, write
-from bench.runner.profile import profile_case
+from bench.runner.profile import Conditions, profile_case
 from bench.runner.validate import load_checked
 from bench.suite.case import Case
 from bench.suite.expand import matching
@@ -30,6 +30,7 @@ def profile_suite(
     device_name: str,
     out: Path,
     console: Console,
+    conditions: Conditions | None = None,
 ) -> Exit:
     """Count and time every network of a suite, without its data, and print the table.
 
@@ -48,7 +49,7 @@ def profile_suite(
     for number, case in enumerate(chosen, 1):
         head = f"[{number}/{len(chosen)}] {case.label}"
         try:
-            profile = profile_case(case, device)
+            profile = profile_case(case, device, conditions)
         except (UserError, *RUN_ERRORS) as error:  # memory may run out, too
             faults.append(Fault(("models", case.model_name), first_line(error)))
             console.say(f"{head}: failed")
@@ -79,10 +80,14 @@ def _show(profile: Profile, head: str, console: Console) -> None:
         console.json(line | {"case": profile.case.name})
         return
     latency = profile.latency
+    timed = (
+        f"{latency.p50_ms:.1f} ms at {latency.size[0]}x{latency.size[1]}"
+        if latency is not None
+        else f"not timed: {profile.untimed}"
+    )
     console.say(
         f"{head}: {profile.complexity['num_params'] / 1e6:.2f} M parameters, "
-        f"{profile.complexity['gmacs']:.2f} GMAC, {latency.p50_ms:.1f} ms at "
-        f"{latency.size[0]}x{latency.size[1]}"
+        f"{profile.complexity['gmacs']:.2f} GMAC, {timed}"
     )
 
 

@@ -1,10 +1,12 @@
 """The cost of networks without training: counts and latencies from `bench profile`."""
 
+import math
+
 import pandas as pd
 
 from bench.report.protocol import changed_note, mark_changed
 from bench.report.rows import each, figure
-from bench.report.table import Cell, Header, Table, Text
+from bench.report.table import Cell, Footnotes, Header, Table, Text
 
 SHOWN = {  # headers short enough for a page
     "num_params": Header("all", "Params (M)"),
@@ -19,32 +21,61 @@ SHOWN = {  # headers short enough for a page
 }
 
 
+SAME = ["machine", "precision", "timed_batch"]  # within a table
+LATENCIES = ["latency_p50_ms", "latency_p95_ms", "inference_images_per_s"]
+
+
 def profile(name: str, rows: pd.DataFrame, changes: tuple[str, ...]) -> list[Table]:
-    """Make one table per machine and precision."""
-    return [
-        _table(name, here, f"{machine}, {precision}", changes)
-        for (machine, precision), here in rows.groupby(
-            ["machine", "precision"], sort=False, dropna=False
-        )
-    ]
+    """Make one table per machine, precision and batch size; latencies are of one image size."""
+    return [_table(name, here, changes) for _, here in rows.groupby(SAME, sort=False, dropna=False)]
 
 
-def _table(name: str, rows: pd.DataFrame, timed_on: str, changes: tuple[str, ...]) -> Table:
-    headers = [Header("Model"), Header("K"), *SHOWN.values(), Header("timed at")]
-    body: list[list[Cell]] = [
-        [
-            Text(str(row["label"])),
-            Text(str(row["num_classes"])),
-            *(figure(row, column) for column in SHOWN),
-            Text(str(row["timed_size"])),
-        ]
-        for _, row in each(rows)
-    ]
+def _table(name: str, rows: pd.DataFrame, changes: tuple[str, ...]) -> Table:
+    footnotes = Footnotes()
+    timed = rows[rows["latency_p50_ms"].notna()]
+    size = _usual((timed if len(timed) else rows)["timed_size"])
+    headers = [Header("Model"), Header("K"), *SHOWN.values()]
+    body: list[list[Cell]] = []
+    for _, row in each(rows.assign(**_at_one_size(rows, size))):
+        notes: tuple[int, ...] = ()
+        if isinstance(row["untimed"], str):
+            notes = (footnotes.add(f"Not timed: {row['untimed']}."),)
+        elif row["timed_size"] != size:
+            notes = (footnotes.add(f"Latency not shown: measured at {row['timed_size']}."),)
+        cells: list[Cell] = [Text(str(row["label"]), notes), Text(str(row["num_classes"]))]
+        body.append([*cells, *(figure(row, column) for column in SHOWN)])
     sizes = ", ".join(dict.fromkeys(rows["macs_size"]))
-    notes = [
+    first = rows.iloc[0]
+    batch = int(first["timed_batch"])
+    images = "one image" if batch == 1 else f"{batch} images"
+    notes_below = [
         "K: number of classes. No grad.: parameters that get no gradient in training.",
-        f"Latency and img/s: one image at a time, from uint8 to logits, on {timed_on}.",
+        f"Latency and img/s: {images} of {size} at a time, from uint8 to logits, on "
+        f"{first['machine']}, {first['precision']}.",
         *changed_note(changes),
     ]
     caption = mark_changed(f"Complexity without training; MACs per image of {sizes}", changes)
-    return Table("profile", f"{name}-profile", caption, headers, body, notes=notes)
+    return Table(
+        "profile",
+        f"{name}-profile",
+        caption,
+        headers,
+        body,
+        notes=notes_below,
+        footnotes=footnotes.texts,
+    )
+
+
+def _at_one_size(rows: pd.DataFrame, size: str) -> dict[str, "pd.Series[float]"]:
+    """Blank latencies of other image sizes: they do not compare."""
+    return {name: rows[name].where(rows["timed_size"] == size) for name in LATENCIES}
+
+
+def _usual(sizes: "pd.Series[str]") -> str:
+    """Return the most frequent size HxW, and of several the largest."""
+    counts = sizes.value_counts()
+    return str(max(counts.index, key=lambda size: (counts[size], math.prod(_sides(str(size))))))
+
+
+def _sides(size: str) -> list[int]:
+    return [int(side) for side in size.split("x")]
