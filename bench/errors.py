@@ -31,7 +31,8 @@ class Faults(ValueError):
 class Exit(IntEnum):
     """The exit codes of the commands.
 
-    NEGATIVE: a case failed, a check found something, or a comparison found a worse result.
+    NEGATIVE: a case failed, a check found something, a comparison found a worse result, or results
+        could not be written.
     CRASHED: an unexpected error, which is a bug in this program.
     """
 

@@ -3,6 +3,7 @@
 import sys
 import traceback
 from collections.abc import Sequence
+from io import TextIOWrapper
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -32,6 +33,7 @@ from bench.cli.options import (
     read_size,
 )
 from bench.errors import Exit, UserError
+from bench.machine.files import CannotWrite
 
 CLOSED_PIPE = 128 + 13  # as the shell reports SIGPIPE
 
@@ -393,11 +395,14 @@ def main(args: Sequence[str] | None = None) -> None:
     A user's mistake is one message. An unexpected error has an exit code of its own, so that it
     is never taken for a negative answer, such as a comparison's "worse".
     """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):  # LC_ALL=C: letters that it lacks as their codes
+            stream.reconfigure(errors="backslashreplace")
     try:
         app(args)
     except UserError as error:
         Console().warn(f"Error: {error}" if "\n" not in str(error) else str(error))
-        sys.exit(Exit.USAGE)
+        sys.exit(Exit.NEGATIVE if isinstance(error, CannotWrite) else Exit.USAGE)
     except SystemExit as stop:
         if isinstance(stop.__context__, BrokenPipeError):  # such as bench … | head -1
             sys.exit(CLOSED_PIPE)

@@ -63,5 +63,7 @@ def exit_code(outcomes: list[Outcome]) -> Exit:
 
 def nothing_matched(console: Console, pattern: str | None) -> Exit:
     """Say that a filter matched no case."""
-    console.warn(f"No case matches {pattern!r}.")
+    is_part = pattern is not None and not any(sign in pattern for sign in "*?[")
+    hint = f" A filter covers the whole name; try '*{pattern}*'." if is_part else ""
+    console.warn(f"No case matches {pattern!r}.{hint}")
     return Exit.NOTHING_MATCHED

@@ -6,14 +6,14 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, get_args
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from bench.datasets.digests import digests
-from bench.errors import UserError
+from bench.errors import Fault, Faults, UserError
 from bench.lookup import USER_CODE_ERRORS, unknown
 from bench.text import listed
 
@@ -64,10 +64,42 @@ class Sample:
         return tuple(file for file in (self.image, self.mask) if file is not None)
 
 
+def refuse_truth_values(cls: type[BaseModel], value: Any) -> Any:
+    """Refuse true and false where a number is expected; pydantic would take them for 1 and 0.
+
+    For `model_validator(mode="before")`.
+
+    Raises:
+        Faults: with the key of each.
+    """
+    faults = []
+    for name, field in cls.model_fields.items() if isinstance(value, dict) else ():
+        given = value.get(name)
+        items = given if isinstance(given, list | tuple) else [given]
+        wrong = [item for item in items if isinstance(item, bool)]
+        if wrong and not _types_in(field.annotation) & {bool, Any}:
+            text = f"Give a number or text, not {str(wrong[0]).lower()}."
+            faults.append(Fault((name,), text))
+    if faults:
+        raise Faults(faults)
+    return value
+
+
+def _types_in(annotation: Any) -> set[Any]:
+    """Return all types in an annotation, such as int and None of int | None."""
+    found = {annotation} if isinstance(annotation, type) or annotation is Any else set()
+    return found.union(*(_types_in(inside) for inside in get_args(annotation)))
+
+
 class BaseOptions(BaseModel):
     """Base class of a dataset's options; unknown keys are errors."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _no_truth_values(cls, value: Any) -> Any:
+        return refuse_truth_values(cls, value)
 
 
 class OfficialOptions(BaseOptions):

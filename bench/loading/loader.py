@@ -177,7 +177,8 @@ def _prepare_worker(reading: Any, worker: int) -> None:
     assert isinstance(images, Images)
     images.reading = reading
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # clusters send it to every process
+    for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2):
+        signal.signal(number, signal.SIG_IGN)  # clusters send them to every process
     torch.set_num_threads(1)
 
 

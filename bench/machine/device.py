@@ -32,6 +32,8 @@ def pick_device(name: str) -> torch.device:
         device = torch.device(name)
     except RuntimeError:
         device = torch.device("meta")
+    if device.type == "cpu" and device.index:
+        device = torch.device("meta")
     known = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.mps.is_available()}
     if not known.get(device.type):
         available = ", ".join(kind for kind, is_available in known.items() if is_available)

@@ -15,7 +15,7 @@ def reset_peak_memory(device: torch.device) -> None:
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
     with suppress(OSError):
-        CLEAR_REFS.write_text("5")  # resets the high-water mark of this process on Linux
+        CLEAR_REFS.write_bytes(b"5")  # resets the high-water mark of this process on Linux
 
 
 def peak_memory_mib(device: torch.device) -> float | None:
@@ -31,7 +31,7 @@ def peak_memory_mib(device: torch.device) -> float | None:
 def process_memory_mib(pid: int | str = "self") -> float | None:
     """Return a process's peak memory since its last reset, in MiB; None if not on Linux."""
     try:
-        lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+        lines = Path(f"/proc/{pid}/status").read_bytes().decode(errors="replace").splitlines()
     except OSError:
         return None
     marks = [int(line.split()[1]) / 1024 for line in lines if line.startswith("VmHWM")]

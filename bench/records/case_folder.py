@@ -187,9 +187,20 @@ def clear(folder: CaseFolder) -> None:
 
 
 def results_folder(out: Path, suite: Suite, settings: Iterable[str]) -> Path:
-    """Return the folder of a suite's cases; a suite changed by --set or --limit has its own."""
-    changes = ",".join(re.sub(r"[^A-Za-z0-9._+,-]+", "-", setting) for setting in sorted(settings))
+    """Return the folder of a suite's cases; a suite changed by --set or --limit has its own.
+
+    Its name shows the settings. If a folder of that name belongs to other settings, such as
+    a/x.pth and a-x.pth, a digest is added.
+    """
+    settings = sorted(settings)
+    changes = ",".join(re.sub(r"[^A-Za-z0-9._+,-]+", "-", setting) for setting in settings)
     if len(changes) > MOST_OF_A_NAME:
         digest = hashlib.sha256(changes.encode()).hexdigest()[:8]
         changes = f"{changes[:MOST_OF_A_NAME]}-{digest}"
-    return out / (f"{suite.name}@{changes}" if changes else suite.name)
+    if not changes:
+        return out / suite.name
+    plain = out / f"{suite.name}@{changes}"
+    exact = hashlib.sha256("\n".join(settings).encode()).hexdigest()[:8]
+    own = plain.with_name(f"{plain.name}-{exact}")
+    theirs = (read_json(plain / "suite.json") or {}).get("settings", settings)
+    return own if own.is_dir() or sorted(theirs) != settings else plain

@@ -70,9 +70,13 @@ def load(*folders: str | Path) -> pd.DataFrame:
         them. The sub-folders `published` and `baselines` of a given folder are skipped silently.
 
     Raises:
-        UserError: if a folder does not exist.
+        UserError: if no folder is given, or one does not exist.
     """
+    if not folders:
+        raise UserError("Give at least one folder, such as results.")
     for folder in folders:
+        if Path(folder).is_file():
+            raise UserError(f"{folder} is a file; give a folder of results.")
         if not Path(folder).is_dir():
             raise UserError(f"Folder {folder} does not exist.")
     rows = [row for folder in folders for row in _rows(Path(folder))]

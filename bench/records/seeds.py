@@ -6,6 +6,8 @@ from bench.records.frame import OF_A_MACHINE
 from bench.suite.columns import COLUMNS, SCORES
 
 ONE_MODEL = ["suite", "dataset", "model", "recipe", "label", "variant", "numerics"]
+LARGEST = ("num_sharing", "most_seconds", "most_reference_s")
+SMALLEST = ("least_seconds", "least_reference_s")
 ONE_SCORE = ["evaluation", "protocol", "scores_version"]
 
 
@@ -46,18 +48,19 @@ def over_seeds(frame: pd.DataFrame) -> pd.DataFrame:
     groups = numbers.groupby([frame[key] for key in keys], sort=False, dropna=False)
     group = groups.ngroup()
     first = ~group.duplicated()
-    merged: pd.DataFrame = frame.loc[first].copy()
-    merged[figures] = groups.transform("mean").loc[first]
-    merged["num_seeds"] = group.map(group.value_counts()).loc[first]
-    for name in ("num_sharing", "most_seconds", "most_reference_s"):
-        merged[name] = together[name].transform("max").loc[first]
-    for name in ("least_seconds", "least_reference_s"):
-        merged[name] = together[name].transform("min").loc[first]
-    merged["num_machines"] = machines.transform("nunique").loc[first]
-    merged["folders"] = group.map(frame["folder"].groupby(group).agg(tuple)).loc[first]
+    over = {
+        "num_seeds": group.map(group.value_counts()),
+        "num_machines": machines.transform("nunique"),
+        "folders": group.map(frame["folder"].groupby(group).agg(tuple)),
+        **{name: together[name].transform("max") for name in LARGEST},
+        **{name: together[name].transform("min") for name in SMALLEST},
+    }
     if mixed.any():
-        named = machines.transform(lambda names: " and ".join(sorted(set(names.dropna()))))
-        merged["machine"] = named.loc[first]
-    spread = groups.transform("std").loc[first].add_suffix("/std")
-    wide: pd.DataFrame = pd.concat([merged, spread], axis=1).reset_index(drop=True)
+        over["machine"] = machines.transform(lambda m: " and ".join(sorted(set(m.dropna()))))
+    parts = [groups.transform("mean"), groups.transform("std").add_suffix("/std")]
+    parts.append(pd.DataFrame(over, index=frame.index))
+    changed = {*figures, *over}
+    kept = frame[[name for name in frame if name not in changed]]
+    # Joined at once: a column at a time takes long for many classes.
+    wide: pd.DataFrame = pd.concat([kept, *parts], axis=1).loc[first].reset_index(drop=True)
     return wide

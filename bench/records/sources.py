@@ -69,6 +69,8 @@ def _find(target: Path, out: Path, settings: Sequence[str]) -> Iterator[tuple[Pa
         return
     if settings:
         raise UserError("--set and --limit go with a suite file, not with a folder of results.")
+    if (target / "record.json").is_file():
+        raise UserError(f"{target} is the folder of one case; give that of its suite, its parent.")
     if not target.is_dir() and target != out:
         raise UserError(f"{target} is neither a suite (.yaml) nor a folder with results.")
     for folder in folders_with("suite.json", target):

@@ -1,5 +1,6 @@
 """Which cases are done, which are left, and what they need; must not import torch."""
 
+import os
 import shutil
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -98,12 +99,18 @@ def disk_needed(
 
 
 def check_disk(out: Path, needed: int) -> None:
-    """Refuse to start if the disk would fill.
+    """Refuse to start if results cannot be written, or the disk would fill.
 
     Raises:
         UserError: with what is needed and what is free.
     """
-    place = next(p for p in (out, *out.resolve().parents) if p.exists())
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"Cannot write results to {out}: {error.strerror}.") from error
+    if not os.access(out, os.W_OK):
+        raise UserError(f"Cannot write results to {out}: Permission denied.")
+    place = out
     free = shutil.disk_usage(place).free
     if free < needed:
         raise UserError(

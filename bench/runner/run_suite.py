@@ -106,8 +106,10 @@ def plan_suites(
         resolved = Resolved(suite=file.suite, settings=tuple(settings), cases=tuple(cases))
         planned = plan(file.suite, chosen, folder, checked)
         found.append(PlannedSuite(resolved, folder, checked, planned))
-    if len({one.folder for one in found}) < len(found):
-        raise UserError("Two of these suites have the same name and would share a folder.")
+    folders = [one.folder for one in found]
+    for folder in folders:
+        if folders.count(folder) > 1:
+            raise UserError(f"Two of these suites have the name {folder.name}; run one at a time.")
     return [one for one in found if one.planned]
 
 

@@ -1,4 +1,4 @@
-"""Stopping a run after it has saved: Ctrl-C, SIGTERM, a deadline."""
+"""Stopping a run after it has saved: Ctrl-C, the signals of clusters, a deadline."""
 
 import signal
 import threading
@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+TERMINATING = (signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
+
 
 @dataclass
 class Stop:
@@ -14,7 +16,7 @@ class Stop:
 
     deadline: float | None
     asked: bool = False
-    terminated: bool = False  # by SIGTERM, which clusters send
+    terminated: bool = False  # by a signal that clusters or a closed terminal send
 
     def is_due(self) -> bool:
         """Return whether to stop after saving."""
@@ -25,8 +27,9 @@ class Stop:
 def stopping(
     say: Callable[[str], None] = lambda text: None, max_time_s: float | None = None
 ) -> Iterator[Stop]:
-    """Let SIGTERM and the first Ctrl-C stop after saving, and the second Ctrl-C at once.
+    """Let the first Ctrl-C and the signals in `TERMINATING` stop after saving.
 
+    The second Ctrl-C stops at once. A signal that is ignored, as nohup does with SIGHUP, stays so.
     In a thread other than the main one, which gets no signals, only the time counts.
     """
     stop = Stop(None if max_time_s is None else time.monotonic() + max_time_s)
@@ -35,13 +38,18 @@ def stopping(
         if stop.asked:
             raise KeyboardInterrupt
         stop.asked = True
-        say("Stopping once this step is saved. Press Ctrl-C again to stop at once.")
+        say(
+            "Stopping once this step is saved; the same command then goes on from there. Press "
+            "Ctrl-C again to stop at once."
+        )
 
     def on_terminate(number: int, frame: object) -> None:
         stop.asked = stop.terminated = True
-        say("Received SIGTERM: stopping once this step is saved.")
+        name = signal.Signals(number).name
+        say(f"Received {name}: stopping once this step is saved; the same command then goes on.")
 
-    handlers = {signal.SIGINT: on_interrupt, signal.SIGTERM: on_terminate}
+    asked = [number for number in TERMINATING if signal.getsignal(number) != signal.SIG_IGN]
+    handlers = {signal.SIGINT: on_interrupt, **dict.fromkeys(asked, on_terminate)}
     if threading.current_thread() is not threading.main_thread():
         handlers = {}
     before = {number: signal.signal(number, handler) for number, handler in handlers.items()}

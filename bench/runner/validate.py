@@ -147,9 +147,11 @@ def _check_case(
 
 def _root_faults(suite: Suite, roots: Mapping[str, Path]) -> Iterable[Fault]:
     known = {*suite.datasets, *(spec.name for spec in suite.datasets.values())}
-    for name in roots:
+    for name, folder in roots.items():
         if name not in known:
             yield Fault((), f"--root {name}=…: {unknown('dataset', name, known)}")
+        elif not folder.is_dir():
+            yield Fault((), f"--root {name}={folder}: there is no such folder.")
 
 
 def _check_recipe(case: Case, device: torch.device) -> None:

@@ -22,6 +22,7 @@ SCHEMA_VERSION = 1
 # Increased when the same case would give other numbers. 2: masks are resized by taking the pixel
 # with the nearest centre; transforms shrink images by area averaging.
 NUMERICS_VERSION = 2
+DIGITS_OF_A_FOLDER = 8  # of the id
 Names = tuple[str, str, str, int]
 # The original fields of these parts are in every id. A field added later is left out while it has
 # its default, so that adding one changes no id. Parts that are not listed are hashed whole.
@@ -72,7 +73,7 @@ class Case(Frozen):
     @property
     def folder(self) -> str:
         """The name of the case's folder; it ends with the first 8 digits of the id."""
-        return f"{self.name}__{self.id[:8]}"
+        return f"{self.name}__{self.id[:DIGITS_OF_A_FOLDER]}"
 
     @property
     def start(self) -> str:

@@ -49,8 +49,9 @@ def find_suite(target: str | Path) -> Path:
         UserError: if it is neither a file nor the name of a shipped suite.
     """
     path = Path(target)
-    if path.is_dir():
-        raise UserError(f"{path} is a folder; name a suite file or a shipped suite.")
+    if not str(target) or path.is_dir():
+        what = f"{path} is a folder" if str(target) else "The name of the suite is empty"
+        raise UserError(f"{what}; name a suite file or a shipped suite, such as quick.")
     if path.exists():
         return path
     shipped = shipped_suites()
@@ -62,7 +63,9 @@ def find_suite(target: str | Path) -> Path:
 @cache
 def smp_architectures() -> tuple[str, ...]:
     """List smp's architectures, as `create_model` takes them: "unet", "pspnet", …"""
-    tree = ast.parse((package_folder("segmentation_models_pytorch") / "__init__.py").read_text())
+    tree = ast.parse(
+        (package_folder("segmentation_models_pytorch") / "__init__.py").read_text(encoding="utf-8")
+    )
     return tuple(
         sorted(
             alias.name.lower()
@@ -79,7 +82,7 @@ def smp_encoders() -> tuple[str, ...]:
     folder = package_folder("segmentation_models_pytorch") / "encoders"
     names: set[str] = set()
     for file in folder.glob("[a-z]*.py"):
-        for node in ast.parse(file.read_text()).body:
+        for node in ast.parse(file.read_bytes()).body:
             if not (isinstance(node, ast.Assign) and isinstance(node.value, ast.Dict)):
                 continue
             target = node.targets[0]
@@ -94,7 +97,11 @@ def timm_models() -> tuple[str, ...]:
     folder = package_folder("timm") / "models"
     pattern = re.compile(r"^@register_model\s*\ndef (\w+)", re.MULTILINE)
     return tuple(
-        sorted(name for f in folder.glob("*.py") for name in pattern.findall(f.read_text()))
+        sorted(
+            name
+            for f in folder.glob("*.py")
+            for name in pattern.findall(f.read_text(encoding="utf-8"))
+        )
     )
 
 
@@ -109,7 +116,7 @@ def custom_options(name: str) -> dict[str, str]:
 
     The option `pretrained` is left out: `weights:` sets it.
     """
-    tree = ast.parse((package_folder("custom_models") / f"{name}.py").read_text())
+    tree = ast.parse((package_folder("custom_models") / f"{name}.py").read_bytes())
     [build] = (n for n in tree.body if isinstance(n, ast.FunctionDef) and n.name == "build")
     names = [argument.arg for argument in build.args.args[1:]]
     defaults = map(ast.unparse, build.args.defaults)
@@ -124,7 +131,7 @@ def torchvision_architectures() -> tuple[str, ...]:
         sorted(
             node.name
             for file in folder.glob("[a-z]*.py")
-            for node in ast.parse(file.read_text()).body
+            for node in ast.parse(file.read_bytes()).body
             if isinstance(node, ast.FunctionDef)
             and any("register_model" in ast.unparse(d) for d in node.decorator_list)
         )

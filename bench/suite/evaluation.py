@@ -1,18 +1,18 @@
 """One way of scoring a trained case."""
 
 import operator
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, PositiveFloat, model_validator
 
-from bench.suite.schema import Frozen, Side, Size
+from bench.suite.schema import SIZE_OR_SIDE, Frozen, Side, Size
 
 
 class Evaluation(Frozen):
     """One way of scoring a trained case."""
 
     split: str = Field(description="name of a split of the dataset")
-    size: Size | Side | Literal["recipe", "stored"] = Field(
+    size: Annotated[Size | Side | Literal["recipe", "stored"], SIZE_OR_SIDE] = Field(
         "recipe",
         description="size of the network's input: [H, W], {longest: px} or {shortest: px}; recipe: "
         "the recipe's size; stored: the stored size of each image",

@@ -7,13 +7,21 @@ from collections.abc import Iterable, Iterator
 from bench.errors import Fault, Faults
 from bench.lookup import unknown
 from bench.machine.source_hash import source_hash
-from bench.suite.case import NUMERICS_VERSION, Case, Names, Parent, case_name
+from bench.suite.case import (
+    DIGITS_OF_A_FOLDER,
+    NUMERICS_VERSION,
+    Case,
+    Names,
+    Parent,
+    case_name,
+)
 from bench.suite.model import InitFrom
 from bench.suite.recipe import Recipe, change_recipe
 from bench.suite.suite import CaseRow, Suite
 from bench.text import listed
 
 Drafts = dict[Names, tuple[CaseRow, tuple[str | int, ...]]]  # with the place of each row
+LONGEST_NAME = 255  # of a folder
 NAMES_SHOWN = 3  # case names are long
 IS_GLOB = re.compile(r"__|[*?[]")  # a glob on case names, not the name of a published system
 
@@ -42,10 +50,24 @@ def expand(suite: Suite) -> list[Case]:
             _build(suite, names, drafts, cases, ())
         except Faults as error:
             faults += error.faults
+    faults += [fault for names, case in cases.items() for fault in _long_names(names, case)]
     faults += _unmatched_globs(suite, [case_name(names) for names in drafts])
     if faults:
         raise Faults(list(dict.fromkeys(faults)))
     return [cases[names] for names in drafts]
+
+
+def _long_names(names: Names, case: Case) -> Iterator[Fault]:
+    """Find cases whose folder would have a name that file systems refuse."""
+    length = len(case.name) + len("__") + DIGITS_OF_A_FOLDER
+    if length > LONGEST_NAME:
+        kinds = dict(zip(("datasets", "models", "recipes"), names[:3], strict=True))
+        kind, longest = max(kinds.items(), key=lambda item: len(item[1]))
+        yield Fault(
+            (kind, longest),
+            f"The folders of its cases would have names of {length} letters, more than the "
+            f"{LONGEST_NAME} that are allowed; use a shorter key.",
+        )
 
 
 def _unmatched_globs(suite: Suite, names: list[str]) -> Iterator[Fault]:

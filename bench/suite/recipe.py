@@ -22,7 +22,7 @@ from bench.suite.augment_presets import PRESETS, Transform, one_transform, spell
 from bench.suite.columns import SCORES
 from bench.suite.loss import CrossEntropy, Dice, Focal, Sum
 from bench.suite.optimizer import SGD, Adam, AdamW, Constant, Cosine, Poly, Step, Warmup
-from bench.suite.schema import Frozen, Side, Size
+from bench.suite.schema import SIZE_OR_SIDE, Frozen, Side, Size
 from bench.suite.validation_errors import describe
 from bench.text import plural
 
@@ -47,7 +47,7 @@ class Recipe(Frozen):
     accumulate: PositiveInt = Field(
         1, description="number of micro-batches that a batch is split into"
     )
-    size: Size | Side | None = Field(
+    size: Annotated[Size | Side | None, SIZE_OR_SIDE] = Field(
         None,
         description="size that images are resized to before augmentation: [H, W], {longest: px} or "
         "{shortest: px}; null: no resizing",

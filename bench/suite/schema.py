@@ -1,14 +1,17 @@
 """What all parts of a suite's schema share: the base class and sizes."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import (
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Field,
     PositiveInt,
     model_validator,
 )
+
+from bench.datasets.base import refuse_truth_values
 
 Size = tuple[PositiveInt, PositiveInt]  # (H, W) in pixels
 Fraction = Annotated[float, Field(ge=0, lt=1)]
@@ -20,6 +23,11 @@ class Frozen(BaseModel):
     """Data that is validated once and never changes; unknown keys are errors."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _no_truth_values(cls, value: Any) -> Any:
+        return refuse_truth_values(cls, value)
 
 
 class Side(Frozen):
@@ -33,6 +41,20 @@ class Side(Frozen):
         if (self.longest is None) == (self.shortest is None):
             raise ValueError("Give [H, W], {longest: pixels} or {shortest: pixels}.")
         return self
+
+
+def _size_or_side(value: Any) -> Any:
+    """Say in one sentence what a size may be, if a value is nothing like one."""
+    is_size = isinstance(value, list | tuple) and len(value) == 2
+    is_side = isinstance(value, Side) or (
+        isinstance(value, dict) and set(value) <= {"longest", "shortest"}
+    )
+    if value is None or is_size or is_side or value in ("recipe", "stored"):
+        return value
+    raise ValueError(f"Give [H, W], {{longest: pixels}} or {{shortest: pixels}}, not {value!r}.")
+
+
+SIZE_OR_SIDE = BeforeValidator(_size_or_side)
 
 
 def sized(size: "Size | Side | None", height: int, width: int) -> Size:

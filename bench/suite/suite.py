@@ -22,7 +22,7 @@ from bench.suite.recipe import Recipe
 from bench.suite.schema import Cache, Frozen
 from bench.suite.tables import USUAL_TABLES, Reported, Table
 
-Key = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9+_-]*$")]
+Key = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9+_-]*$", max_length=250)]
 Limit = Annotated[StrictInt, Field(gt=0)] | Annotated[StrictFloat, Field(gt=0, le=1)]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 
@@ -127,6 +127,15 @@ class Suite(Frozen):
             }
             return value | {"datasets": specs}
         return value
+
+    @field_validator("limit", mode="before")
+    @classmethod
+    def _limit_is_a_number(cls, limit: Any) -> Any:
+        if isinstance(limit, str):
+            raise ValueError(
+                f"Give a number of images, such as 32, or a fraction, such as 0.1, not {limit!r}."
+            )
+        return limit
 
     @field_validator("tables")
     @classmethod

@@ -11,6 +11,7 @@ from pydantic import (
 
 from bench.errors import Fault, Faults
 from bench.lookup import unknown
+from bench.text import plural
 
 ITEMS = {"terms": "loss"}  # key of a list -> what an item of it is called in messages
 
@@ -33,6 +34,19 @@ def describe(error: ValidationError, model: type[BaseModel]) -> list[Fault]:
                 message = f"Give a list, not {given!r}."
             case "model_type" | "model_attributes_type" | "dict_type":
                 message = f"Give keys and values, not {given!r}."
+            case "too_short":
+                message = f"Give at least {plural(item['ctx']['min_length'], 'value')}."
+            case "too_long" if isinstance(given, list | tuple | dict):
+                message = f"Give at most {plural(item['ctx']['max_length'], 'value')}."
+            case "string_pattern_mismatch":
+                message = (
+                    "A name has letters, digits, +, - and _, and begins with a letter or digit; "
+                    f"not {given!r}."
+                )
+            case "string_too_long":
+                message = f"Use at most {item['ctx']['max_length']} letters, not {len(given)}."
+            case "string_type" if isinstance(given, int | float):
+                message = f"Must be text; put it in quotes: '{given}'."
             case "missing" if isinstance(loc[-1], int):
                 loc, message = loc[:-1], "A value is missing in this list."
             case "missing":

@@ -85,15 +85,34 @@ def read(file: Path, _including: tuple[Path, ...] = ()) -> Document:
         written = (
             text.splitlines()[mark.line] if mark and mark.line < len(text.splitlines()) else ""
         )
-        hint = ' Quote a value that begins with { or *: "{split}/*.png".' if "{" in written else ""
-        problem = getattr(error, "problem", error)
-        raise UserError(f"{file}{line}: invalid YAML: {problem}.{hint}") from error
+        problem = str(getattr(error, "problem", error))
+        before = text.splitlines()[max(0, mark.line - 1)] if mark and text.splitlines() else ""
+        raise UserError(f"{file}{line}: {_explained(problem, written, before)}") from error
     document = Document(str(file))
     if node is not None:
         document.data = _construct(node, (), file, document, ())
     if isinstance(document.data, dict) and "include" in document.data:
         document = _include(document, file, (*_including, file.resolve()))
     return document
+
+
+def _explained(problem: str, written: str, before: str) -> str:
+    """Say what is wrong with a line of YAML.
+
+    Args:
+        problem: what the parser says.
+        written, before: the line where it stopped, and the one before it.
+    """
+    if "\\t" in problem:
+        return "a tab; use spaces to indent."
+    for line in (written, before):
+        if re.match(r"\s*(- )?[\w-]+:[^\s/:]", line):
+            return f"a space is missing after the colon in {line.strip()!r}."
+    if re.search(r":\s*[{*]", written) and not problem.startswith("mapping values"):
+        return f'invalid YAML: {problem}. Quote a value that begins with {{ or *: "{{split}}/*.png".'
+    if problem.startswith("expected <block end>") or "mapping values are not allowed" in problem:
+        return f"{written.strip()!r} is not indented like the lines above it."
+    return f"invalid YAML: {problem}."
 
 
 def from_data(data: dict[str, Any], title: str = "suite") -> Document:
@@ -126,6 +145,9 @@ def _construct(
             if not isinstance(key_node, yaml.ScalarNode):
                 raise UserError(f"{line}: a key must be plain text.")
             key = _scalar(key_node)
+            if _lacks_a_space(key_node, value_node):
+                name, _, value = key_node.value.partition(":")
+                raise UserError(f"{line}: a space is missing after the colon: {name}: {value}.")
             if key in mapping:
                 first = document.places[(*path, key)].rsplit(":", 1)[1]
                 message = f"Duplicate key {key!r}, first given in line {first}. Remove one."
@@ -145,6 +167,12 @@ def _construct(
         return _scalar(node)
     except ValueError as error:
         raise UserError(f"{file}:{node.start_mark.line + 1}: {error}.") from error
+
+
+def _lacks_a_space(key: yaml.ScalarNode, value: yaml.Node) -> bool:
+    """Whether a key without a value is a pair without a space, as in {shortest:384}."""
+    is_empty = isinstance(value, yaml.ScalarNode) and value.value == "" and not value.style
+    return bool(is_empty and not key.style and re.fullmatch(r"[A-Za-z_]\w*:[^:]+", key.value))
 
 
 def _scalar(node: yaml.Node) -> Any:
@@ -168,7 +196,10 @@ def parse_value(text: str) -> Any:
         node = yaml.compose(text, Loader=_Loader)
     except yaml.YAMLError as error:
         raise UserError(f"--set: {text!r} is not a valid YAML value.") from error
-    return None if node is None else _construct(node, (), Path("--set"), Document(), ())
+    try:
+        return None if node is None else _construct(node, (), Path("--set"), Document(), ())
+    except UserError as error:
+        raise UserError(str(error).replace("--set:1", f"--set {text!r}")) from error
 
 
 def _include(document: Document, file: Path, including: tuple[Path, ...]) -> Document:

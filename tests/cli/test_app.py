@@ -157,7 +157,7 @@ def test_show(finished: Path) -> None:
     done = bench("show", "shapes__enet", "--results", finished / "out")
     assert '"num_params": 363466' in done.stdout
     assert "python -m bench run" in done.stdout
-    assert "0 cases match" in bench("show", "x", "--results", finished / "out", code=2).stderr
+    assert "No case matches 'x'" in bench("show", "x", "--results", finished / "out", code=2).stderr
 
 
 @pytest.mark.parametrize(

@@ -1,14 +1,18 @@
 import multiprocessing
 import os
+import shutil
 from pathlib import Path
 
 import pytest
+from fixtures import SUITE
 
 from bench.errors import UserError
 from bench.machine.environment import environment
 from bench.machine.files import read_json, write_json, write_text
-from bench.records.case_folder import CaseFolder, Held
-from bench.records.record import read_record
+from bench.records.case_folder import CaseFolder, Held, results_folder
+from bench.records.record import Resolved, read_record, write_resolved
+from bench.suite.expand import expand
+from bench.suite.suite import Suite
 
 
 def test_a_file_appears_whole_or_not_at_all(tmp_path: Path, monkeypatch) -> None:
@@ -71,3 +75,25 @@ def test_the_environment_names_versions_and_commit() -> None:
     assert facts["threads"] >= 1
     assert facts["cpu"]
     assert facts["git"] is None or len(facts["git"]["commit"]) == 40
+
+
+def test_folders_of_similar_settings_are_kept_apart(tmp_path: Path) -> None:
+    suite = Suite.model_validate(SUITE | {"reported": []})
+
+    def folder(setting: str) -> Path:
+        return results_folder(tmp_path, suite, [setting])
+
+    def run(setting: str) -> Path:
+        cases = tuple(expand(suite))
+        place = folder(setting)
+        write_resolved(place, Resolved(suite=suite, settings=(setting,), cases=cases))
+        return place
+
+    one = run("models.A.weights=a/x.pth")
+    other = run("models.A.weights=a-x.pth")
+    assert one.name == "paper@models.A.weights-a-x.pth"  # as before
+    assert other.name.startswith(f"{one.name}-")
+    assert folder("models.A.weights=a/x.pth") == one
+    assert folder("models.A.weights=a-x.pth") == other
+    shutil.rmtree(one)
+    assert folder("models.A.weights=a-x.pth") == other  # its results are still found

@@ -562,3 +562,16 @@ def test_published_values_of_a_model_on_two_datasets(tmp_path: Path) -> None:
     [made] = report([folder], tmp_path)
     [table] = [one for one in made.tables if one.kind == "reported"]
     assert [label(row[0])[:8] for row in table.rows] == ["A_1", "<script>"]
+
+
+def test_many_classes_make_no_warning(tmp_path: Path) -> None:
+    folder = make_results(tmp_path)
+    for file in folder.glob("*/eval/*.json"):
+        content = json.loads(file.read_text())
+        content["class_iou"] = {f"class {number}": 0.5 for number in range(150)}
+        file.write_text(json.dumps(content))
+        file.with_suffix(".npz").unlink()
+    [made] = report([folder], tmp_path)
+    assert not [note for note in made.notes if "fragmented" in note]
+    names = {table.kind for table in made.tables}
+    assert "per_class" in names

@@ -144,10 +144,10 @@ def test_latencies_of_one_size_share_a_column(write_suite: Callable[..., Path]) 
     assert [row[0] for row in shown] == ["a", "b", "c"]
     assert shown[0][p50] != EMPTY
     assert [row[p50] for row in shown[1:]] == [EMPTY, EMPTY]
-    assert table.footnotes == (
+    assert table.footnotes == [
         "Latency not shown: measured at 32x32.",
         "Not timed: one pass would take about 9 s.",
-    )
+    ]
     assert "one image of 64x64 at a time" in table.notes[1]
     assert len({row[2] for row in shown}) == 1  # counts stay
 

@@ -108,7 +108,7 @@ exclude: [{model: c}]
             "reported: [{case: x, values: {miou: 0.5}, source: y}]\nrecipe:",
             "Give the split",
         ),
-        ("enet: {arch: custom/enet}", "'a/b': {arch: custom/enet}", "pattern"),
+        ("enet: {arch: custom/enet}", "'a/b': {arch: custom/enet}", "A name has letters, digits"),
         ("recipe:", "splits: {train: [train, val]}\nrecipe:", "splits.train: "),
         ("enet: {arch: custom/enet}", "7: {arch: custom/enet}\nexclude: [{model: x}]", "models"),
         ("name: tiny", "nam: tiny", "The key 'name' is required"),
@@ -219,3 +219,49 @@ def test_settings_of_recipes_go_over_overrides_whatever_their_order(
     overrides = "overrides=[{model: enet, recipe: {epochs: 9}}]"
     suite = load(write_suite(), ["recipe.epochs=1", overrides]).suite
     assert [override.recipe["epochs"] for override in suite.overrides] == [9, 1]
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ("recipe.epochs=true", "Give a number or text, not true"),
+        ("recipe.optimizer.lr=false", "Give a number or text, not false"),
+        ("recipe.augment=[{flip: {horizontal: true}}]", None),
+        ("recipe.freeze_encoder=1", None),  # 1 is true for pydantic, and means it
+        ("seeds=[0, true]", "Give a number or text, not true"),
+        ("datasets.shapes.num_train=true", "Give a number or text, not true"),
+        ("datasets.shapes.size=[true, 8]", "Give a number or text, not true"),
+        ("recipe.size=256", r"^--set recipe.size=256: Give \[H, W\], .* not 256\.$"),
+        ("recipe.size=[3]", r"Give \[H, W\], {longest: pixels} or {shortest: pixels}, not \[3\]"),
+        ("recipe.size={shortest: 384}", None),
+        ("recipe.size={shortest:384}", "a space is missing after the colon: shortest: 384"),
+        ("evaluations.x={split: val, size: big}", r"Give \[H, W\].* not 'big'"),
+        ("seeds=[]", "Give at least 1 value"),
+        ("limit=50%", "Give a number of images, such as 32, or a fraction.* not '50%'"),
+        ("name=a/b", "A name has letters, digits, .* not 'a/b'"),
+        (f"name={'x' * 251}", "Use at most 250 letters, not 251"),
+    ],
+)
+def test_values_of_a_hurried_user(
+    write_suite: Callable[..., Path], setting: str, message: str | None
+) -> None:
+    if message is None:
+        load(write_suite(), [setting])
+        return
+    with pytest.raises(UserError, match=message) as error:
+        load(write_suite(), [setting])
+    assert "\n" not in str(error.value)
+
+
+def test_a_setting_is_given_once(write_suite: Callable[..., Path]) -> None:
+    with pytest.raises(UserError, match="--set recipe.epochs is given twice"):
+        load(write_suite(), ["recipe.epochs=1", "recipe.epochs=2"])
+
+
+@pytest.mark.parametrize("key", ["x" * 240, "x" * 250])
+def test_names_that_no_folder_can_have(write_suite: Callable[..., Path], key: str) -> None:
+    file = write_suite(replace={"  enet:": f"  {key}:"})
+    with pytest.raises(UserError, match=r"suite\.yaml:7: models\.x+: The folders of its cases"):
+        load(file).cases()
+    [case] = load(write_suite(replace={"  enet:": f"  {'x' * 220}:"})).cases()
+    assert len(case.folder) <= 255

@@ -81,3 +81,20 @@ def test_merge_leaves_its_arguments() -> None:
     base = {"a": {"b": 1}}
     assert merge(base, {"a": {"c": 2}}) == {"a": {"b": 1, "c": 2}}
     assert base == {"a": {"b": 1}}
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("a:\n\tb: 1\n", r"s\.yaml:2: a tab; use spaces to indent"),
+        ("a: 1\n\t b: 1\n", r"s\.yaml:2: a tab; use spaces"),
+        ("a:\n  b: {}\n   c: 3\n", r"s\.yaml:3: 'c: 3' is not indented like the lines above it"),
+        ("a:\n  b:3\n  c: 4\n", r"s\.yaml:3: a space is missing after the colon in 'b:3'"),
+        ("a: {shortest:384}\n", r"s\.yaml:1: a space is missing after the colon: shortest: 384"),
+        ("a: {split}/*.png\n", "Quote a value that begins with { or"),
+    ],
+)
+def test_slips_are_named(tmp_path: Path, text: str, message: str) -> None:
+    (tmp_path / "s.yaml").write_text(text)
+    with pytest.raises(UserError, match=message):
+        read(tmp_path / "s.yaml")

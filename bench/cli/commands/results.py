@@ -31,7 +31,9 @@ def shown(name: str, results: Path) -> str:
     folder = Path(name)
     if not CaseFolder(folder).record.is_file():
         found = [f for f in _case_folders(results) if fnmatch.fnmatchcase(f.name, f"{name}*")]
-        if len(found) != 1:
+        if not found:
+            raise UserError(f"No case matches {name!r} in {results}.")
+        if len(found) > 1:
             names = "".join(f"\n  {f}" for f in found[:CASES_SHOWN])
             raise UserError(f"{len(found)} cases match {name!r} in {results}; name one.{names}")
         [folder] = found
@@ -127,6 +129,8 @@ def _has_failed(folder: Path) -> bool:
 
 
 def _case_folders(results: Path) -> list[Path]:
+    if not results.is_dir():
+        raise UserError(f"There is no folder {results}.")
     return [
         file.parent
         for file in sorted(results.rglob("case.json"))

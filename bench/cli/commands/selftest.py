@@ -147,7 +147,7 @@ def _resumed_equals_uninterrupted(device: torch.device) -> str:
     """Stop a training in the middle of an epoch, resume it, and compare the weights."""
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "selftest.yaml"
-        file.write_text(SUITE)
+        file.write_text(SUITE, encoding="utf-8")
         read = load(file)
         [case] = read.cases()
         task = Task.of(read.suite, case, Path(folder) / "whole")

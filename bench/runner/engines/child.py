@@ -1,7 +1,8 @@
 """The process of one case: reads its task from stdin and writes its outcome to stdout.
 
 The case runs while stdin is open. If the engine closes it, or ends, the case saves and stops;
-SIGTERM does the same. Ctrl-C is ignored: the engine handles it. Other output goes to the log.
+SIGTERM, SIGHUP and SIGUSR2 do the same. Ctrl-C is ignored: the engine handles it. Other output
+goes to the log.
 """
 
 import faulthandler
@@ -19,7 +20,8 @@ def main() -> None:
     """Run the task that stdin holds."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     stop = threading.Event()
-    signal.signal(signal.SIGTERM, lambda number, frame: stop.set())
+    for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGUSR2):
+        signal.signal(number, lambda number, frame: stop.set())
     from bench.records.case_folder import CaseFolder
 
     # Copies, because loader workers close stdin and would wait for the thread that reads it.
@@ -28,7 +30,8 @@ def main() -> None:
         task, options, cores = pickle.load(stream)
     _redirect(task.folder, CaseFolder(task.folder).log)
     faulthandler.enable()
-    faulthandler.register(signal.SIGUSR1)  # the engine asks where a case hangs
+    # The engine asks where a case hangs. A cluster sends SIGUSR1 to the engine, too, which stops.
+    faulthandler.register(signal.SIGUSR1)
     threading.Thread(target=_wait_for_end, args=(given, stop), daemon=True).start()
     if cores and hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, cores)  # before torch counts them

@@ -26,7 +26,8 @@ POLL_S = 0.05
 HANG_S = 1800.0  # without a heartbeat
 LAST_WORDS_S = 1.0  # time to write the traceback of where it hangs
 MOST_OF_A_LOOK_S = 5.0  # longer gaps mean that the machine was suspended
-STOPS = ("SIGTERM", "SIGINT", "SIGHUP")  # end a process that does not handle them
+# They end a process that does not handle them yet.
+STOPS = ("SIGTERM", "SIGINT", "SIGHUP", "SIGUSR1", "SIGUSR2")
 CAUSES = {
     "SIGKILL": "sent by a user, or by the kernel because memory ran out",
     "SIGSEGV": "a fault in compiled code",
