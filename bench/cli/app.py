@@ -104,10 +104,10 @@ def run(
 ) -> None:
     """Train and evaluate the cases of suites; finished cases are skipped.
 
-    Ctrl-C and SIGTERM save and stop; the same command then continues.
+    Ctrl-C and the signals of clusters save and stop; the same command then continues.
 
-    Exit codes: 0 all cases are ok, 1 a case failed, 2 usage or a bad suite, 3 nothing matched,
-    4 interrupted after saving, 5 running elsewhere, 6 stopped by SIGTERM after saving.
+    Exit codes: 0 all cases are ok, 1 a case failed or results could not be written, 2 usage or a bad suite, 3 nothing matched,
+    4 interrupted after saving, 5 running elsewhere, 6 stopped by a signal after saving.
     """
     from bench.cli.commands.run import run_suites
     from bench.runner.run_suite import Placing

@@ -109,7 +109,9 @@ def _explained(problem: str, written: str, before: str) -> str:
         if re.match(r"\s*(- )?[\w-]+:[^\s/:]", line):
             return f"a space is missing after the colon in {line.strip()!r}."
     if re.search(r":\s*[{*]", written) and not problem.startswith("mapping values"):
-        return f'invalid YAML: {problem}. Quote a value that begins with {{ or *: "{{split}}/*.png".'
+        return (
+            f'invalid YAML: {problem}. Quote a value that begins with {{ or *: "{{split}}/*.png".'
+        )
     if problem.startswith("expected <block end>") or "mapping values are not allowed" in problem:
         return f"{written.strip()!r} is not indented like the lines above it."
     return f"invalid YAML: {problem}."

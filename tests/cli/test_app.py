@@ -12,10 +12,11 @@ import numpy as np
 import pytest
 from commands import Forked, bench, bench_process
 from conftest import TINY
-from fixtures import make_camvid
+from fixtures import make_camvid, make_results
 from PIL import Image
 
 from bench.errors import Exit
+from bench.machine.files import CannotWrite
 from bench.records.case_folder import CaseFolder
 
 CAMVID = """
@@ -373,3 +374,31 @@ def test_times_that_are_none(write_suite: Callable[..., Path], flag: str, given:
     with pytest.raises(SystemExit) as left:
         main(["run", str(write_suite()), flag, given])
     assert left.value.code == Exit.USAGE
+
+
+def test_a_full_disk_is_no_wrong_usage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*args: object, **kwargs: object) -> None:
+        raise CannotWrite("Cannot write x.md: No space left on device.")
+
+    make_results(tmp_path)
+    monkeypatch.setattr("bench.report.write.write_text", full)
+    assert "No space left" in bench("report", tmp_path / "paper", code=1).stderr
+
+
+def test_the_locale_of_a_bare_machine(tmp_path: Path) -> None:
+    make_results(tmp_path)
+    plain = {"LC_ALL": "C", "PYTHONUTF8": "0"}
+    printed = bench_process("report", tmp_path / "paper", "--out", tmp_path / "r", **plain).stdout
+    assert "55.00 \\xb1 7.07" in printed
+    assert "±" in (tmp_path / "r" / "paper" / "paper-summary.md").read_text(encoding="utf-8")
+    assert "valid, " in bench_process("validate", "quick", **plain).stdout
+
+
+def test_a_part_of_a_name_is_no_filter() -> None:
+    printed = bench("run", "quick", "--filter", "fcn", code=3).stderr
+    assert "No case matches 'fcn'. A filter covers the whole name; try '*fcn*'." in printed
+
+
+def test_where_results_cannot_be_written() -> None:
+    printed = bench("run", "quick", "--out", "/proc/x", code=2).stderr
+    assert "Cannot write results to /proc/x: " in printed

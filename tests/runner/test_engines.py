@@ -25,6 +25,7 @@ from bench.runner.engines.engine import Engine
 from bench.runner.engines.processes import Slot
 from bench.runner.plan import plan
 from bench.runner.run_suite import run_planned
+from bench.runner.stopping import stopping
 from bench.runner.task import Options, Outcome
 from bench.runner.validate import check
 from bench.suite.expand import expand
@@ -282,9 +283,17 @@ def is_free(folder: CaseFolder) -> bool:
     return not folder.alive.exists()
 
 
-@pytest.mark.parametrize("engine", ["process", "in-process"])
 @pytest.mark.parametrize(
-    ("number", "code"), [(signal.SIGINT, Exit.INTERRUPTED), (signal.SIGTERM, Exit.TERMINATED)]
+    ("number", "code", "engine"),
+    [
+        (signal.SIGINT, Exit.INTERRUPTED, "process"),
+        (signal.SIGINT, Exit.INTERRUPTED, "in-process"),
+        (signal.SIGTERM, Exit.TERMINATED, "process"),
+        (signal.SIGTERM, Exit.TERMINATED, "in-process"),
+        (signal.SIGUSR1, Exit.TERMINATED, "process"),
+        (signal.SIGHUP, Exit.TERMINATED, "in-process"),
+        (signal.SIGUSR2, Exit.TERMINATED, "in-process"),
+    ],
 )
 def test_signals_stop_after_saving(
     start: Start, tmp_path: Path, number: int, code: Exit, engine: str
@@ -295,7 +304,37 @@ def test_signals_stop_after_saving(
     assert process.wait(60) == code, process.text
     text = process.text
     assert "interrupted: after step" in text
+    assert "the same command then goes on" in text
     assert folder_of(tmp_path / "out", "slow").has_checkpoint
+
+
+@pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2])
+def test_a_case_that_gets_the_signal_of_a_cluster_itself_does_not_die(
+    run: Callable[..., list[Outcome]], monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    def look(case: processes.Running) -> None:
+        if not sent and is_training(CaseFolder(case.task.folder)):
+            sent.append(case.process.send_signal(number))
+        real(case)
+
+    sent: list[None] = []
+    real = processes.Running.look
+    monkeypatch.setattr(processes.Running, "look", look)
+    [outcome] = run(suite_text("slow", epochs=20))
+    expected = "ok" if number == signal.SIGUSR1 else "interrupted"  # USR1 asks where it hangs
+    assert (outcome.status, len(sent)) == (expected, 1)
+
+
+def test_a_signal_that_nohup_ignores_stays_ignored() -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with stopping() as stop:
+            assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+            assert signal.getsignal(signal.SIGUSR2) != signal.SIG_DFL
+        assert not stop.asked
+        assert signal.getsignal(signal.SIGUSR2) == signal.SIG_DFL
+    finally:
+        signal.signal(signal.SIGHUP, before)
 
 
 def test_a_second_interrupt_stops_at_once(start: Start, tmp_path: Path) -> None:
