@@ -106,8 +106,9 @@ def run(
 
     Ctrl-C and the signals of clusters save and stop; the same command then continues.
 
-    Exit codes: 0 all cases are ok, 1 a case failed or results could not be written, 2 usage or a bad suite, 3 nothing matched,
-    4 interrupted after saving, 5 running elsewhere, 6 stopped by a signal after saving.
+    Exit codes: 0 all cases are ok, 1 a case failed or results cannot be written, 2 usage or a bad
+    suite, 3 nothing matched, 4 interrupted after saving, 5 running elsewhere, 6 stopped by a
+    signal after saving.
     """
     from bench.cli.commands.run import run_suites
     from bench.runner.run_suite import Placing
