@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from bench.compare.costs import compare_costs
 from bench.compare.facts import compare_facts
@@ -9,6 +10,7 @@ from bench.compare.finding import COST_KINDS, Finding, Verdict, not_compared
 from bench.compare.scores import Pair, compare_scores, pairs
 from bench.compare.settings import asked, changed, software
 from bench.compare.snapshot import CaseSnapshot, Snapshot
+from bench.machine.numerics import read_numerics
 from bench.suite.gate import Gate
 
 Named = tuple[str, CaseSnapshot]
@@ -95,7 +97,7 @@ def compare(base: Snapshot, new: Snapshot, factor: float) -> Comparison:
         asked=_without_empty({name: asked(*sides) for name, sides in both.items()}),
         ran=_without_empty(
             {
-                name: changed(one.ran, other.ran)
+                name: changed(numerics(one), numerics(other))
                 for name, (one, other) in both.items()
                 if one.ran and other.ran  # cases that did not finish have none
             }
@@ -141,6 +143,11 @@ def _models(base: Snapshot, new: Snapshot) -> list[tuple[str, list[Named], list[
             seeds = sorted({case.seed for _, case in (*ours, *theirs)})
             found.append((f"{'__'.join(model)}__s{'+'.join(map(str, seeds))}", ours, theirs))
     return found
+
+
+def numerics(side: CaseSnapshot) -> dict[str, Any]:
+    """Return what ran; what an older version did not write has its default."""
+    return read_numerics(side.ran).as_dict()
 
 
 def _without_empty(texts: Mapping[str, str]) -> dict[str, str]:

@@ -9,13 +9,15 @@ from bench.errors import UserError
 from bench.evaluation.inference import Counts, evaluate
 from bench.evaluation.setup import Setup
 from bench.loading.images import EvalImages, limited
-from bench.loading.loader import Loading, eval_loader
+from bench.loading.loader import Loader, Loading, eval_loader
 from bench.loading.predecode import keep_decoded
 from bench.machine.memory import is_out_of_memory, release_memory
 from bench.suite.evaluation import Evaluation
 from bench.suite.recipe import Recipe
 from bench.suite.schema import Cache
 from bench.text import first_line
+
+EvalLoader = tuple[int, Loader]  # with its batch size
 
 
 @dataclass(frozen=True)
@@ -25,6 +27,7 @@ class Evaluator:
     limit: how many images of each split are used: a number or a fraction; None for all.
     cache: where decoded images are kept.
     prepared: the images of the evaluations that were used before.
+    loaders: of evaluations that run several times, with their workers.
     """
 
     dataset: Dataset
@@ -34,12 +37,13 @@ class Evaluator:
     cache: Cache
     loading: Loading
     prepared: dict[Evaluation, EvalImages] = field(default_factory=dict)
+    loaders: dict[Evaluation, EvalLoader] = field(default_factory=dict)
 
     def count(self, model: nn.Module, evaluation: Evaluation, times_read: int = 1) -> Counts:
         """Predict and count a split.
 
-        If memory runs out and the recipe allows it, batches are halved. Each image is scored by
-        itself, so this changes no score.
+        If memory runs out and the recipe allows it, batches are halved, also in later calls. Each
+        image is scored by itself, so this changes no score.
 
         Args:
             times_read: how often this evaluation runs in total.
@@ -48,9 +52,10 @@ class Evaluator:
             UserError: if one image alone does not fit into memory.
         """
         images = self.images(evaluation, times_read)
-        batch_size = self.setup.numerics.micro_batch
         while True:
-            loader = eval_loader(images, batch_size, self.loading)
+            batch_size, loader = self._loader(evaluation, images)
+            if times_read > 1:
+                self.loaders[evaluation] = batch_size, loader
             try:
                 with loader.guarded():
                     return evaluate(model, loader, evaluation, self.setup)
@@ -62,8 +67,18 @@ class Evaluator:
                         f"One image of {evaluation.split} does not fit into memory: "
                         f"{first_line(error)}"
                     ) from error
-            batch_size //= 2
+            smaller = batch_size // 2
+            self.loaders[evaluation] = smaller, eval_loader(images, smaller, self.loading)
             release_memory(self.setup.device)
+
+    def _loader(self, evaluation: Evaluation, images: EvalImages) -> EvalLoader:
+        """Return the loader of an evaluation, and the batch size that fits."""
+        if evaluation in self.loaders:
+            return self.loaders[evaluation]
+        batch_size = min(
+            (size for size, _ in self.loaders.values()), default=self.setup.numerics.micro_batch
+        )
+        return batch_size, eval_loader(images, batch_size, self.loading)
 
     def images(self, evaluation: Evaluation, times_read: int = 1) -> EvalImages:
         """Return the images of an evaluation, decoded once if they are read more than once."""

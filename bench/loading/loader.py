@@ -5,6 +5,7 @@ Any number of workers loads the same batches.
 
 import re
 import signal
+import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields
@@ -21,6 +22,8 @@ from bench.errors import UserError
 from bench.loading.images import EvalImages, Images, Item, Key, TrainImages, require_batch
 from bench.text import plural
 
+# Workers are copies of this process, which have imported everything; they never use its GPU.
+START_METHOD = "fork" if sys.platform == "linux" else None
 Stack = Tensor | list[Tensor]  # one tensor if all have the same size
 Batch = tuple[Stack, Stack, list[str]]
 
@@ -122,6 +125,7 @@ class Loader:
             images,
             batch_sampler=batches,
             num_workers=num_workers,
+            multiprocessing_context=START_METHOD if num_workers else None,
             prefetch_factor=loading.prefetch if num_workers else None,
             collate_fn=_collate,
             pin_memory=loading.pin_memory,

@@ -2,14 +2,16 @@
 
 import os
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
+from dataclasses import replace
 from typing import Any
 
 import torch
 
 from bench.errors import UserError
-from bench.machine.numerics import Precision
+from bench.machine.numerics import Numerics, Precision
 
+WORKSPACE, WORKSPACE_SIZE = "CUBLAS_WORKSPACE_CONFIG", ":4096:8"
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -55,6 +57,35 @@ def _has_nvidia_gpu() -> bool:
         return False
 
 
+def visible_gpus() -> list[str]:
+    """List the GPUs, or their MIG slices, by their names in CUDA_VISIBLE_DEVICES.
+
+    A process sees one MIG slice at most, so torch counts one.
+    """
+    given = os.environ.get("CUDA_VISIBLE_DEVICES")
+    names = given.split(",") if given else _mig_slices()
+    if any(name.startswith("MIG-") for name in names):
+        return names
+    num = torch.cuda.device_count()
+    return names[:num] if names else [str(number) for number in range(num)]
+
+
+def _mig_slices() -> list[str]:
+    """List the MIG slices of this machine; empty if no GPU is divided."""
+    import pynvml
+
+    slices = []
+    with suppress(pynvml.NVMLError):
+        pynvml.nvmlInit()
+        for number in range(pynvml.nvmlDeviceGetCount()):
+            gpu = pynvml.nvmlDeviceGetHandleByIndex(number)
+            for place in range(pynvml.nvmlDeviceGetMaxMigDeviceCount(gpu)):
+                with suppress(pynvml.NVMLError):  # places are not all used
+                    one = pynvml.nvmlDeviceGetMigDeviceHandleByIndex(gpu, place)
+                    slices.append(str(pynvml.nvmlDeviceGetUUID(one)))
+    return slices
+
+
 def pick_precision(asked: str, device: torch.device) -> Precision:
     """Return the precision to run in.
 
@@ -78,9 +109,36 @@ def pick_precision(asked: str, device: torch.device) -> Precision:
 
 
 def set_precision(precision: Precision) -> None:
-    """Turn TF32 on or off for matrix products and convolutions."""
-    torch.backends.cuda.matmul.allow_tf32 = precision == "tf32"
-    torch.backends.cudnn.allow_tf32 = precision == "tf32"
+    """Turn TF32 on or off, and the search for the fastest convolution off.
+
+    Call it after a network is built: its code may have changed these settings. torch's older
+    settings (allow_tf32) leave convolutions as they are if the newer ones were used.
+    """
+    for operation in (*_cuda_operations(), *_cpu_operations()):
+        operation.fp32_precision = "ieee"
+    if precision == "tf32":
+        for operation in _cuda_operations():
+            operation.fp32_precision = "tf32"
+    torch.backends.cudnn.benchmark = False
+
+
+def as_it_runs(numerics: Numerics) -> Numerics:
+    """Return numerics as torch's settings stand, which a network's code may have changed."""
+    precision: Precision = numerics.precision
+    if precision not in DTYPES:
+        stand = {operation.fp32_precision for operation in _cuda_operations()}
+        precision = "tf32" if "tf32" in stand else "fp32"
+    return replace(numerics, precision=precision, cudnn_benchmark=torch.backends.cudnn.benchmark)
+
+
+def _cuda_operations() -> tuple[Any, ...]:
+    backends: Any = torch.backends
+    return backends.cuda.matmul, backends.cudnn.conv, backends.cudnn.rnn
+
+
+def _cpu_operations() -> tuple[Any, ...]:
+    onednn: Any = torch.backends.mkldnn
+    return onednn.matmul, onednn.conv, onednn.rnn
 
 
 def autocast(device: torch.device, precision: Precision) -> AbstractContextManager[Any]:
@@ -100,7 +158,12 @@ def algorithms(deterministic: bool) -> Iterator[None]:
     if not deterministic:
         yield
         return
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when CUDA starts
+    if torch.cuda.is_initialized() and WORKSPACE not in os.environ:
+        raise UserError(
+            f"deterministic: CUDA started without {WORKSPACE}; set it to {WORKSPACE_SIZE} before, "
+            "or use --engine process."
+        )
+    os.environ.setdefault(WORKSPACE, WORKSPACE_SIZE)  # read when CUDA starts
     torch.use_deterministic_algorithms(True)
     try:
         yield

@@ -2,11 +2,16 @@
 
 import gc
 import os
+import re
 from contextlib import suppress
 from pathlib import Path
 
 import torch
 
+OUT_OF_MEMORY = re.compile(  # of torch, CUDA, cuDNN (8 and 9), and cuBLAS, which says it so
+    r"DefaultCPUAllocator|out of memory|ALLOC(ATION)?_FAILED|calling `cublas(Lt)?Create"
+    r"|Unable to find a valid cuDNN algorithm"
+)
 CLEAR_REFS = Path("/proc/self/clear_refs")
 
 
@@ -38,12 +43,18 @@ def process_memory_mib(pid: int | str = "self") -> float | None:
     return marks[0] if marks else None
 
 
+def gpu_peak_memory_mib() -> float | None:
+    """Return the peak of this process's tensors on its GPU since the last reset, in MiB."""
+    if not torch.cuda.is_initialized():
+        return None
+    return torch.cuda.max_memory_allocated() / 2**20
+
+
 def is_out_of_memory(error: BaseException) -> bool:
     """Return whether an error means that the device or the machine ran out of memory."""
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return True
-    signs = ("DefaultCPUAllocator", "ALLOC_FAILED", "out of memory")
-    return isinstance(error, RuntimeError) and any(sign in str(error) for sign in signs)
+    return isinstance(error, RuntimeError) and bool(OUT_OF_MEMORY.search(str(error)))
 
 
 def release_memory(device: torch.device) -> None:

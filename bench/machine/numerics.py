@@ -15,6 +15,7 @@ class Numerics:
     micro_batch: images per forward and backward pass.
     threads: CPU threads of torch.
     world_size: processes that train together.
+    cudnn_benchmark: whether cuDNN searches for the fastest convolution, which changes rounding.
     """
 
     device: str | None = None
@@ -25,6 +26,7 @@ class Numerics:
     world_size: int = 1
     compiled: bool = False
     deterministic: bool = False
+    cudnn_benchmark: bool = False
 
     def as_dict(self) -> dict[str, Any]:
         """Return the fields for a record."""

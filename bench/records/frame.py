@@ -14,6 +14,7 @@ from pydantic import ValidationError
 
 from bench.errors import UserError
 from bench.evaluation.conventions import by_conventions
+from bench.machine.numerics import read_numerics
 from bench.records.case_folder import CaseFolder
 from bench.records.counts import load_counts
 from bench.records.history import Row, read_history
@@ -199,8 +200,9 @@ def _case_row(record: Record, folder: Path) -> dict[str, Any]:
 
 def _pooled(numerics: Mapping[str, Any]) -> dict[str, Any]:
     """Return the numerics that seeds must share; on a GPU, CPU threads change no number."""
-    on_cpu = numerics.get("device") in ("cpu", None)
-    return {key: value for key, value in numerics.items() if key != "threads" or on_cpu}
+    known = read_numerics(numerics).as_dict()
+    on_cpu = known["device"] in ("cpu", None)
+    return {key: value for key, value in known.items() if key != "threads" or on_cpu}
 
 
 def _steadiness(folder: Path) -> dict[str, float | None]:

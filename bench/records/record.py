@@ -52,13 +52,15 @@ class Failure(BaseModel):
     """What is known about a failed case, in addition to its reason.
 
     signal: the signal that ended its process.
-    peak_memory_mib: of the process in main memory, not of its GPU.
+    peak_memory_mib: of the process in main memory.
+    gpu_peak_memory_mib: of tensors on its GPU, in the epoch that failed; None without a GPU.
     log_tail: the last lines of its log.
     """
 
     signal: str | None = None
     exit_code: int | None = None
     peak_memory_mib: float | None = None
+    gpu_peak_memory_mib: float | None = None
     log_tail: tuple[str, ...] = ()
 
 

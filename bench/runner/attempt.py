@@ -19,7 +19,13 @@ from bench.loading.loader import Loading
 from bench.loading.predecode import keep_decoded
 from bench.loading.transforms import BACKEND
 from bench.machine.clock import Clock
-from bench.machine.device import algorithms, describe_device, pick_device, set_precision
+from bench.machine.device import (
+    algorithms,
+    as_it_runs,
+    describe_device,
+    pick_device,
+    set_precision,
+)
 from bench.machine.environment import environment
 from bench.machine.files import write_atomically
 from bench.machine.memory import is_out_of_memory, release_memory
@@ -67,7 +73,7 @@ def run_to_record(task: Task, options: Options, folder: CaseFolder, started: str
     if task.keep != "none":
         state = model.net.state_dict()
         write_atomically(folder.weights, lambda beside: write_weights(state, beside))
-    numerics, dataset = evaluator.setup.numerics, evaluator.dataset
+    numerics, dataset = as_it_runs(evaluator.setup.numerics), evaluator.dataset
     counted = complexity(
         case.model,
         evaluator.setup.num_classes,
@@ -91,8 +97,18 @@ def run_to_record(task: Task, options: Options, folder: CaseFolder, started: str
         fingerprints={split: dataset.fingerprint(split) for split in sorted(splits)},
         loading=evaluator.loading.as_dict() | {"cache": kept.where if kept else "none"},
         training=done.trained.training,
-        notes=done.trained.notes,
+        notes=(*done.trained.notes, *_changes(evaluator.setup.numerics, numerics)),
     )
+
+
+def _changes(asked: Numerics, ran: Numerics) -> list[str]:
+    """Say if a network's code changed torch's settings while it trained."""
+    if asked == ran:
+        return []
+    return [
+        f"the code of the network changed torch's settings: precision {ran.precision} instead of "
+        f"{asked.precision}, cuDNN's search {'on' if ran.cudnn_benchmark else 'off'}"
+    ]
 
 
 def _train(task: Task, options: Options, folder: CaseFolder, device: torch.device) -> Attempt:
@@ -151,11 +167,11 @@ def _attempt(
     case = task.case
     with begin.clock.timing("start"):
         numerics = _numerics(case, device, micro_batch, begin.saved)
-        set_precision(numerics.precision)
         seed_everything(case.seed)
         heartbeat = Heartbeat(folder, options.should_stop)
         evaluator = open_evaluator(task, options, device, numerics, heartbeat)
         model, facts = _build(case, folder, evaluator.setup)
+        set_precision(numerics.precision)
         images = _training_images(case, evaluator)
         evaluator = replace(evaluator, loading=_loading(images, case.recipe, options, device))
         loading = evaluator.loading

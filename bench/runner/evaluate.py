@@ -13,6 +13,7 @@ from bench.evaluation.drawing import save, strip
 from bench.evaluation.evaluator import Evaluator
 from bench.evaluation.inference import Counts, predict
 from bench.loading.images import eval_size, limited
+from bench.machine.device import as_it_runs
 from bench.machine.files import write_atomically, write_text
 from bench.records.case_folder import CaseFolder
 from bench.records.record import EvaluationRecord
@@ -42,7 +43,7 @@ def score(
         name=name,
         asked=evaluation,
         protocol=_protocol(case, evaluation, evaluator),
-        numerics=evaluator.setup.numerics.as_dict(),
+        numerics=as_it_runs(evaluator.setup.numerics).as_dict(),
         num_images=len(counts.ids),
         num_averaged=scores.num_averaged(counts.per_image),
         scores=scores.finite(scores.scores(counts.per_image) | {"loss": counts.loss}),

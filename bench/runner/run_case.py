@@ -16,7 +16,7 @@ from bench.errors import UserError
 from bench.machine.device import algorithms, pick_precision, set_precision
 from bench.machine.environment import environment
 from bench.machine.files import CannotWrite, write_json, write_text
-from bench.machine.memory import is_out_of_memory, process_memory_mib
+from bench.machine.memory import gpu_peak_memory_mib, is_out_of_memory, process_memory_mib
 from bench.machine.numerics import read_numerics
 from bench.models.networks import mixes_devices, said
 from bench.models.segmenter import build_model
@@ -87,7 +87,6 @@ def _score_kept_weights(
 ) -> None:
     device = use_device(options)
     precision = pick_precision(task.case.recipe.precision, device)
-    set_precision(precision)
     numerics = replace(
         read_numerics(record.numerics),
         device=device.type,
@@ -100,6 +99,7 @@ def _score_kept_weights(
     model, _ = build_model(network, evaluator.setup.num_classes)
     load_model(model.net, read_weights(folder.weights), str(folder.weights))
     model.to(device)
+    set_precision(precision)
     for name in names:
         score(model, task.case, name, task.evaluations[name], evaluator, folder)
 
@@ -168,7 +168,11 @@ def _reason(error: Exception | SystemExit, folder: CaseFolder, on_oom: str) -> s
 
 def _failure(folder: CaseFolder) -> Failure:
     """Return what this process knows about its failure."""
-    return Failure(peak_memory_mib=process_memory_mib(), log_tail=folder.log_tail())
+    return Failure(
+        peak_memory_mib=process_memory_mib(),
+        gpu_peak_memory_mib=gpu_peak_memory_mib(),
+        log_tail=folder.log_tail(),
+    )
 
 
 def record_death(task: Task, started: str, reason: str, failure: Failure) -> Outcome:

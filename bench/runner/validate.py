@@ -19,6 +19,7 @@ from bench.lookup import unknown
 from bench.machine.device import algorithms, autocast, pick_device, pick_precision
 from bench.models.activation_checkpointing import recompute_activations
 from bench.models.complexity import Complexity, complexity
+from bench.models.determinism import unrepeatable
 from bench.models.geometry import Geometry
 from bench.models.networks import find_encoder
 from bench.models.segmenter import (
@@ -33,7 +34,7 @@ from bench.suite.load import SuiteFile, SuiteSource, load
 from bench.suite.recipe import Recipe
 from bench.suite.schema import Size, counted_size
 from bench.suite.suite import Suite
-from bench.text import first_line
+from bench.text import enumerated, first_line
 from bench.training.losses import Loss, build_loss, mean, with_counted_weights
 from bench.training.optimizer import build_optimizer
 
@@ -249,6 +250,14 @@ def _check_network(
         facts = complexity(
             case.model, num_classes, size, geometry, recipe.micro_batch, recipe.freeze_encoder
         )
+        if recipe.deterministic and device.type == "cuda":
+            of = case.model, num_classes, size, geometry, recipe.micro_batch
+            if names := unrepeatable(*of):
+                raise UserError(
+                    f"deterministic: a GPU has no deterministic {enumerated(names)}, which "
+                    f"{case.model.arch} trains through; leave `deterministic` out, choose another "
+                    "network, or train on the CPU."
+                )
     if ":" not in case.model.arch:
         return CheckedNetwork(facts, None)
     if device.type != "cpu":

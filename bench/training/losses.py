@@ -33,13 +33,18 @@ class PixelCrossEntropy:
 
     def total(self, logits: Tensor, target: Tensor) -> Tensor:
         """Add up the pixels' losses."""
-        return F.cross_entropy(
-            *_pixels(logits, target),
+        # torch's sum over pixels is not deterministic on a GPU, and of flattened pixels it runs on
+        # a single multiprocessor.
+        apart = logits.is_cuda and torch.are_deterministic_algorithms_enabled()
+        loss = F.cross_entropy(
+            logits,
+            target,
             weight=self.class_weights,
             ignore_index=IGNORE_INDEX,
             label_smoothing=self.label_smoothing,
-            reduction="sum",
+            reduction="none" if apart else "sum",
         )
+        return loss.sum() if apart else loss
 
     def weight(self, target: Tensor) -> Tensor:
         """Add up the weights of the valid pixels: their number if classes have no weights."""
@@ -55,7 +60,6 @@ class PixelFocal:
 
     def total(self, logits: Tensor, target: Tensor) -> Tensor:
         """Add up the pixels' losses."""
-        logits, target = _pixels(logits, target)
         loss = F.cross_entropy(logits, target, ignore_index=IGNORE_INDEX, reduction="none")
         # 1 - p of the true class, kept above 0 so that its power has a gradient.
         missed = (-torch.expm1(-loss)).clamp_min(torch.finfo(loss.dtype).eps)
@@ -85,13 +89,6 @@ class ImageDice:
     def weight(self, target: Tensor) -> Tensor:
         """Count the images with a valid pixel."""
         return (target != IGNORE_INDEX).flatten(1).any(1).sum()
-
-
-def _pixels(logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
-    """Flatten the pixels if algorithms must be deterministic: torch's 2-d loss is not."""
-    if logits.is_cuda and torch.are_deterministic_algorithms_enabled():
-        return logits.movedim(1, -1).flatten(0, -2), target.flatten()
-    return logits, target
 
 
 def _pixel_weights(target: Tensor, class_weights: Tensor | None) -> Tensor:

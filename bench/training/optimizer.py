@@ -10,11 +10,17 @@ from bench.suite.optimizer import Adam, AdamW, Constant, Cosine, Poly, Step
 from bench.suite.recipe import Recipe
 
 
-def build_optimizer(recipe: Recipe, net: nn.Module) -> optim.Optimizer:
+def build_optimizer(
+    recipe: Recipe, net: nn.Module, *, fused: bool | None = None
+) -> optim.Optimizer:
     """Return the recipe's optimizer over the trainable parameters.
 
     Parameters of the encoder, and those without decay, are in separate groups if the recipe
     treats them differently; a group's learning rate is multiplied by its `lr_factor`.
+
+    Args:
+        fused: True: one kernel per step, which also unscales gradients; without it, a
+            GradScaler waits for the GPU in every step. None: as torch chooses.
 
     Raises:
         UserError: if the recipe has settings for an encoder and the network has none, or if there
@@ -40,11 +46,11 @@ def build_optimizer(recipe: Recipe, net: nn.Module) -> optim.Optimizer:
     ]
     match spec:
         case Adam():
-            return optim.Adam(parameters, spec.lr, spec.betas, amsgrad=spec.amsgrad)
+            return optim.Adam(parameters, spec.lr, spec.betas, amsgrad=spec.amsgrad, fused=fused)
         case AdamW():
-            return optim.AdamW(parameters, spec.lr, spec.betas, amsgrad=spec.amsgrad)
+            return optim.AdamW(parameters, spec.lr, spec.betas, amsgrad=spec.amsgrad, fused=fused)
         case _:
-            return optim.SGD(parameters, spec.lr, spec.momentum)
+            return optim.SGD(parameters, spec.lr, spec.momentum, fused=fused)
 
 
 def learning_rate(recipe: Recipe, step: int, num_steps: int, steps_per_epoch: int) -> float:

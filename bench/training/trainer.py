@@ -138,7 +138,7 @@ def _new_state(job: Job, clock: Clock) -> TrainState:
     is_fp16 = setup.numerics.precision == "fp16"
     return TrainState(
         model=job.model,
-        optimizer=build_optimizer(recipe, job.model.net),
+        optimizer=build_optimizer(recipe, job.model.net, fused=is_fp16 or None),
         scaler=torch.amp.GradScaler(setup.device.type, enabled=is_fp16),
         num_steps=recipe.steps or (recipe.epochs or 0) * per_epoch,
         steps_per_epoch=per_epoch,

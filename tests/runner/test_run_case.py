@@ -472,7 +472,7 @@ def test_the_pictures_show_errors(run: Run, tmp_path: Path) -> None:
         "shapes",
         "shapes",
         None,
-        {k: v for k, v in options.items() if k not in ("name", "root")},
+        {k: v for k, v in options.items() if k not in ("name", "root", "suite_folder")},
         {},
     )
     image, target = shapes.read(shapes.samples("val")[0])

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field, replace
 import torch
 
 from bench.errors import UserError
+from bench.machine.device import visible_gpus
 from bench.machine.environment import num_cores
 from bench.machine.memory import process_memory_mib
 from bench.records.case_folder import CaseFolder
@@ -61,14 +62,12 @@ def divide(num: int, device: torch.device) -> list[Slot]:
         raise UserError(f"--workers {num}: this machine has cores for at most {len(cores)}.")
     gpus: Sequence[str | None] = [None] * num
     if device.type == "cuda":
-        given = os.environ.get("CUDA_VISIBLE_DEVICES")
-        known = given.split(",") if given else map(str, range(torch.cuda.device_count()))
-        gpus = [*known][: torch.cuda.device_count()][:num]
+        visible = visible_gpus()
+        gpus = visible[:num]
         if device.index is not None or len(gpus) < num:
             raise UserError(
-                f"--workers {num} needs {num} GPUs, one per case; this machine has "
-                f"{torch.cuda.device_count()}. Give fewer workers, and --device cuda without a "
-                "number."
+                f"--workers {num} needs {num} GPUs or MIG slices, one per case; this machine has "
+                f"{len(visible)}. Give fewer workers, and --device cuda without a number."
             )
     return [Slot(tuple(cores[i::num]), gpu) for i, gpu in enumerate(gpus)]
 
