@@ -3,7 +3,7 @@
 import shutil
 import struct
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -339,6 +339,7 @@ def write_tiff(
     photometric: int | None = None,
     bits: int | None = None,
     pages: Sequence[int] = (0,),
+    more: Mapping[int, list[int]] | None = None,
 ) -> Path:
     """Write an uncompressed TIFF by hand, with tags as raster programs set them.
 
@@ -347,6 +348,7 @@ def write_tiff(
         extra: meaning of the bands after grey or RGB.
         bits: of one sample, if a byte of `pixels` holds several.
         pages: the flags of each page; all have the same pixels.
+        more: tags with other values; [] leaves one out.
     """
     height, width, num_bands = pixels.shape
     big = pixels.dtype.byteorder == ">"
@@ -373,9 +375,10 @@ def write_tiff(
         338: list(extra),
         339: [{"u": 1, "i": 2, "f": 3}[dtype.kind]] * num_bands,
     }
+    tags |= more or {}
     link = 4
     for flags in pages:
-        here = {tag: value for tag, value in (tags | {254: [flags]}).items() if value}
+        here = {tag: value for tag, value in sorted((tags | {254: [flags]}).items()) if value}
         far = {}
         for tag, value in here.items():
             if len(value) > 1:

@@ -68,8 +68,9 @@ class Where:
 
 
 def all_settings(settings: Sequence[str] | None, limit: str | None) -> list[str]:
-    """Return --set and --limit, which is short for one of them."""
-    return [*(settings or []), *([f"limit={limit}"] if limit is not None else [])]
+    """Return --set and --limit, which is short for one of them; of one key, only the last."""
+    given = [*(settings or []), *([f"limit={limit}"] if limit is not None else [])]
+    return list({setting.partition("=")[0].strip(): setting for setting in given}.values())
 
 
 def read_names(listed: str | None) -> list[str]:

@@ -1,10 +1,12 @@
 """A user's own folder of images and masks, described in the suite."""
 
 import colorsys
+import glob
 import re
 import string
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -15,7 +17,7 @@ from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from bench.datasets.base import IGNORE_INDEX, BaseOptions, Colour, FileFault, Labels, Sample
 from bench.datasets.image_files import FileDataset, is_image, read_image
-from bench.datasets.lists import find_listed, listed_id, read_class_file, read_pairs
+from bench.datasets.lists import NOT_READ, find_listed, listed_id, read_class_file, read_pairs
 from bench.datasets.masks import NOT_MAPPED, colours_of, map_labels, read_colours, read_mask
 from bench.datasets.patterns import STEM, Found, Pattern
 from bench.errors import Fault, Faults, UserError
@@ -62,7 +64,7 @@ class Folder(FileDataset):
         masks: str = Field(
             "masks/{split}/{stem}.png",
             description="pattern relative to the root; {stem} is what it matched in images, or the "
-            "image's name without its suffix; {folder} is the folders matched by **",
+            "image's name without its suffix; {folder} is the folders below its fixed start",
         )
         list: str | None = Field(
             None,
@@ -133,6 +135,10 @@ class Folder(FileDataset):
             names = [one.name for one in self.classes]
             if len(set(names)) < len(names):
                 raise ValueError(f"classes: a name occurs twice in {names}.")
+            if not all(name.strip() for name in names):
+                raise ValueError(f"classes: a name is empty in {names}.")
+            if len(set(self.splits)) < len(self.splits):
+                raise ValueError(f"splits: a split occurs twice in {list(self.splits)}.")
             if self.encoding == "colour":
                 given = {"label_map": self.label_map, "binary": self.binary}
                 given["reduce_zero_label"] = self.reduce_zero_label
@@ -141,6 +147,8 @@ class Folder(FileDataset):
                         raise ValueError(f"{name} is for index masks, not for encoding: colour.")
                 if len({one.colour for one in self.classes}) < len(self.classes):
                     raise ValueError("classes: two classes have the same colour.")
+                if self.void in [one.colour for one in self.classes]:
+                    raise ValueError(f"void: the colour {self.void} already stands for a class.")
                 if len(self.classes) > NOT_MAPPED:
                     raise ValueError(f"classes: colour masks have at most {NOT_MAPPED} classes.")
                 if isinstance(self.void, int):
@@ -161,12 +169,19 @@ class Folder(FileDataset):
                     )
             patterns = {"images": {"split", "stem"}, "masks": {"split", "stem", "folder"}}
             for field, known in patterns.items():
+                text = getattr(self, field)
+                if "{{" in text or "}}" in text:
+                    raise ValueError(f"{field}: write single braces, not {text!r}.")
                 allowed = f"it may contain only {{{'}, {'.join(sorted(known))}}}"
                 try:
-                    parsed = list(string.Formatter().parse(getattr(self, field)))
+                    parsed = list(string.Formatter().parse(text))
+                    Pattern(Path(), re.sub(r"\{\w*\}", "x", text)).regex  # noqa: B018
+                except re.error as error:
+                    raise ValueError(f"{field}: {text!r} is no pattern: {error}.") from error
                 except ValueError as error:  # a brace without the other
                     raise ValueError(f"{field}: {error}; {allowed}.") from error
-                if {name for _, name, _, _ in parsed} - {None, *known}:
+                more = any(spec or conversion for _, _, spec, conversion in parsed)
+                if more or {name for _, name, _, _ in parsed} - {None, *known}:
                     raise ValueError(f"{field}: {allowed}.")
             return self
 
@@ -202,11 +217,20 @@ class Folder(FileDataset):
         pattern = self._pattern(split)
         found = [one for one in pattern.files() if is_image(one.file)]
         if not found:
-            raise UserError(f"No image matches {pattern.root / pattern.text}. {self.layout}")
+            others = {one.file.suffix for one in pattern.files()}
+            kinds = f" Files of other kinds match ({listed(sorted(others))})." if others else ""
+            raise UserError(f"No image matches {pattern.root / pattern.text}.{kinds} {self.layout}")
         return [self._sample(split, one) for one in found]
 
     def _pattern(self, split: str) -> Pattern:
-        return Pattern(self.require_root(), self.options.images.replace("{split}", split))
+        if split not in self._patterns:
+            text = self.options.images.replace("{split}", glob.escape(split))
+            self._patterns[split] = Pattern(self.require_root(), text)
+        return self._patterns[split]
+
+    @cached_property
+    def _patterns(self) -> dict[str, Pattern]:
+        return {}
 
     def _sample(self, split: str, found: Found) -> Sample:
         names = {"split": split, "stem": found.stem, "folder": found.folder}
@@ -245,6 +269,9 @@ class Folder(FileDataset):
         palette = self.labels(options).palette
         try:
             mask = read_mask(sample.mask, self._colours, exact=False)
+            if options.binary and {1, 255} <= set(np.unique(mask)):
+                text = f"{sample.mask} has the values 1 and 255; binary: true takes one of them."
+                raise FileFault("0/255 mask", text)
             return map_labels(mask, self.label_map, sample.mask, palette, advice)
         except FileFault as fault:
             raise FileFault(fault.kind, f"{fault}{ADVICE.get(fault.kind, '')}") from fault
@@ -277,12 +304,16 @@ class Folder(FileDataset):
 
     def unlisted(self) -> Sequence[Path]:
         """Return files that the patterns miss: masks without an image, images named .JPG."""
-        return [file for file in self._others() if self._is_missed(file)]
+        return self._missed
+
+    @cached_property
+    def _missed(self) -> list[Path]:
+        return [file for file in self._others if self._is_missed(file)]
 
     def lies_beside(self) -> str:
         """Say which kinds of files lie beside the samples and are left out on purpose."""
         missed = set(self.unlisted())
-        kinds = Counter(self._kind(file) for file in self._others() if file not in missed)
+        kinds = Counter(self._kind(file) for file in self._others if file not in missed)
         return listed(f"{num:,} {kind}" for kind, num in sorted(kinds.items()))
 
     @cached_property
@@ -292,31 +323,52 @@ class Folder(FileDataset):
         files = {file for sample in samples for file in sample.files}
         return files, {Path(sample.id).name for sample in samples}
 
+    @cached_property
     def _others(self) -> list[Path]:
-        """Return the images and masks that lie where samples do and belong to none."""
+        """The images and masks that lie where samples do and belong to none."""
         known, _ = self._known
         folders = {file.parent for file in known if file.parent.is_dir()}
         there = {file for folder in folders for file in folder.iterdir() if file.is_file()}
-        if self.options.list is None:
-            there |= {file for split in self.splits for file in self._pattern(split).candidates()}
-        return sorted(file for file in there - known if is_image(file))
+        starts = {pattern.start: pattern for pattern in self._looked}
+        for pattern in starts.values():
+            with suppress(UserError):  # a split that cannot be listed
+                there |= set(pattern.candidates())
+        return sorted(file for file in there - known if is_image(file, also=NOT_READ))
+
+    @cached_property
+    def _looked(self) -> list[Pattern]:
+        """The patterns of images; none with lists, which leave out what they like."""
+        return [] if self.options.list else [self._pattern(split) for split in self.splits]
+
+    @cached_property
+    def _looked_for(self) -> list[tuple[Path, re.Pattern[str]]]:
+        """What images of each split match but for capital letters, below a folder."""
+        return [
+            (pattern.start, re.compile(pattern.regex.pattern, re.IGNORECASE))
+            for pattern in self._looked
+        ]
+
+    @cached_property
+    def _masks_of(self) -> list[re.Pattern[str]]:
+        """What masks of each split match, below the root."""
+        if self.options.list is not None:
+            return []
+        texts = {self.options.masks.replace("{split}", split) for split in self.splits}
+        return [re.compile(_mask_regex(text)) for text in sorted(texts)]
 
     def _is_missed(self, file: Path) -> bool:
-        """Whether a file is a mask without an image, or an image but for capital letters."""
-        root, options = self.require_root(), self.options
-        if options.list is not None:
-            return False  # a list leaves out what it likes
-        inside = file.relative_to(root).as_posix() if file.is_relative_to(root) else ""
-        for split in self.splits:
-            pattern = self._pattern(split)
-            if file.is_relative_to(pattern.start) and re.fullmatch(
-                pattern.regex.pattern, file.relative_to(pattern.start).as_posix(), re.IGNORECASE
-            ):
+        """Whether a file is a mask without an image, or an image but for capitals or its kind."""
+        for start, images in self._looked_for:
+            if file.is_relative_to(start) and images.fullmatch(file.relative_to(start).as_posix()):
                 return True
-            mask = re.fullmatch(_mask_regex(options.masks.replace("{split}", split)), inside)
-            if mask and self._shared_name(mask.groupdict().get("stem", "")) is None:
-                return True
-        return False
+        if not file.is_relative_to(self.require_root()) or not is_image(file):
+            return False
+        inside = file.relative_to(self.require_root()).as_posix()
+        found = (masks.fullmatch(inside) for masks in self._masks_of)
+        return any(
+            match and self._shared_name(match.groupdict().get("stem", "")) is None
+            for match in found
+        )
 
     def _kind(self, file: Path) -> str:
         """Describe a file by what follows the name of a sample: *_inst_label.png, *.png."""

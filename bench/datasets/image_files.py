@@ -1,5 +1,6 @@
 """Read images from files; files that could be misread are refused by name."""
 
+import struct
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -17,8 +18,18 @@ from bench.text import plural
 
 LOSSY = ("JPEG", "MPO", "WEBP")
 FORMATS = (*LOSSY, "PNG", "TIFF", "BMP", "GIF")  # formats whose bit depth can be checked
+ONE_BAND = {"1": 1, "L": 8}  # bits of Pillow's modes without a palette
 ANIMATED = ("PNG", "GIF", "WEBP")
-DECODE_ERRORS = (OSError, SyntaxError, ValueError, EOFError)
+DECODE_ERRORS = (OSError, SyntaxError, ValueError, EOFError, TypeError, LookupError, struct.error)
+UNTURNED = {  # what undoes the rotation of an orientation
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_90,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_270,
+}
 
 
 class FileDataset(Dataset):
@@ -76,9 +87,9 @@ class FileDataset(Dataset):
         return found
 
 
-def is_image(file: Path) -> bool:
+def is_image(file: Path, also: Sequence[str] = ()) -> bool:
     """Whether a file's name is that of an image, and not of a hidden file."""
-    return file.suffix.lower() in SUFFIXES and not file.name.startswith(".")
+    return file.suffix.lower() in (*SUFFIXES, *also) and not file.name.startswith(".")
 
 
 def beside(listed: Sequence[Path]) -> list[Path]:
@@ -115,8 +126,11 @@ def read_image(file: Path, exif: str | None = None) -> NDArray[np.uint8]:
     """
     image, header = open_image(file)
     check_colours(image, header, file, exif)
-    turned = ImageOps.exif_transpose(image) if exif == "upright" else image
-    return np.asarray(turned.convert("RGB"))
+    if exif == "upright":
+        image = ImageOps.exif_transpose(image)
+    elif header.orientation in UNTURNED:  # a TIFF, which was rotated when it was decoded
+        image = image.transpose(UNTURNED[header.orientation])
+    return np.asarray(image.convert("RGB"))
 
 
 def check_colours(image: Image.Image, header: Header, file: Path, exif: str | None) -> None:
@@ -129,21 +143,36 @@ def check_colours(image: Image.Image, header: Header, file: Path, exif: str | No
         raise not_read(file, header.pixels, "convert the file to 8 bits")
     if image.mode == "CMYK":
         raise not_read(file, "CMYK pixels", "convert the file to RGB")
-    check_upright(image, file, exif)
-    alpha = image.convert("RGBA").getchannel("A") if image.has_transparency_data else None
-    if alpha is not None and alpha.getextrema()[0] != 255:
+    check_upright(image, header, file, exif)
+    if _is_transparent(image, header):
         raise not_read(file, "transparent pixels", "convert the file to RGB")
+    if image.mode == "P" and np.asarray(image).max() >= len(image.getpalette("RGB") or ()) // 3:
+        raise not_read(file, "pixels without a colour in the palette", "save the file again")
     if image.mode not in ("RGB", "RGBA", "L", "LA", "P", "PA", "1"):
         raise not_read(file, f"pixels of mode {image.mode!r}", "convert the file to 8-bit RGB")
 
 
-def check_upright(image: Image.Image, file: Path, exif: str | None) -> None:
+def _is_transparent(image: Image.Image, header: Header) -> bool:
+    """Whether a pixel is not fully opaque."""
+    see_through = image.info.get("transparency")
+    if image.mode == "L" and header.bits < 8 and isinstance(see_through, int):
+        scaled = see_through * 255 // (2**header.bits - 1)  # as the pixels are
+        return bool((np.asarray(image) == scaled).any())
+    if not image.has_transparency_data:
+        return False
+    return bool(image.convert("RGBA").getchannel("A").getextrema()[0] != 255)
+
+
+def check_upright(image: Image.Image, header: Header, file: Path, exif: str | None) -> None:
     """Refuse a rotation tag if `exif` does not say what to do with it.
 
     Raises:
         FileFault: with what to do about it.
     """
-    orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
+    try:
+        orientation = image.getexif().get(ExifTags.Base.Orientation, header.orientation)
+    except DECODE_ERRORS as error:
+        raise FileFault("unreadable file", f"{file}: its EXIF tags are damaged.") from error
     if orientation not in (0, 1) and exif is None:
         raise FileFault(
             "pixel format",
@@ -172,7 +201,7 @@ def open_image(file: Path) -> tuple[Image.Image, Header]:
     try:
         with file.open("rb") as stream:
             header = read_header(stream)
-            _check_bands(header, file)
+            _check_header(header, file)
             image = _opened(stream, file, header)
             image.load()
     except FileNotFoundError:
@@ -186,12 +215,12 @@ def open_image(file: Path) -> tuple[Image.Image, Header]:
     return image, header
 
 
-def _check_bands(header: Header, file: Path) -> None:
+def _check_header(header: Header, file: Path) -> None:
     if header.num_pages > 1:
         raise _pages(file, header.num_pages)
-    if header.extra_bands:
-        what = header.extra_bands + ("" if header.is_8_bit else f" of {header.pixels}")
-        raise not_read(file, what, "save red, green and blue as an image of 3 bands of 8 bits")
+    if header.problem:
+        of = "" if header.is_8_bit else f" of {header.pixels}"
+        raise not_read(file, f"{header.problem}{of}", "save the file as grey or RGB of 8 bits")
 
 
 def _opened(stream: BinaryIO, file: Path, header: Header) -> Image.Image:
@@ -206,6 +235,8 @@ def _opened(stream: BinaryIO, file: Path, header: Header) -> Image.Image:
     num_frames = getattr(image, "n_frames", 1) if image.format in ANIMATED else 1
     if num_frames > 1:
         raise _pages(file, num_frames)
+    if image.format == "BMP" and image.mode in ONE_BAND and header.bits != ONE_BAND[image.mode]:
+        raise not_read(file, f"{header.bits}-bit BMP files with a grey palette", "save it as PNG")
     return image
 
 

@@ -2,12 +2,13 @@
 
 import re
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import BinaryIO, Literal
 
-from PIL import TiffImagePlugin
+from PIL import ExifTags, TiffImagePlugin
 
+Page = TiffImagePlugin.ImageFileDirectory_v2
 Kind = Literal["unsigned", "signed", "float"]
 HEAD = 64  # bytes at the start of a file that tell what it is
 TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
@@ -40,6 +41,8 @@ COLOURS = {
 LOSSY_COMPRESSIONS = (6, 7, 33003, 33004, 33005, 34712, 34892, 50001)  # JPEG, JPEG 2000, WebP
 ALPHA = (1, 2)  # extra samples of TIFF that are an alpha channel
 NEW_SUBFILE_TYPE = 254  # tag of TIFF
+OLD_SUBFILE_TYPE, OLD_SMALLER, DESCRIPTION, DEPTH, UNCOMPRESSED = 255, 2, 270, 32997, 1
+OLD_BMP = 12  # bytes of the header of a BMP of OS/2
 SMALLER = 1  # flag of a TIFF page that is a reduced copy of another
 SOF = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}  # JPEG markers that start a frame
 
@@ -50,17 +53,19 @@ class Header:
 
     bits, kind: of one number.
     num_pages: full-size pages or frames.
-    extra_bands: if there are bands besides grey or RGB and an alpha channel, all bands in words.
+    problem: what makes the pixels unreadable, in words, such as "4 bands (RGB and 1 more)".
     is_inverted: 0 is white.
     is_lossy: compressed in a way that changes pixels.
+    orientation: of a TIFF, as in EXIF; decoding rotates the pixels.
     """
 
     bits: int = 8
     kind: Kind = "unsigned"
     num_pages: int = 1
-    extra_bands: str | None = None
+    problem: str | None = None
     is_inverted: bool = False
     is_lossy: bool = False
+    orientation: int = 1
 
     @property
     def is_8_bit(self) -> bool:
@@ -75,7 +80,7 @@ class Header:
 
 
 def read_header(stream: BinaryIO) -> Header:
-    """Read what a TIFF, PNG or JPEG file says about its pixels; 8 bits and one page for others."""
+    """Read what a TIFF, PNG, JPEG or BMP says about its pixels; 8 bits and one page for others."""
     stream.seek(0)
     head = stream.read(HEAD)
     try:
@@ -85,6 +90,9 @@ def read_header(stream: BinaryIO) -> Header:
             return Header(bits=head[24])
         if head.startswith(b"\xff\xd8"):
             return Header(bits=_jpeg_bits(stream))
+        if head.startswith(b"BM"):
+            [bits] = struct.unpack_from("<H", head, 24 if head[14] == OLD_BMP else 28)
+            return Header(bits=min(bits, 8))
     except (SyntaxError, ValueError, TypeError, LookupError, EOFError, OSError, struct.error):
         pass  # damaged: decoding says so
     finally:
@@ -122,27 +130,66 @@ def _tiff(stream: BinaryIO) -> Header:
     colour, num_colours = COLOURS.get(photometric or 0, ("colour", num_bands))
     named = [colour, *(["alpha"] if extra[:1] in ((one,) for one in ALPHA) else [])]
     num_more = num_bands - num_colours - len(named) + 1
+    problem = None
+    if num_more > 0:
+        problem = f"{num_bands} bands ({', '.join(named)} and {num_more} more)"
+    elif photometric is None:
+        problem = "pixels without a PhotometricInterpretation, such as whether 0 is black,"
+    elif photometric == PALETTE and 0 < max(page.get(TiffImagePlugin.COLORMAP, (0,))) < 256:
+        problem = "palettes of 8-bit numbers, where TIFF has 16-bit numbers,"
+    elif not _is_complete(page, max(bits), num_bands):
+        problem = "sparse files, which lack some of their pixels,"
     return Header(
         bits=max(bits),
         kind=min(kinds),  # float or signed, if any is
-        num_pages=sum(not one.get(NEW_SUBFILE_TYPE, 0) & SMALLER for one in pages),
-        extra_bands=f"{num_bands} bands ({', '.join(named)} and {num_more} more)"
-        if num_more > 0
-        else None,
+        num_pages=_num_pages(pages),
+        problem=problem,
         is_inverted=photometric == WHITE_IS_ZERO,
         is_lossy=page.get(TiffImagePlugin.COMPRESSION) in LOSSY_COMPRESSIONS,
+        orientation=page.get(ExifTags.Base.Orientation, 1),
     )
 
 
-def _pages(stream: BinaryIO) -> Iterator[TiffImagePlugin.ImageFileDirectory_v2]:
+def _num_pages(pages: Sequence[Page]) -> int:
+    """Count the full-size pages; all, if the first is not one, because the first is read."""
+    full = [
+        not (page.get(NEW_SUBFILE_TYPE, 0) & SMALLER or page.get(OLD_SUBFILE_TYPE) == OLD_SMALLER)
+        for page in pages
+    ]
+    said = re.search(r"^images=(\d+)", str(pages[0].get(DESCRIPTION, "")), re.MULTILINE)
+    in_one = int(said[1]) if said else pages[0].get(DEPTH, 1)  # as ImageJ stores large stacks
+    return max(sum(full) if full[0] else len(full), in_one)
+
+
+def _is_complete(page: Page, bits: int, num_bands: int) -> bool:
+    """Whether all strips or tiles are there; only uncompressed ones have a known length."""
+    tags = TiffImagePlugin
+    width, height = page.get(tags.IMAGEWIDTH, 0), page.get(tags.IMAGELENGTH, 0)
+    is_tiled = tags.TILEOFFSETS in page
+    offsets = page.get(tags.TILEOFFSETS if is_tiled else tags.STRIPOFFSETS, ())
+    counts = page.get(tags.TILEBYTECOUNTS if is_tiled else tags.STRIPBYTECOUNTS, ())
+    if 0 in offsets:
+        return False
+    if page.get(tags.COMPRESSION, UNCOMPRESSED) != UNCOMPRESSED or not counts:
+        return True
+    planes, bands = (num_bands, 1) if page.get(tags.PLANAR_CONFIGURATION) == 2 else (1, num_bands)
+    columns, rows = width, height
+    if is_tiled:
+        across, down = page[tags.TILEWIDTH], page[tags.TILELENGTH]
+        columns, rows = -(-width // across) * across, -(-height // down) * down
+    return bool(sum(counts) >= planes * rows * -(-columns * bands * bits // 8))
+
+
+def _pages(stream: BinaryIO) -> Iterator[Page]:
     """Yield the tags of every page of a TIFF file."""
+    size = stream.seek(0, 2)
     stream.seek(0)
     start = stream.read(8)
     if start[2] == 43 or start[3] == 43:  # BigTIFF
         start += stream.read(8)
     page = TiffImagePlugin.ImageFileDirectory_v2(start)
     seen = set()
-    while page.next and page.next not in seen:
+    while 0 < page.next < size and page.next not in seen:
         seen.add(place := page.next)
         page = TiffImagePlugin.ImageFileDirectory_v2(start)
         stream.seek(place)

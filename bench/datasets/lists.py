@@ -9,14 +9,18 @@ from pathlib import Path
 from bench.datasets.base import Colour
 from bench.errors import UserError
 
-SUFFIXES = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp", ".webp", ".gif")
+SUFFIXES = (*(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".tif", ".tiff", ".bmp", ".webp", ".gif"),)
+NOT_READ = (  # suffixes of images that are not read, which would be left out unnoticed
+    *(".ppm", ".pgm", ".pnm", ".jp2", ".j2k", ".jxl", ".heic", ".heif", ".avif", ".tga", ".exr"),
+    *(".dng", ".psd", ".npy", ".svg"),
+)
 SEPARATORS = ("\t", ";", ",", " ")  # the first that fits is taken
 PATH = re.compile(r"[/\\]|\.\w+$")
 IMAGE_HEADS = ("image", "images", "image_path", "img", "img_path", "photo", "rgb", "input", "file")
 MASK_HEADS = ("mask", "masks", "mask_path", "label", "labels", "label_path", "annotation", "gt")
 COLOUR_HEADS = {"r": "r", "red": "r", "g": "g", "green": "g", "b": "b", "blue": "b"}
 NAME_HEADS = ("name", "class_name", "class", "label")  # the first that occurs is taken
-NUMBER_HEADS = ("id", "index", "label_id", "class_id")
+NUMBER_HEAD = re.compile(r"(unnamed.*|.*(id|index|idx|label|value|class|number).*)?", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -67,7 +71,7 @@ def read_text(file: Path) -> str:
 
 
 def read_list(file: Path, layout: str) -> list[Line]:
-    """Return the lines of a list file that are not empty.
+    """Return the lines of a list file that are neither empty nor comments (#).
 
     Raises:
         UserError: if the file cannot be read; if it does not exist, with the expected layout.
@@ -76,7 +80,8 @@ def read_list(file: Path, layout: str) -> list[Line]:
         lines = re.split(r"\r\n|\r|\n", read_text(file))
     except FileNotFoundError:
         raise UserError(f"No file {file}. {layout}") from None
-    return [Line(f"{file}:{n}", text.strip()) for n, text in enumerate(lines, 1) if text.strip()]
+    kept = [(number, text.strip()) for number, text in enumerate(lines, 1)]
+    return [Line(f"{file}:{n}", text) for n, text in kept if text and not text.startswith("#")]
 
 
 def read_names(file: Path, layout: str) -> list[str]:
@@ -104,14 +109,21 @@ def read_pairs(file: Path, layout: str) -> list[Listed]:
     Raises:
         UserError: for a line that names no image and mask, or leaves open which they are.
     """
-    pairs: list[Listed] = []
-    columns: tuple[int, int] | None = None
-    for number, line in enumerate(read_list(file, layout)):
-        if number == 0 and not any(map(PATH.search, _tokens(line.text))):
-            columns = _named_columns(line.text)
-            continue
-        pairs.append(Listed(line.place, *_pair(line, columns)))
-    return pairs
+    lines = read_list(file, layout)
+    columns = _named_columns(lines[0].text) if lines else None
+    if columns is not None or _is_header(lines):
+        lines = lines[1:]
+    return [Listed(line.place, *_pair(line, columns)) for line in lines]
+
+
+def _is_header(lines: Sequence[Line]) -> bool:
+    """Whether the first line has no path, while the second has one."""
+    two = [*lines[:2], EMPTY, EMPTY][:2]
+    first, second = (any(map(PATH.search, _tokens(line.text))) for line in two)
+    return second and not first
+
+
+EMPTY = Line("", "")
 
 
 def _tokens(text: str) -> list[str]:
@@ -143,7 +155,9 @@ def _pair(line: Line, columns: tuple[int, int] | None) -> tuple[str, str]:
         if columns is not None and len(cells) > max(columns):
             cells = [cells[i] for i in columns]
         if separator == " " and len(cells) != 2:
-            continue  # names with spaces
+            first_two = len(cells) > 2 and [*map(_is_image, cells)].count(True) == 2
+            if not (first_two and _is_image(cells[0]) and _is_image(cells[1])):
+                continue  # names with spaces
         paths = [cell for cell in cells if _is_image(cell)]
         if len(paths) == 2:
             return paths[0], paths[1]
@@ -181,7 +195,15 @@ def find_listed(root: Path, name: str) -> Path:
 
 def listed_id(name: str) -> str:
     """Return the id of an image that a list names: its path without suffix."""
-    return Path(name.replace("\\", "/").lstrip("/")).with_suffix("").as_posix()
+    plain = name if Path(name).is_absolute() and Path(name).is_file() else name.lstrip("/\\")
+    return Path(plain.replace("\\", "/")).with_suffix("").as_posix()
+
+
+def _column(lines: Sequence[Line], separator: str, place: int) -> Iterator[str]:
+    """Yield a column's cells, "" where a line is too short."""
+    for line in lines:
+        cells = _cells(line.text, separator)
+        yield cells[place] if place < len(cells) else ""
 
 
 def read_class_file(file: Path, first: int | None = None) -> list[tuple[str, Colour]]:
@@ -213,22 +235,33 @@ def _class_rows(lines: Sequence[Line], first: int | None) -> Iterator[tuple[str,
     heads = [head.lower() for head in _cells(lines[0].text, separator)]
     colours = {COLOUR_HEADS[head]: i for i, head in enumerate(heads) if head in COLOUR_HEADS}
     names = [heads.index(head) for head in NAME_HEADS if head in heads]
-    numbers = [i for i, head in enumerate(heads) if head in NUMBER_HEADS]
-    if len(colours) < 3 or not names:
+    taken = {*colours.values(), *names[:1]}
+    numbers = [
+        i
+        for i, head in enumerate(heads)
+        if i not in taken
+        and NUMBER_HEAD.fullmatch(head)
+        and all(cell.isdecimal() for cell in _column(lines[1:], separator, i))
+    ]
+    num_colours = sum(head in COLOUR_HEADS for head in heads)
+    if len(colours) < 3 or num_colours > 3 or not names:
         raise UserError(f"{lines[0].place}: {expected}, not {lines[0].text!r}.")
+    if all(cell.isdecimal() for cell in _column(lines[1:], separator, names[0])):
+        numbers += names[:1]  # classes without names, called by their labels
     for label, line in enumerate(lines[1:], first or 0):
         cells = _cells(line.text, separator)
         try:
             r, g, b = (int(cells[colours[channel]]) for channel in "rgb")
             name = cells[names[0]]
-            number = int(cells[numbers[0]]) if numbers and first is not None else label
+            wrong = [i for i in numbers if int(cells[i]) != label]
         except (IndexError, ValueError):
             raise UserError(f"{line.place}: {expected}, not {line.text!r}.") from None
         if not (name and all(0 <= value <= 255 for value in (r, g, b))):
             raise UserError(f"{line.place}: {expected}, colours in 0..255, not {line.text!r}.")
-        if number != label:
+        if wrong and first is not None:
             raise UserError(
-                f"{line.place}: {heads[numbers[0]]} is {number}, but the order of the lines gives "
-                f"{name} the label {label}. Sort the lines and leave none out, or give label_map."
+                f"{line.place}: {heads[wrong[0]] or 'the number'} is {cells[wrong[0]]}, but the "
+                f"order of the lines gives {name} the label {label}. Sort the lines and leave none "
+                "out, or give label_map."
             )
         yield name, (r, g, b)

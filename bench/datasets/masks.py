@@ -33,7 +33,7 @@ def read_mask(
     image, header = open_image(file)
     if image.format in LOSSY or header.is_lossy:
         raise _lossy(file, image)
-    check_upright(image, file, exif=None)
+    check_upright(image, header, file, exif=None)
     if header.kind == "float" or (header.kind, header.bits) == ("signed", 8):
         raise not_read(file, header.pixels, "save the mask with unsigned integers")
     if header.is_inverted and image.mode != "P":
@@ -51,11 +51,13 @@ def read_mask(
             f"mode {image.mode!r}.",
         )
     mask = np.asarray(image).astype(np.uint8)
-    if palette and image.mode == "P":
-        _check_palette(image, mask, palette, file, exact)
+    if image.mode == "L":
+        mask //= SCALED.get(header.bits, 1)
+    if image.mode == "P":
+        _check_palette(image, mask, palette or {}, file, exact)
     elif palette and exact and set(np.unique(mask)) == {0, 255}:
         raise FileFault("0/255 mask", f"{file} has only the grey values 0 and 255.")
-    return mask // (SCALED.get(header.bits, 1) if image.mode == "L" else 1)
+    return mask
 
 
 def _check_palette(
@@ -66,9 +68,17 @@ def _check_palette(
     exact: bool,
 ) -> None:
     flat = image.getpalette("RGB") or []
-    stored = [tuple(flat[i : i + 3]) for i in range(0, len(flat), 3)]
+    stored: list[Colour] = [(flat[i], flat[i + 1], flat[i + 2]) for i in range(0, len(flat), 3)]
     of_classes = [stored[label] for label in palette if label < len(stored)]
-    for label in np.flatnonzero(np.bincount(mask.ravel(), minlength=256)).tolist():
+    used = np.flatnonzero(np.bincount(mask.ravel(), minlength=256)).tolist()
+    shown = {label: stored[label] for label in used if label < len(stored)}
+    if not exact and (wrong := _misleading_grey(shown, palette)) is not None:
+        raise FileFault(
+            "wrong palette",
+            f"{file}: its palette shows label {wrong} as the grey {shown[wrong][0]}, so it is not "
+            "clear which of the two is the label. Save the mask as plain grey.",
+        )
+    for label in used:
         if label not in palette or label >= len(stored):
             continue
         found = stored[label]
@@ -88,6 +98,24 @@ def _check_palette(
                 f"{file}: its palette gives label {label} the colour {found}, which is that of "
                 f"label {other} and not {palette[label]}.",
             )
+
+
+def _misleading_grey(shown: Mapping[int, Colour], palette: Mapping[int, Colour]) -> int | None:
+    """Return a label whose grey is neither itself nor in proportion; None if there is none.
+
+    Programs that reduce colours number grey masks anew, by frequency or in reverse.
+    """
+    greys = {label: c[0] for label, c in shown.items() if c[0] == c[1] == c[2] and label != 255}
+    if len(greys) < 2 or len(greys) < len(shown.keys() - {255}):
+        return None
+    if all(shown[label] == palette.get(label) for label in greys):
+        return None
+    if len(set(greys.values())) == 1:  # an unused palette
+        return None
+    factor = greys[max(greys)] / max(greys)
+    rounding = 0 if factor.is_integer() else 1
+    wrong = (label for label, grey in greys.items() if abs(grey - factor * label) > rounding)
+    return next(wrong, None)
 
 
 def colours_of(to: Mapping[int, int], palette: Sequence[Colour]) -> dict[int, Colour]:

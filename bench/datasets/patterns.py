@@ -6,6 +6,7 @@ A pattern is a path with *, ?, [ab] and ** (any number of folders); {stem} names
 import os
 import re
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path, PurePosixPath
@@ -13,7 +14,9 @@ from pathlib import Path, PurePosixPath
 from bench.errors import UserError
 
 WILD = re.compile(r"[*?[]|\{stem\}")
-LONGEST_PATH = 4096  # bytes
+LONGEST_PATH = 1024  # bytes
+ONE_PATH = re.compile(r"[^\n]*[^\n./][^\n]*/[^\n]*|\.\.?/[^\n]*[^\n./][^\n]*")
+FILE_SUFFIX = re.compile(r"\.[A-Za-z]\w{0,4}$")
 STEM = r"(?P<stem>[^/]+)"
 
 
@@ -74,6 +77,7 @@ class Pattern:
             inside = path.relative_to(self.start)
             match = self.regex.fullmatch(inside.as_posix())
             if match:
+                _check_name(path)
                 stem = match.groupdict().get("stem") or path.stem
                 found.append(Found(path, inside.parent.as_posix(), stem))
         return found
@@ -83,6 +87,14 @@ class Pattern:
         wild = self.parts[self.num_fixed :]
         depth = None if "**" in wild else len(wild) - 1
         return sorted(_walk(self.start, depth, ()))
+
+
+def _check_name(file: Path) -> None:
+    """Refuse a name that cannot be written to results."""
+    try:
+        str(file).encode()
+    except UnicodeEncodeError:
+        raise UserError(f"The name of {str(file)!a} is not UTF-8; rename the file.") from None
 
 
 def _translated(part: str) -> str:
@@ -96,10 +108,17 @@ def _translated(part: str) -> str:
         elif piece == "{stem}":
             text += STEM
         elif piece.startswith("[") and len(piece) > 1:
-            text += piece.replace("[!", "[^", 1)
+            text += f"(?![/]){_one_of(piece[1:-1])}"
         else:
             text += re.escape(piece)
     return text
+
+
+def _one_of(letters: str) -> str:
+    """Turn the inside of [ab], [a-z] or [!a] into a class of a regular expression."""
+    wanted = letters.removeprefix("!")
+    escaped = "".join(c if c == "-" else re.escape(c) for c in wanted)
+    return f"[{'^' if letters != wanted else ''}{escaped}]"
 
 
 def _walk(folder: Path, depth: int | None, above: tuple[tuple[int, int], ...]) -> Iterator[Path]:
@@ -117,15 +136,22 @@ def _walk(folder: Path, depth: int | None, above: tuple[tuple[int, int], ...]) -
     for entry in entries:
         if entry.name.startswith("."):
             continue
-        if entry.is_dir():
+        try:
+            is_folder, is_file = entry.is_dir(), entry.is_file()
+        except OSError as error:  # such as a link to itself
+            raise UserError(f"Cannot read {entry.path}: {error.strerror}.") from error
+        if is_folder:
             if depth is None or depth > 0:
                 below = None if depth is None else depth - 1
                 yield from _walk(Path(entry.path), below, (*above, here))
-        elif entry.is_symlink() and not os.path.exists(entry.path):
-            raise UserError(f"{entry.path} is a link to {os.readlink(entry.path)}, which is gone.")
-        else:
+        elif is_file:
             _check_not_a_link(Path(entry.path))
             yield Path(entry.path)
+        elif entry.is_symlink():
+            if not FILE_SUFFIX.search(entry.name):  # perhaps of a folder with images
+                where = os.readlink(entry.path)
+                raise UserError(f"{entry.path} is a link to {where}, which is gone.")
+            yield Path(entry.path)  # a missing file, if it matches
 
 
 def _check_not_a_link(file: Path) -> None:
@@ -133,7 +159,10 @@ def _check_not_a_link(file: Path) -> None:
     if file.suffix or file.stat().st_size > LONGEST_PATH:
         return
     target = file.read_bytes().decode(errors="replace").strip()
-    if "/" in target and "\0" not in target and (file.parent / target).is_dir():
+    is_link: object = False
+    with suppress(OSError, ValueError):  # it is no path
+        is_link = ONE_PATH.fullmatch(target) and (file.parent / target).is_dir()
+    if is_link:
         raise UserError(
             f"{file} is a text file with the path of a folder, {target}: a link that was not "
             "copied as a link. Make it one, or copy the folder."

@@ -98,11 +98,6 @@ def load(
         folder, document = file.parent, yaml_file.read(file)
     if not isinstance(document.data, dict):
         raise UserError(f"{document.title}: a suite is keys and values, such as name: NAME.")
-    settings = list(settings)
-    names = [setting.partition("=")[0].strip() for setting in settings]
-    for name in names:
-        if names.count(name) > 1:
-            raise UserError(f"--set {name} is given twice; give one.")
     for setting in sorted(settings, key=lambda text: text.startswith("recipe.")):
         for one in _spelled_out(setting, document.data):
             _apply(one, document)

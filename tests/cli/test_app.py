@@ -15,6 +15,7 @@ from conftest import TINY
 from fixtures import make_camvid, make_results
 from PIL import Image
 
+from bench.cli.options import all_settings
 from bench.errors import Exit
 from bench.machine.files import CannotWrite
 from bench.records.case_folder import CaseFolder
@@ -402,3 +403,11 @@ def test_a_part_of_a_name_is_no_filter() -> None:
 def test_where_results_cannot_be_written() -> None:
     printed = bench("run", "quick", "--out", "/proc/x", code=2).stderr
     assert "Cannot write results to /proc/x: " in printed
+
+
+def test_the_last_setting_of_a_key_counts() -> None:
+    assert all_settings(["recipe.epochs=1", "a=2", "recipe.epochs=3"], "4") == [
+        "recipe.epochs=3",
+        "a=2",
+        "limit=4",
+    ]

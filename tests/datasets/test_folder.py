@@ -255,3 +255,54 @@ def test_a_palette_that_exchanges_classes_is_refused(tmp_path: Path) -> None:
     assert target(by_colour) == [[1 - label for label in row] for row in MASK]
     mapped = opened(root, classes=colours, label_map={0: 1, 1: 0})
     assert target(mapped) == [[1 - label for label in row] for row in MASK]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"images": "{split}/[z-a]*"}, "images: .* is no pattern: bad character range"),
+        ({"masks": "{stem:05d}.png"}, "masks: it may contain only"),
+        ({"masks": "{stem!r}.png"}, "masks: it may contain only"),
+        ({"masks": "{{stem}}.png"}, "masks: write single braces"),
+        ({"splits": ["train", "train"]}, "splits: a split occurs twice"),
+        ({"classes": ["a", " "]}, "classes: a name is empty"),
+        (
+            {
+                "encoding": "colour",
+                "classes": [{"name": "a", "colour": [0, 0, 0]}],
+                "void": [0, 0, 0],
+            },
+            r"void: the colour \(0, 0, 0\) already stands for a class",
+        ),
+    ],
+)
+def test_options_that_would_fail_later(options: dict, message: str) -> None:
+    with pytest.raises(ValidationError, match=message):
+        Folder.Options.model_validate(TWO | options)
+
+
+def test_binary_masks_have_one_way_to_say_1(tmp_path: Path) -> None:
+    root = make_folder(tmp_path, MASK)
+    put_mask(root, [[0, 1, 255], [0, 0, 1]])
+    with pytest.raises(UserError, match="has the values 1 and 255; binary: true takes one"):
+        target(opened(root, binary=True))
+
+
+def test_images_of_other_kinds_are_not_forgotten(tmp_path: Path) -> None:
+    root = make_folder(tmp_path, MASK)
+    (root / "images/train/b.jpg").rename(root / "images/train/b.heic")
+    mine = opened(root)
+    assert root / "images/train/b.heic" in mine.unlisted()
+    (root / "images/train/a.jpg").rename(root / "images/train/a.ppm")
+    with pytest.raises(UserError, match=r"Files of other kinds match \(\.heic, \.ppm\)"):
+        opened(root).samples("train")
+    (root / "images/train/a.ppm").rename(root / "images/train/a.jfif")
+    assert [sample.id for sample in opened(root).samples("train")] == ["a"]
+
+
+def test_a_split_with_a_bracket(tmp_path: Path) -> None:
+    make_folder(tmp_path, MASK)
+    for kind in ("images", "masks"):
+        (tmp_path / kind / "train").rename(tmp_path / kind / "fold[1]")
+    mine = opened(tmp_path, splits=["fold[1]"])
+    assert len(mine.samples("fold[1]")) == 2

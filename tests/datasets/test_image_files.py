@@ -425,3 +425,122 @@ def test_what_lies_beside(tmp_path: Path) -> None:
     for name in ("a.png", "b.png", "c.txt", ".d.png"):
         (tmp_path / name).touch()
     assert beside([tmp_path / "a.png", tmp_path / "gone" / "x.png"]) == [tmp_path / "b.png"]
+
+
+# Files that say less than they should
+
+
+def test_a_turned_tiff_is_refused_unless_told(tmp_path: Path) -> None:
+    """Pillow turns a TIFF while decoding it, and removes the tag."""
+    for orientation in range(2, 9):
+        file = write_tiff(tmp_path / f"{orientation}.tif", PHOTO, more={274: [orientation]})
+        with pytest.raises(FileFault, match=rf"an EXIF tag \(orientation {orientation}\)"):
+            read_image(file)
+        assert np.array_equal(read_image(file, exif="stored"), PHOTO)
+        upright = np.asarray(Image.open(file).convert("RGB"))
+        assert np.array_equal(read_image(file, exif="upright"), upright)
+    mask = write_tiff(tmp_path / "m.tif", MASK[..., None], more={274: [3]})
+    with pytest.raises(FileFault, match="orientation 3"):
+        read_mask(mask)
+
+
+def test_a_tiff_that_does_not_say_whether_0_is_black(tmp_path: Path) -> None:
+    file = write_tiff(tmp_path / "m.tif", MASK[..., None], more={262: []})
+    for read in (read_image, read_mask):
+        with pytest.raises(FileFault, match="without a PhotometricInterpretation"):
+            read(file)
+
+
+@pytest.mark.parametrize("more", [{273: [0]}, {279: [3]}])
+def test_pixels_that_are_not_in_the_file(tmp_path: Path, more: dict) -> None:
+    file = write_tiff(tmp_path / "m.tif", MASK[..., None], more=more)
+    for read in (read_image, read_mask):
+        with pytest.raises(FileFault, match="sparse files, which lack some of their pixels"):
+            read(file)
+
+
+def test_a_small_first_page_is_not_the_image(tmp_path: Path) -> None:
+    file = write_tiff(tmp_path / "x.tif", PHOTO, pages=[1, 0])
+    with pytest.raises(FileFault, match="has 2 pages"):
+        read_image(file)
+
+
+@pytest.mark.parametrize("bits", [4, 8])
+def test_bmp_masks_with_a_grey_palette(tmp_path: Path, bits: int) -> None:
+    """Pillow reads a BMP whose palette is black and white as 1 bit per pixel."""
+    width, rows = 8, [[0, 1, 0, 1, 1, 0, 0, 1], [1, 1, 0, 0, 0, 0, 1, 1]]
+    lines = [bytes(row) for row in reversed(rows)]
+    if bits == 4:
+        lines = [bytes(16 * a + b for a, b in zip(r[::2], r[1::2], strict=True)) for r in lines]
+    packed = b"".join(lines)
+    start = 14 + 40 + 8
+    header = struct.pack("<IiiHHIIiiII", 40, width, 2, 1, bits, 0, len(packed), 0, 0, 2, 0)
+    palette = bytes([0, 0, 0, 0, 255, 255, 255, 0])
+    file = tmp_path / "m.bmp"
+    file.write_bytes(
+        b"BM" + struct.pack("<IHHI", start + len(packed), 0, 0, start) + header + palette + packed
+    )
+    with pytest.raises(FileFault, match=f"{bits}-bit BMP files with a grey palette"):
+        read_mask(file)
+
+
+@pytest.mark.parametrize(
+    ("greys", "is_clear"),
+    [
+        ({0: 0, 1: 1, 2: 2, 11: 11}, True),
+        ({0: 0, 1: 10, 2: 20, 11: 110}, True),  # spread for display
+        ({0: 0, 1: 0, 2: 0, 11: 0}, True),  # no palette to speak of
+        ({0: 0, 1: 2, 2: 1, 11: 11}, False),
+        ({0: 26, 1: 21, 2: 11, 11: 7}, False),  # numbered anew by a program
+        ({0: 255, 1: 170, 2: 85, 11: 0}, False),
+    ],
+)
+def test_grey_palettes(tmp_path: Path, greys: dict[int, int], is_clear: bool) -> None:
+    colours = {label: (grey,) * 3 for label, grey in greys.items()}
+    file = palette_mask(tmp_path / "m.png", colours)
+    if is_clear:
+        assert read_mask(file, {}, exact=False).tolist() == MASK.tolist()
+        return
+    with pytest.raises(FileFault, match="its palette shows label") as error:
+        read_mask(file, {}, exact=False)
+    assert kind_of(error) == "wrong palette"
+
+
+def test_pixels_without_a_colour(tmp_path: Path) -> None:
+    content = palette_mask(tmp_path / "m.png").read_bytes()
+    at = content.index(b"PLTE") - 4
+    [length] = struct.unpack(">I", content[at : at + 4])
+    body = b"PLTE" + bytes([1, 2, 3, 4, 5, 6])
+    chunk = struct.pack(">I", 6) + body + struct.pack(">I", zlib.crc32(body))
+    (tmp_path / "m.png").write_bytes(content[:at] + chunk + content[at + length + 12 :])
+    for read in (read_image, lambda file: read_colours(file, {(1, 2, 3): 0, (0, 0, 0): 1})):
+        with pytest.raises(FileFault, match="pixels without a colour in the palette"):
+            read(tmp_path / "m.png")
+
+
+@pytest.mark.parametrize("bits", [2, 4])
+def test_transparent_greys_of_few_bits(tmp_path: Path, bits: int) -> None:
+    file = grey_png(tmp_path / "m.png", [[0, 1], [1, 1]], bits)
+    content = file.read_bytes()
+    at = content.index(b"IDAT") - 4
+    body = b"tRNS" + struct.pack(">H", 1)
+    chunk = struct.pack(">I", 2) + body + struct.pack(">I", zlib.crc32(body))
+    file.write_bytes(content[:at] + chunk + content[at:])
+    with pytest.raises(FileFault, match="transparent pixels"):
+        read_image(file)
+
+
+def test_few_bits_are_no_0_255_mask(tmp_path: Path) -> None:
+    file = grey_png(tmp_path / "m.png", [[0, 15], [15, 0]], 4)
+    assert read_mask(file, PALETTE).tolist() == [[0, 15], [15, 0]]
+
+
+def test_damaged_tags_are_named(tmp_path: Path) -> None:
+    file = save(PHOTO, tmp_path / "x.png")
+    content = file.read_bytes()
+    at = content.index(b"IDAT") - 4
+    body = b"eXIf" + b"no tags"
+    chunk = struct.pack(">I", 7) + body + struct.pack(">I", zlib.crc32(body))
+    file.write_bytes(content[:at] + chunk + content[at:])
+    with pytest.raises(FileFault, match=r"x\.png: its EXIF tags are damaged"):
+        read_image(file)

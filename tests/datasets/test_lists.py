@@ -45,6 +45,8 @@ def pairs(file: Path, content: str | bytes) -> list[tuple[str, str]]:
         ("label;photo\na.png;a.jpg", ("a.jpg", "a.png")),
         ("id,mask,image,thumb\n1,a.png,a.jpg,t.jpg", ("a.jpg", "a.png")),
         ("some words\na.jpg a.png", ("a.jpg", "a.png")),
+        ("# a comment\na.jpg a.png\n#b.jpg b.png", ("a.jpg", "a.png")),
+        ("a.jpg a.png 0", ("a.jpg", "a.png")),
     ],
 )
 def test_two_columns(tmp_path: Path, content: str, expected: tuple[str, str]) -> None:
@@ -148,6 +150,10 @@ def test_class_files(tmp_path: Path, content: str | bytes) -> None:
         ("name,r,g,b\nroad,1,2,256\n", r"c\.csv:2: .*colours in 0\.\.255"),
         ("name,r,g,b\n,1,2,3\n", r"c\.csv:2: expected"),
         ("id,name,r,g,b\n0,a,1,2,3\n7,b,1,2,4\n", r"c\.csv:3: id is 7, but the order of the lines"),
+        ("trainId,name,r,g,b\n1,a,1,2,3\n", "trainid is 1, but the order"),
+        (",name,r,g,b\n1,a,1,2,3\n", "the number is 1, but the order"),
+        ("label,r,g,b\n2,1,2,3\n1,1,2,4\n", "label is 2, but the order"),
+        ("name,r,red,g,b\na,1,2,3,4\n", "expected a CSV file"),
     ],
 )
 def test_class_files_that_are_wrong(tmp_path: Path, content: str, message: str) -> None:
@@ -163,3 +169,12 @@ def test_numbers_of_classes_matter_only_for_index_masks(tmp_path: Path) -> None:
         read_class_file(tmp_path / "c.csv", first=0)
     with pytest.raises(UserError, match="id is 7, but .* gives b the label 2"):
         read_class_file(tmp_path / "c.csv", first=1)  # reduce_zero_label
+
+
+def test_a_list_without_suffixes_keeps_its_first_line(tmp_path: Path) -> None:
+    assert pairs(tmp_path / "l.txt", "a a\nb b") == [("a", "a"), ("b", "b")]
+
+
+def test_ids_of_absolute_paths_stay(tmp_path: Path) -> None:
+    (tmp_path / "a.jpg").touch()
+    assert listed_id(str(tmp_path / "a.jpg")) == str(tmp_path / "a")

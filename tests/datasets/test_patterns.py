@@ -91,3 +91,43 @@ def test_a_folder_that_cannot_be_read_is_named(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"Cannot read the folder .*t/x: Permission denied"):
         found(tmp_path, "t/**/*.jpg")
     (tmp_path / "t/x").chmod(0o755)
+
+
+LICENCE = "Permission is hereby granted, free of charge, to use and/or copy it.\n" * 9
+
+
+@pytest.mark.parametrize("content", [LICENCE, "/", "./", "a/b", "..", "x" * 2000 + "/"])
+def test_a_text_is_no_link(tmp_path: Path, content: str) -> None:
+    make(tmp_path, "t/a.jpg")
+    (tmp_path / "t/LICENSE").write_text(content)
+    assert found(tmp_path, "t/*.jpg") == ["t/a.jpg"]
+
+
+def test_what_is_no_file_is_left_alone(tmp_path: Path) -> None:
+    make(tmp_path, "t/a.jpg")
+    os.mkfifo(tmp_path / "t/b.jpg")
+    os.mkfifo(tmp_path / "t/c")
+    (tmp_path / "t/notes.txt").symlink_to("gone.txt")  # cannot be a folder of images
+    assert found(tmp_path, "t/*.jpg") == ["t/a.jpg"]
+    (tmp_path / "t/d.jpg").symlink_to("gone.jpg")  # a missing file, as the check says
+    assert found(tmp_path, "t/*.jpg") == ["t/a.jpg", "t/d.jpg"]
+
+
+def test_a_link_to_itself_is_named(tmp_path: Path) -> None:
+    make(tmp_path, "t/a.jpg")
+    (tmp_path / "t/loop").symlink_to("loop")
+    with pytest.raises(UserError, match="t/loop"):
+        found(tmp_path, "t/**/*.jpg")
+
+
+def test_letters_in_brackets_are_letters(tmp_path: Path) -> None:
+    make(tmp_path, "a&.jpg", "d.jpg", "[.jpg")
+    assert found(tmp_path, "[a&&b]*.jpg") == ["a&.jpg"]
+    assert found(tmp_path, "[[]*.jpg") == ["[.jpg"]
+
+
+def test_a_name_that_cannot_be_written_is_refused(tmp_path: Path) -> None:
+    make(tmp_path, "t/a.jpg")
+    (tmp_path / "t" / os.fsdecode(b"gr\xf6\xdfe.jpg")).touch()
+    with pytest.raises(UserError, match="is not UTF-8; rename the file"):
+        found(tmp_path, "t/*.jpg")

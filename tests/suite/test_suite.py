@@ -253,11 +253,6 @@ def test_values_of_a_hurried_user(
     assert "\n" not in str(error.value)
 
 
-def test_a_setting_is_given_once(write_suite: Callable[..., Path]) -> None:
-    with pytest.raises(UserError, match="--set recipe.epochs is given twice"):
-        load(write_suite(), ["recipe.epochs=1", "recipe.epochs=2"])
-
-
 @pytest.mark.parametrize("key", ["x" * 240, "x" * 250])
 def test_names_that_no_folder_can_have(write_suite: Callable[..., Path], key: str) -> None:
     file = write_suite(replace={"  enet:": f"  {key}:"})
