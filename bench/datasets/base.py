@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, get_args
+from typing import Any, ClassVar, get_args, get_origin
 
 import numpy as np
 from numpy.typing import NDArray
@@ -75,7 +75,9 @@ def refuse_truth_values(cls: type[BaseModel], value: Any) -> Any:
     faults = []
     for name, field in cls.model_fields.items() if isinstance(value, dict) else ():
         given = value.get(name)
-        items = given if isinstance(given, list | tuple) else [given]
+        is_table = isinstance(given, dict) and _is_mapping(field.annotation)
+        items = list(given.values()) if is_table else given
+        items = items if isinstance(items, list | tuple) else [items]
         wrong = [item for item in items if isinstance(item, bool)]
         if wrong and not _types_in(field.annotation) & {bool, Any}:
             text = f"Give a number or text, not {str(wrong[0]).lower()}."
@@ -89,6 +91,11 @@ def _types_in(annotation: Any) -> set[Any]:
     """Return all types in an annotation, such as int and None of int | None."""
     found = {annotation} if isinstance(annotation, type) or annotation is Any else set()
     return found.union(*(_types_in(inside) for inside in get_args(annotation)))
+
+
+def _is_mapping(annotation: Any) -> bool:
+    """Whether an annotation is dict[…], or one of its choices is."""
+    return get_origin(annotation) is dict or any(map(_is_mapping, get_args(annotation)))
 
 
 class BaseOptions(BaseModel):

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, cast, get_args, get_type_hints
 
 import segmentation_models_pytorch as smp
+import torch
 import torch.nn.functional as F
 import torchvision.models.segmentation as segmentation
 from huggingface_hub.errors import HfHubHTTPError
@@ -24,11 +25,7 @@ from bench.text import first_line
 from custom_models import ARCHITECTURES
 from custom_models.encoder import timm_encoder
 
-BUILD_ERRORS = (
-    *(TypeError, ValueError, LookupError, AssertionError, AttributeError, RuntimeError),
-    *(NameError, OSError, SystemExit),  # raised by users' code
-)
-RUN_ERRORS = (*BUILD_ERRORS, NotImplementedError)
+RUN_ERRORS = (Exception, SystemExit)  # users' code raises anything
 SMP_RESERVED = {
     "encoder_name": "is set by encoder:",
     "encoder_weights": "is set by weights:",
@@ -72,10 +69,12 @@ def build_network(spec: ModelSpec, num_classes: int, download: bool = False) -> 
         if named is None:
             raise
         raise _no_download(named, spec.arch, error) from error
-    except BUILD_ERRORS as error:
-        if needs_values(error):
+    except UserError:
+        raise
+    except RUN_ERRORS as error:
+        if torch.get_default_device().type == "meta" and needs_values(error):
             raise
-        raise UserError(f"{spec.arch} does not build: {first_line(error)}") from error
+        raise UserError(f"{spec.arch} does not build: {said(error)}") from error
     if not isinstance(net, nn.Module):
         raise UserError(f"{spec.arch} returned {type(net).__name__}; expected an nn.Module.")
     return net
@@ -289,7 +288,13 @@ def said(error: BaseException) -> str:
             "it mixes tensors of two devices; make tensors with device=x.device, and register "
             "constants with register_buffer"
         )
-    elif type(error) not in (UserError, RuntimeError) and not text.startswith(type(error).__name__):
+    elif type(error) not in (
+        UserError,
+        RuntimeError,
+        ValueError,
+        TypeError,
+        Exception,
+    ) and not text.startswith(type(error).__name__):
         text = f"{type(error).__name__}: {text}"
     return text.removesuffix(".") + (place_of(error) or ".")
 

@@ -1,11 +1,13 @@
 """Weight files: only tensors are taken from them, and no code in them runs."""
 
 import pickle
+import re
+import struct
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, ClassVar
 from zipfile import BadZipFile
 
 import torch
@@ -18,12 +20,23 @@ from bench.text import first_line, listed
 
 UNREADABLE = (  # raised for files that are truncated, damaged or something else
     *(OSError, RuntimeError, EOFError, ValueError, LookupError, TypeError, AttributeError),
-    *(AssertionError, BadZipFile, SafetensorError, pickle.UnpicklingError),
+    *(AssertionError, BadZipFile, SafetensorError, pickle.UnpicklingError, struct.error),
+    *(OverflowError, MemoryError),
 )
 WRAPPERS = (  # keys that checkpoints keep weights under
-    *("state_dict", "model", "model_state_dict", "model_state", "net", "network", "weights"),
-    *("state", "params", "ema", "model_ema", "ema_state_dict", "state_dict_ema", "ema_model"),
+    *("state_dict", "model", "model_state_dict", "model_state", "net", "network", "module"),
+    *(
+        "weights",
+        "state",
+        "params",
+        "ema",
+        "model_ema",
+        "ema_state_dict",
+        "state_dict_ema",
+        "ema_model",
+    ),
 )
+NO_WEIGHTS = re.compile("optim|sched|scaler|amp", re.IGNORECASE)
 REBUILDERS = {  # of tensors; nothing else in a file is called
     ("torch._utils", name)
     for name in ("_rebuild_tensor", "_rebuild_tensor_v2", "_rebuild_parameter")
@@ -52,8 +65,10 @@ class Foreign:
     extend = add = update = append
 
 
-class _Unpickler(pickle.Unpickler):
+class _Unpickler(pickle._Unpickler):
     """Rebuilds tensors and plain containers, and puts `Foreign` for everything else."""
+
+    dispatch: ClassVar[dict[int, Any]] = dict(pickle._Unpickler.dispatch)
 
     def find_class(self, module: str, name: str) -> Any:
         if (module, name) in REBUILDERS or (module == "torch" and name.endswith("Storage")):
@@ -62,11 +77,18 @@ class _Unpickler(pickle.Unpickler):
             return getattr(torch, name)
         known: dict[tuple[str, str], Callable[..., Any]] = {
             ("collections", "OrderedDict"): OrderedDict,
+            ("collections", "defaultdict"): lambda *args: {},
             ("torch", "Size"): torch.Size,
             ("torch.nn.parameter", "Parameter"): nn.Parameter,
             ("torch.storage", "UntypedStorage"): torch.UntypedStorage,
         }
         return known.get((module, name)) or type(name, (Foreign,), {"kind": f"{module}.{name}"})
+
+    def load_build(self) -> None:
+        """Drop the state of an object: no tensor needs one, and it could change torch itself."""
+        self.stack.pop()  # type: ignore[attr-defined]
+
+    dispatch[pickle.BUILD[0]] = load_build
 
 
 def _load(stream: Any, **options: Any) -> Any:
@@ -91,6 +113,11 @@ def read_weights(file: Path) -> dict[str, Tensor]:
     except FileNotFoundError as error:
         raise UserError(f"No weight file {file}.") from error
     except UNREADABLE as error:
+        if "torch.jit" in str(error):
+            raise UserError(
+                f"{file} is a TorchScript archive. Only state dicts are loaded; save one: "
+                f"{SAVE_WEIGHTS}."
+            ) from error
         raise UserError(
             f"Cannot read weights from {file}: it is damaged, incomplete or no file of weights "
             f"({type(error).__name__}: {first_line(error)})."
@@ -119,9 +146,14 @@ def _state_dict(loaded: Any, file: Path) -> Mapping[Any, Tensor]:
         UserError: if there is none, or several.
     """
     inside: Mapping[Any, Any] = loaded if isinstance(loaded, Mapping) else {}
-    found = [key for key in WRAPPERS if _has_tensors(inside.get(key))]
     tensors = {key: value for key, value in inside.items() if isinstance(value, Tensor)}
-    if tensors and not found:
+    found = [key for key in WRAPPERS if _has_tensors(inside.get(key))]
+    found = found or [
+        key
+        for key, value in inside.items()
+        if _has_tensors(value) and not NO_WEIGHTS.search(str(key))
+    ]
+    if not found and any(value.ndim for value in tensors.values()):
         return tensors
     if len(found) == 1:
         return _state_dict(inside[found[0]], file)
@@ -140,9 +172,10 @@ def _state_dict(loaded: Any, file: Path) -> Mapping[Any, Tensor]:
 
 
 def _has_tensors(value: object) -> bool:
-    """Whether there is a tensor in a mapping, or in a mapping in it."""
+    """Whether there is a tensor in a mapping with names, or in a mapping in it."""
     return isinstance(value, Mapping) and any(
-        isinstance(one, Tensor) or _has_tensors(one) for one in value.values()
+        isinstance(name, str) and (isinstance(one, Tensor) or _has_tensors(one))
+        for name, one in value.items()
     )
 
 
@@ -152,5 +185,10 @@ def _kind(value: object) -> str:
 
 def write_weights(state: Mapping[str, Tensor], file: Path) -> None:
     """Write a state dict as .safetensors."""
-    own = {key: value.detach().cpu().clone() for key, value in state.items()}
+    plain = torch.contiguous_format
+    own = {
+        key: value.detach().cpu().clone(memory_format=plain)
+        for key, value in state.items()
+        if isinstance(value, Tensor)  # a module may add a state of another kind
+    }
     file.write_bytes(save(own))  # save_file does not say why it cannot write

@@ -1,13 +1,15 @@
 """Load state dicts into networks, so that no weight stays random unnoticed."""
 
 import itertools
+import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from bench.errors import UserError
-from bench.text import enumerated, listed, plural
+from bench.text import enumerated, first_line, listed, plural
 
 KEYS_SHOWN = 3  # keys are long
 PREFIXES = ("", "model.", "encoder.", "backbone.")  # of an encoder's keys, in a file or network
@@ -27,7 +29,7 @@ def load_model(
     Raises:
         UserError: naming keys that are missing, unexpected or of another shape.
     """
-    own = net.state_dict()
+    own = {key: value for key, value in net.state_dict().items() if isinstance(value, Tensor)}
     state = _unwrapped(own, state, source)
     missing = [key for key in own if key not in state and not _is_counter(key)]
     extra = [key for key in state if key not in own]
@@ -37,7 +39,7 @@ def load_model(
             f"{_some('unexpected', extra)}To load only the encoder, give weights: {{encoder: …}}."
         )
     _check_shapes(own, state, source, num_classes)
-    net.load_state_dict(dict(state), strict=False)
+    _fill(net, state, source)
 
 
 def _unwrapped(
@@ -49,22 +51,19 @@ def _unwrapped(
         UserError: if several parts of the file fill the network.
     """
     needed = {key for key in own if not _is_counter(key)}
-    plain = without_compiled(state)
-    for whole in (state, plain):
-        if needed <= whole.keys():
-            return whole
-    parts = {
-        start: {k.removeprefix(start): v for k, v in plain.items() if k.startswith(start)}
-        for start in _starts(plain)
-    }
+    plain = without_compiled(state, source)
+    parts: dict[str, Mapping[str, Tensor]] = {"": plain}
+    for start in _starts(plain):
+        parts[start] = {
+            key.removeprefix(start): value for key, value in plain.items() if key.startswith(start)
+        }
     full = [start for start, part in parts.items() if needed <= part.keys()]
-    if len(full) > 1:
-        raise _several(source, "model", full)
-    if full:
-        return parts[full[0]]
-    best = max(parts, key=lambda start: len(needed & parts[start].keys()), default="")
-    is_better = best and len(needed & parts[best].keys()) > len(needed & plain.keys())
-    return parts[best] if is_better else plain  # for the message
+    exact = [start for start in full if parts[start].keys() <= own.keys()] or full
+    if len(exact) > 1:
+        raise _several(source, "model", exact)
+    if exact:
+        return parts[exact[0]]
+    return max(parts.values(), key=lambda part: len(needed & part.keys()))  # for the message
 
 
 def _starts(keys: Iterable[str]) -> set[str]:
@@ -80,10 +79,16 @@ def _several(source: str, what: str, starts: Iterable[str]) -> UserError:
     )
 
 
-def without_compiled(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Take off what DataParallel and torch.compile put before the keys of a module."""
-    names = {key: key.replace("_orig_mod.", "") for key in state}
-    return {names[key].removeprefix("module."): value for key, value in state.items()}
+def without_compiled(state: Mapping[str, Tensor], source: str) -> dict[str, Tensor]:
+    """Take off what torch.compile puts before the keys of a module.
+
+    Raises:
+        UserError: if the file has compiled and other weights of one name.
+    """
+    plain = {key.replace("_orig_mod.", ""): value for key, value in state.items()}
+    if len(plain) < len(state):
+        raise _several(source, "model", ["", "_orig_mod."])
+    return plain
 
 
 def load_encoder(net: nn.Module, state: Mapping[str, Tensor], source: str) -> tuple[str, ...]:
@@ -99,7 +104,10 @@ def load_encoder(net: nn.Module, state: Mapping[str, Tensor], source: str) -> tu
     if not isinstance(encoder, nn.Module):
         raise UserError(f"{source}: this model has no part named encoder.")
     adapted = getattr(encoder, "adapted", dict)
-    state = adapted(without_compiled(state))
+    state = without_compiled(state, source)
+    if all(key.startswith("module.") for key in state):  # of DataParallel
+        state = {key.removeprefix("module."): value for key, value in state.items()}
+    state = adapted(state)
     own = encoder.state_dict()
     needed = [key for key in own if not _is_counter(key) and not _is_own_head(net, key)]
     best: dict[str, str] = {}  # the encoder's keys to the file's
@@ -130,7 +138,7 @@ def load_encoder(net: nn.Module, state: Mapping[str, Tensor], source: str) -> tu
         if found[key].shape != own[key].shape:  # for other classes
             del found[key]
     _check_shapes(own, found, source)
-    encoder.load_state_dict(found, strict=False)
+    _fill(encoder, found, source)
     used = {best[key] for key in found}
     return tuple(sorted(key for key in state if key not in used))
 
@@ -166,6 +174,27 @@ def load_part(
     return unused, tuple(key for key in own if key not in taken)
 
 
+def _fill(net: nn.Module, state: Mapping[str, Tensor], source: str) -> None:
+    """Copy weights that fit by name and shape.
+
+    Raises:
+        UserError: if they are of another kind of number, or not finite.
+    """
+    for key, ours in net.state_dict().items():
+        theirs = state.get(key)
+        if theirs is None or not isinstance(ours, Tensor):
+            continue
+        if ours.is_floating_point() != theirs.is_floating_point() or theirs.is_complex():
+            raise UserError(f"{source}: {key} is {theirs.dtype}, not {ours.dtype}.")
+        has_values = theirs.layout == torch.strided and theirs.device.type == "cpu"
+        if has_values and ours.is_floating_point() and not theirs.isfinite().all():
+            raise UserError(f"{source}: {key} has values that are not finite (NaN).")
+    try:
+        net.load_state_dict(dict(state), strict=False)
+    except RuntimeError as error:
+        raise UserError(f"{source} cannot be loaded: {first_line(error)}") from error
+
+
 def _check_shapes(
     own: Mapping[str, Any], state: Mapping[str, Any], source: str, num_classes: int | None = None
 ) -> None:
@@ -190,6 +219,20 @@ def _check_shapes(
             f"{listed(wrong, most=1)}. To load only the encoder, give weights: {{encoder: …}}."
         )
     raise UserError(f"{source} does not fit the model: {listed(wrong, most=1)}.")
+
+
+def of_a_deeper_network(encoder: nn.Module, unused: Iterable[str]) -> str | None:
+    """Return a key that was not used though the encoder has its neighbours; None if none is.
+
+    For example layer3.6 of a ResNet-101 beside layer3.0 to layer3.5 of a ResNet-50.
+    """
+    own = {_flat(key) for key in encoder.state_dict()}
+    for key in unused:
+        for match in re.finditer(r"(?:^|\.)((?:\w+\.)+)(\d+)\.", key):
+            container = _flat(match[1])
+            if any(one.startswith(f"{container}0_") for one in own):
+                return key
+    return None
 
 
 def _flat(key: str) -> str:

@@ -44,7 +44,8 @@ def over_seeds(frame: pd.DataFrame) -> pd.DataFrame:
     together = frame.groupby(keys, sort=False, dropna=False)
     machines = together["machine"]
     mixed = machines.transform("nunique") > 1
-    numbers.loc[mixed, list(OF_A_MACHINE)] = float("nan")
+    shared = together["num_sharing"].transform("max") > 1  # a time of some seeds is not theirs
+    numbers.loc[mixed | shared, list(OF_A_MACHINE)] = float("nan")
     groups = numbers.groupby([frame[key] for key in keys], sort=False, dropna=False)
     group = groups.ngroup()
     first = ~group.duplicated()

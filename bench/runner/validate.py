@@ -29,12 +29,13 @@ from bench.models.segmenter import (
     require_one_device,
     without_values,
 )
+from bench.models.weights import of_a_deeper_network
 from bench.suite.case import Case, open_case_dataset
 from bench.suite.load import SuiteFile, SuiteSource, load
 from bench.suite.recipe import Recipe
 from bench.suite.schema import Size, counted_size
 from bench.suite.suite import Suite
-from bench.text import enumerated, first_line
+from bench.text import enumerated, first_line, plural
 from bench.training.losses import Loss, build_loss, mean, with_counted_weights
 from bench.training.optimizer import build_optimizer
 
@@ -237,8 +238,18 @@ def _check_network(
         build_optimizer(case.recipe, net)
         return find_geometry(net, case.model, num_classes), frozen
 
+    note = None
     if given is not None and given.file is not None:
-        build_model(case.model, num_classes)  # finds a file that does not fit
+        model, built = build_model(case.model, num_classes)  # finds a file that does not fit
+        part = getattr(model.net, "encoder", None)
+        if given.part == "encoder" and isinstance(part, nn.Module):
+            deeper = of_a_deeper_network(part, built["unused_keys"])
+            if deeper is not None:
+                num = plural(len(built["unused_keys"]), "tensor")
+                note = (
+                    f"{given.source} has {num} that the encoder lacks, such as {deeper}: it seems "
+                    "to be of a deeper network"
+                )
     geometry, frozen = without_values(case.model, num_classes, look)
     if frozen and given is None and case.parent is None:
         raise UserError(
@@ -259,12 +270,13 @@ def _check_network(
                     "network, or train on the CPU."
                 )
     if ":" not in case.model.arch:
-        return CheckedNetwork(facts, None)
+        return CheckedNetwork(facts, note)
     if device.type != "cpu":
         padded = geometry.padded(size[0]), geometry.padded(size[1])
         require_one_device(case.model, num_classes, padded)
-    note = PROBABILITIES if gives_probabilities(case.model, num_classes, geometry) else None
-    return CheckedNetwork(facts, note and f"{case.model.arch} {note}")
+    if gives_probabilities(case.model, num_classes, geometry):
+        note = f"{case.model.arch} {PROBABILITIES}"
+    return CheckedNetwork(facts, note)
 
 
 def check_deep(

@@ -82,6 +82,8 @@ class Case(Frozen):
         rest = "the rest from its builder" if is_own else "the rest random"
         if self.parent is not None:
             of = f"weights of {self.parent.name}"
+            if weights is not None:
+                rest = f"{weights.part} weights from {PurePath(weights.source).name} before"
             return of if self.parent.part == "all" else f"{self.parent.part} {of}, {rest}"
         if weights is None:
             return "weights from its builder" if is_own else "random weights"

@@ -42,6 +42,11 @@ def expand(suite: Suite) -> list[Case]:
                 faults.append(Fault(path, f"Case {case_name(names)} is given twice."))
             elif not _excluded(suite, names):
                 drafts[names] = row, path
+    by_name: dict[str, Names] = {}
+    for names, (_, path) in drafts.items():
+        if by_name.setdefault(case_name(names), names) != names:
+            text = f"Two cases would have the name {case_name(names)}; use keys without __."
+            faults.append(Fault(path, text))
     if not drafts and not faults:
         faults.append(Fault(("exclude",), "No case is left; check exclude and cases."))
     cases: dict[Names, Case] = {}

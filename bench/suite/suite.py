@@ -22,7 +22,7 @@ from bench.suite.recipe import Recipe
 from bench.suite.schema import Cache, Frozen
 from bench.suite.tables import USUAL_TABLES, Reported, Table
 
-Key = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9+_-]*$", max_length=250)]
+Key = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9+_-]*$", max_length=200)]
 Limit = Annotated[StrictInt, Field(gt=0)] | Annotated[StrictFloat, Field(gt=0, le=1)]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 

@@ -163,7 +163,7 @@ def test_forms_that_a_gpu_refuses_are_named_with_their_line(how: str) -> None:
             "exit",
             r"build fails: it ends the program \(SystemExit 3\) \(test_own_networks.py:\d+: r",
         ),
-        ("raise", r"build fails: ValueError: my own message \(test_own_networks.py:\d+: raise "),
+        ("raise", r"build fails: my own message \(test_own_networks.py:\d+: raise "),
         ("assert", r"build fails: AssertionError \(test_own_networks.py:\d+: raise Assert"),
     ],
 )
@@ -179,3 +179,60 @@ def test_probabilities_are_recognised(how: str) -> None:
     torch.manual_seed(0)
     geometry = find_geometry(build(6, how), spec, 6)
     assert gives_probabilities(spec, 6, geometry) == (how in ("softmax", "sigmoid"))
+
+
+class Constant(nn.Module):
+    """A head that starts with one value everywhere, as some papers begin."""
+
+    def __init__(self, num_classes: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, num_classes, 1)
+        nn.init.zeros_(self.conv.weight)
+        nn.init.constant_(self.conv.bias, 0.01)
+
+    def forward(self, image: Tensor) -> Tensor:
+        return self.conv(image)
+
+
+def test_a_constant_head_gives_no_probabilities() -> None:
+    spec = ModelSpec.model_validate({"arch": f"{__name__}:Constant"})
+    assert not gives_probabilities(spec, 6, find_geometry(Constant(6), spec, 6))
+
+
+def fails(num_classes: int, error: str) -> nn.Module:
+    if error == "import":
+        import a_package_that_is_not_there  # noqa: F401
+    raise {
+        "not implemented": NotImplementedError("no such backbone"),
+        "plain": Exception("bad config"),
+        "division": ZeroDivisionError("division by zero"),
+    }[error]
+
+
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        ("import", "does not build: ModuleNotFoundError: No module named 'a_package"),
+        ("not implemented", "does not build: NotImplementedError: no such backbone"),
+        ("plain", "does not build: bad config"),
+        ("division", "does not build: ZeroDivisionError: division by zero"),
+    ],
+)
+def test_any_error_of_a_builder_is_the_users(error: str, message: str) -> None:
+    spec = ModelSpec.model_validate({"arch": f"{__name__}:fails", "error": error})
+    with pytest.raises(UserError, match=message):
+        build_model(spec, 6)
+
+
+class WithoutForward(nn.Module):
+    """A network that someone forgot to finish."""
+
+    def __init__(self, num_classes: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, num_classes, 1)
+
+
+def test_a_network_without_forward_is_named() -> None:
+    spec = ModelSpec.model_validate({"arch": f"{__name__}:WithoutForward"})
+    with pytest.raises(UserError, match=r"WithoutForward fails: NotImplementedError.*forward"):
+        find_geometry(WithoutForward(6), spec, 6)

@@ -1,6 +1,9 @@
 import argparse
 import datetime
 import functools
+from collections import defaultdict
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +13,7 @@ from torch import nn
 
 from bench.errors import UserError
 from bench.models.weight_files import WRAPPERS, read_weights, write_weights
-from bench.models.weights import load_encoder, load_model, load_part
+from bench.models.weights import load_encoder, load_model, load_part, of_a_deeper_network
 
 
 class Net(nn.Module):
@@ -224,3 +227,97 @@ def test_a_part_of_a_parent() -> None:
         load_part(Net(5), parent.state_dict(), "head", "p")
     with pytest.raises(UserError, match="do not fill 'all'"):
         load_part(nn.Linear(7, 7), parent.state_dict(), "all", "p")
+
+
+def test_two_sets_under_one_name_are_refused() -> None:
+    state = Net().state_dict()
+    both = {**state, **{f"_orig_mod.{key}": value + 1 for key, value in state.items()}}
+    for load in (load_model, load_encoder):
+        with pytest.raises(UserError, match="several sets of weights"):
+            load(Net(), both, "w")
+    both = {**state, **{f"module.{key}": value + 1 for key, value in state.items()}}
+    with pytest.raises(UserError, match="several sets of weights"):
+        load_encoder(Net(), both, "w")
+
+
+def test_weights_that_were_averaged_load() -> None:
+    source, net = Net(), Net()
+    averaged = torch.optim.swa_utils.AveragedModel(source)
+    load_model(net, averaged.state_dict(), "w")
+    assert torch.equal(net.head.weight, source.head.weight)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda w: (100 * w).to(torch.int8), "head.weight is torch.int8, not torch.float32"),
+        (lambda w: w.to(torch.complex64), "head.weight is torch.complex64, not torch.float32"),
+        (lambda w: w * float("nan"), "head.weight has values that are not finite"),
+        (lambda w: w.to("meta"), "w cannot be loaded: "),
+    ],
+)
+def test_numbers_of_another_kind_are_refused(change: Callable, message: str) -> None:
+    state = Net().state_dict()
+    state["head.weight"] = change(state["head.weight"])
+    with pytest.raises(UserError, match=message):
+        load_model(Net(), state, "w")
+    load_model(Net(), Net().half().state_dict(), "w")  # fewer bits are fine
+
+
+def test_a_deeper_network_is_recognised() -> None:
+    encoder = nn.Module()
+    encoder.layer1 = nn.Sequential(nn.Conv2d(1, 1, 1), nn.Conv2d(1, 1, 1))
+    assert of_a_deeper_network(encoder, ["fc.weight", "layer1.2.weight"]) == "layer1.2.weight"
+    assert of_a_deeper_network(encoder, ["a.layer1.2.weight"]) is None
+    assert (
+        of_a_deeper_network(encoder, ["fc.weight", "layer2.0.weight", "classifier.6.bias"]) is None
+    )
+
+
+class BreaksTorch:
+    """A state that would change torch itself."""
+
+    def __reduce__(self) -> tuple:
+        return torch.storage.UntypedStorage, (0,), (None, {"nbytes": None})
+
+
+def test_a_file_cannot_change_torch(tmp_path: Path) -> None:
+    before = torch.UntypedStorage.nbytes
+    torch.save({"model": Net().state_dict(), "x": BreaksTorch()}, tmp_path / "w.pth")
+    assert "head.weight" in read_weights(tmp_path / "w.pth")
+    assert torch.UntypedStorage.nbytes is before
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+def test_a_damaged_file_is_never_a_traceback(tmp_path: Path, zipped: bool) -> None:
+    file = tmp_path / "w.pth"
+    content = {"model": Net().state_dict(), "a": Config({})}
+    torch.save(content, file, _use_new_zipfile_serialization=zipped)
+    whole = file.read_bytes()
+    for place in range(0, len(whole), 97):
+        for damaged in (whole[:place], whole[:place] + b"\xff\xfe" + whole[place + 2 :]):
+            file.write_bytes(damaged)
+            with suppress(UserError):  # some damage does not matter
+                read_weights(file)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        {"my_net": Net().state_dict(), "optimizer": {"state": {0: {"exp_avg": torch.ones(1)}}}},
+        {"state_dict": Net().state_dict(), "state": {0: {"exp_avg": torch.ones(1)}}},
+        {"module": Net().state_dict(), "epoch": torch.tensor(3)},
+        defaultdict(list, Net().state_dict()),
+    ],
+)
+def test_the_only_weights_in_a_file_are_found(tmp_path: Path, content: dict) -> None:
+    torch.save(content, tmp_path / "w.pth")
+    assert set(read_weights(tmp_path / "w.pth")) == set(Net().state_dict())
+
+
+def test_odd_states_are_written(tmp_path: Path) -> None:
+    net = Net().to(memory_format=torch.channels_last)
+    net.head.weight = nn.Parameter(torch.rand(4, 2, 1, 1).transpose(0, 1))
+    state = net.state_dict() | {"_extra_state": {"a": 1}}
+    write_weights(state, tmp_path / "w.safetensors")
+    assert torch.equal(read_weights(tmp_path / "w.safetensors")["head.weight"], net.head.weight)

@@ -219,3 +219,17 @@ def test_a_case_is_known_by_its_name(write_suite: Callable[..., Path]) -> None:
     for site in ("north", "south"):
         again, child = (names.index(f"{site}__{m}__default__s0") for m in ("again", "child"))
         assert again < child
+
+
+def test_names_that_two_cases_would_share_are_refused(write_suite: Callable[..., Path]) -> None:
+    text = """
+name: clash
+datasets:
+  a: {name: shapes}
+  a__b: {name: shapes, num_train: 4}
+models: {b__c: {arch: custom/fcn}, c: {arch: custom/fcn}}
+recipe: {epochs: 1}
+cases: [{dataset: a, model: b__c}, {dataset: a__b, model: c}]
+"""
+    with pytest.raises(Faults, match="Two cases would have the name a__b__c__default__s0"):
+        cases(write_suite(text))

@@ -90,11 +90,11 @@ def _title(case: Case) -> str:
 
 
 def _models(cases: Sequence[Case]) -> list[Part]:
-    models = {case.label: case for case in cases}
+    models = {(case.label, _built(case)): case for case in cases}
     parts: list[Part] = [
         f"We compare {len(models)} models: " if len(models) > 1 else "The model is "
     ]
-    for number, (label, case) in enumerate(models.items()):
+    for number, ((label, _), case) in enumerate(models.items()):
         keys = citations.keys(case.model)
         parts.append(f"{_separator(number, len(models))}{label}")
         parts += [Cite(keys)] if keys else []
@@ -107,8 +107,11 @@ def _built(case: Case) -> str:
     encoder = f", encoder {spec.encoder}" if spec.encoder else ""
     if case.parent is not None:
         part = "" if case.parent.part == "all" else f"{case.parent.part} "
-        parent = case.parent.name.split("__")[1]
-        return f"{spec.arch}{encoder}, {part}weights from the trained {parent}"
+        parent = "__".join(case.parent.name.split("__")[1:-2])
+        also = (
+            f" and {spec.weights.part} weights from {spec.weights.source}" if spec.weights else ""
+        )
+        return f"{spec.arch}{encoder}, {part}weights from {parent}{also}"
     if spec.weights is None:
         start = "weights from its builder" if ":" in spec.arch else "randomly initialised"
         return f"{spec.arch}{encoder}, {start}"
@@ -247,7 +250,8 @@ def _seeds(rows: pd.DataFrame) -> list[Part]:
     seeds = sorted(set(rows["seed"]))
     if len(seeds) == 1:
         return [f"All results are from a single seed ({seeds[0]}). "]
-    of_models = rows.groupby(["dataset", "model", "recipe"])["seed"]
+    same = ["entry"] if "entry" in rows else ["dataset", "model", "recipe"]
+    of_models = rows.groupby(same)["seed"]
     if len({tuple(sorted(set(one))) for _, one in of_models}) > 1:
         return ["We report means over the seeds of each model; their number differs by model. "]
     shown = enumerated([str(seed) for seed in seeds])

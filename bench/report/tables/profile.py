@@ -21,7 +21,7 @@ SHOWN = {  # headers short enough for a page
 }
 
 
-SAME = ["machine", "precision", "timed_batch"]  # within a table
+SAME = ["machine", "precision", "timed_batch", "macs_size"]  # within a table
 LATENCIES = ["latency_p50_ms", "latency_p95_ms", "inference_images_per_s"]
 
 
