@@ -117,9 +117,9 @@ def test_one_operation_in_tf32_is_not_fp32() -> None:
 def test_deterministic_needs_its_setting_before_cuda(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG", raising=False)
     monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
-    with pytest.raises(UserError, match="CUDA started without CUBLAS_WORKSPACE_CONFIG"):
-        with algorithms(True):
-            pass
+    message = "CUDA started without CUBLAS_WORKSPACE_CONFIG"
+    with pytest.raises(UserError, match=message), algorithms(True):
+        pass
     monkeypatch.setattr(torch.cuda, "is_initialized", lambda: False)
     with algorithms(True):
         assert os.environ["CUBLAS_WORKSPACE_CONFIG"] == ":4096:8"
