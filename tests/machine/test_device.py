@@ -85,6 +85,7 @@ def _settings() -> Iterator[None]:
     operations = (*device_file._cuda_operations(), *device_file._cpu_operations())
     before = [operation.fp32_precision for operation in operations]
     yield
+    torch.set_float32_matmul_precision("highest")
     for operation, value in zip(operations, before, strict=True):
         operation.fp32_precision = value
     torch.backends.cudnn.benchmark = False
