@@ -80,7 +80,8 @@ def refuse_truth_values(cls: type[BaseModel], value: Any) -> Any:
         items = items if isinstance(items, list | tuple) else [items]
         wrong = [item for item in items if isinstance(item, bool)]
         if wrong and not _types_in(field.annotation) & {bool, Any}:
-            text = f"Give a number or text, not {str(wrong[0]).lower()}."
+            kind = "text" if str in _types_in(field.annotation) else "a number"
+            text = f"Give {kind}, not {str(wrong[0]).lower()}."
             faults.append(Fault((name,), text))
     if faults:
         raise Faults(faults)

@@ -155,6 +155,13 @@ class Folder(FileDataset):
                     raise ValueError("void: give a colour [r, g, b] with encoding: colour.")
             elif isinstance(self.void, tuple):
                 raise ValueError("void: a colour is for colour masks; set encoding: colour too.")
+            by_split = "{split}" in (self.list or self.images + self.masks)
+            if len(self.splits) > 1 and not by_split:
+                field = "images" if self.list is None else "list"
+                raise ValueError(
+                    f"{field}: without {{split}}, all splits are the same files; write {{split}} "
+                    "where the name of the split stands, or give one split."
+                )
             if self.binary and len(self.classes) != 2:
                 raise ValueError(f"binary needs two classes, not {len(self.classes)}.")
             if sum(map(bool, (self.label_map, self.reduce_zero_label, self.binary))) > 1:

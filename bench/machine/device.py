@@ -112,13 +112,17 @@ def set_precision(precision: Precision) -> None:
     """Turn TF32 on or off, and the search for the fastest convolution off.
 
     Call it after a network is built: its code may have changed these settings. torch's older
-    settings (allow_tf32) leave convolutions as they are if the newer ones were used.
+    settings leave convolutions as they are if the newer ones were used; both are set, because
+    torch refuses to tell the older ones if they differ.
     """
-    for operation in (*_cuda_operations(), *_cpu_operations()):
+    is_tf32 = precision == "tf32"
+    torch.set_float32_matmul_precision("high" if is_tf32 else "highest")
+    torch.backends.cuda.matmul.allow_tf32 = is_tf32
+    torch.backends.cudnn.allow_tf32 = is_tf32
+    for operation in _cuda_operations():
+        operation.fp32_precision = "tf32" if is_tf32 else "ieee"
+    for operation in _cpu_operations():
         operation.fp32_precision = "ieee"
-    if precision == "tf32":
-        for operation in _cuda_operations():
-            operation.fp32_precision = "tf32"
     torch.backends.cudnn.benchmark = False
 
 

@@ -1,9 +1,10 @@
 """Models: networks with their weights, input normalisation and padding."""
 
 import copy
+import logging
 import math
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar, cast
 
@@ -42,6 +43,7 @@ ENCODER_NORMALIZE = {
     "xception": HALF,
     **dict.fromkeys(("dpn68", "dpn68b", "dpn92", "dpn98", "dpn107", "dpn131"), DPN),
 }
+FAKE_LOG = logging.getLogger("torch._subclasses.fake_tensor")
 MULTIPLES = (1, 2, 4, 8, 16, 32, 64)
 SMALL_SIZES = (32, 64, 96, 128)  # smaller images are of no use
 Heads = Mapping[str, Tensor]  # logits by head: "out", and auxiliary ones in training
@@ -258,6 +260,8 @@ def check_logits(logits: object, shape: tuple[int, ...], subject: str) -> None:
         WrongOutput: saying what was returned instead.
     """
     tensor = _check_classes(logits, shape[1], subject)
+    if len(tensor) != shape[0]:
+        raise WrongOutput(f"{subject} returns {len(tensor)} predictions for {shape[0]} images.")
     if tuple(tensor.shape) != shape:
         (height, width), (h, w) = shape[2:], tensor.shape[2:]
         raise WrongOutput(
@@ -305,9 +309,24 @@ def without_values(
         if not is_own and not needs_values(error):
             raise
     if is_own:
-        with suppress(UserError, *RUN_ERRORS), FakeTensorMode(allow_non_fake_inputs=True):
+        with (
+            suppress(UserError, *RUN_ERRORS),
+            _silent(),
+            FakeTensorMode(allow_non_fake_inputs=True),
+        ):
             return run(build_network(spec, num_classes), torch.device("cpu"))
     return run(build_network(spec, num_classes), torch.device("cpu"))
+
+
+@contextmanager
+def _silent() -> Iterator[None]:
+    """Keep torch from logging the traceback of each error on tensors without values."""
+    before = FAKE_LOG.disabled
+    FAKE_LOG.disabled = True
+    try:
+        yield
+    finally:
+        FAKE_LOG.disabled = before
 
 
 def _on_meta(spec: ModelSpec, num_classes: int) -> nn.Module:
@@ -329,7 +348,7 @@ def require_one_device(spec: ModelSpec, num_classes: int, size: Size) -> None:
     if ":" not in spec.arch:
         return
     try:
-        with FakeTensorMode(allow_non_fake_inputs=True), torch.no_grad():
+        with _silent(), FakeTensorMode(allow_non_fake_inputs=True), torch.no_grad():
             net = _moved(build_network(spec, num_classes), torch.device("cuda")).eval()
             net(torch.zeros(1, 3, *size, device="cuda"))
     except (UserError, *RUN_ERRORS) as error:

@@ -20,6 +20,7 @@ from bench.report.table import Table
 from bench.report.tables.tables import KINDS, build_tables
 from bench.suite.case import Case
 from bench.suite.columns import COLUMNS, IOU
+from bench.text import plural
 
 
 @dataclass(frozen=True)
@@ -80,6 +81,9 @@ def report(
         hint = ""
         if apart:
             hint = f" Runs with changed settings: {', '.join(apart)}; name the folder or add --set."
+        begun = sum(len([*w.glob("*/last.pt")]) for w in where)
+        if begun:
+            hint = f" {plural(begun, 'case')} was interrupted; the same bench run continues.{hint}"
         listed = ", ".join(map(str, where))
         broken = "".join(f"\n{text}" for text in skipped)
         raise UserError(f"No results in {listed}. Start with bench run SUITE.{hint}{broken}")

@@ -10,9 +10,10 @@ import numpy as np
 import torch
 from torch import nn
 
+from bench.errors import UserError
 from bench.machine.clock import synchronize
 from bench.machine.device import autocast, describe_device, pick_precision, set_precision
-from bench.machine.environment import environment
+from bench.machine.environment import environment, num_cores
 from bench.machine.numerics import Precision
 from bench.models.complexity import backward, complexity, forward_gmacs, state_bytes
 from bench.models.geometry import Geometry
@@ -54,6 +55,8 @@ def profile_case(case: Case, device: torch.device, conditions: Conditions | None
         UserError: if the network does not build or run, or a condition cannot be met.
     """
     conditions = conditions or Conditions()
+    if (conditions.threads or 1) > num_cores():
+        raise UserError(f"{conditions.threads} threads: this machine has {num_cores()} cores.")
     num_classes = case.dataset.labels.num_classes
     recipe = case.recipe
     size = conditions.size or counted_size(recipe.size)

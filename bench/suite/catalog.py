@@ -57,6 +57,8 @@ def find_suite(target: str | Path) -> Path:
     shipped = shipped_suites()
     if str(target) in shipped:
         return shipped[str(target)]
+    if path.stem in shipped:
+        raise UserError(f"No suite file {path}. The shipped suite is called {path.stem}.")
     raise UserError(f"No suite file {path}. {unknown('shipped suite', path.stem, shipped)}")
 
 

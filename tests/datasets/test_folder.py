@@ -306,3 +306,12 @@ def test_a_split_with_a_bracket(tmp_path: Path) -> None:
         (tmp_path / kind / "train").rename(tmp_path / kind / "fold[1]")
     mine = opened(tmp_path, splits=["fold[1]"])
     assert len(mine.samples("fold[1]")) == 2
+
+
+@pytest.mark.parametrize(
+    "options", [{"list": "all.txt"}, {"images": "all/*.jpg", "masks": "masks/{stem}.png"}]
+)
+def test_splits_that_would_be_the_same_files_are_refused(options: dict) -> None:
+    with pytest.raises(ValidationError, match="without {split}, all splits are the same files"):
+        Folder.Options.model_validate(TWO | options)
+    Folder.Options.model_validate(TWO | options | {"splits": ["train"]})

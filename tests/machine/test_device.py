@@ -81,14 +81,9 @@ def test_errors_that_mean_that_memory_ran_out(text: str, is_memory: bool) -> Non
 
 @pytest.fixture
 def _settings() -> Iterator[None]:
-    """Leave torch's settings as they were."""
-    operations = (*device_file._cuda_operations(), *device_file._cpu_operations())
-    before = [operation.fp32_precision for operation in operations]
+    """Leave torch's settings as a case would."""
     yield
-    torch.set_float32_matmul_precision("highest")
-    for operation, value in zip(operations, before, strict=True):
-        operation.fp32_precision = value
-    torch.backends.cudnn.benchmark = False
+    set_precision("fp32")
 
 
 @pytest.mark.usefixtures("_settings")
@@ -103,6 +98,9 @@ def test_fp32_is_fp32_whatever_a_module_did() -> None:
     assert as_it_runs(asked) == asked
     assert {one.fp32_precision for one in device_file._cuda_operations()} == {"ieee"}
     assert torch.backends.mkldnn.matmul.fp32_precision == "ieee"  # medium is bf16 on a CPU
+    assert not torch.backends.cudnn.allow_tf32  # torch refuses to tell if the two kinds differ
+    assert not torch.backends.cuda.matmul.allow_tf32
+    assert torch.get_float32_matmul_precision() == "highest"
     set_precision("tf32")
     assert as_it_runs(asked).precision == "tf32"
     assert as_it_runs(Numerics("cuda", "bf16")).precision == "bf16"

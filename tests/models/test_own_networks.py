@@ -78,6 +78,8 @@ class Own(nn.Module):
                 return logits[..., ::2, ::2]
             case "strided":
                 return F.avg_pool2d(logits, 3, 3)
+            case "two":
+                return torch.cat((logits, logits))
             case "one more":
                 return torch.cat((logits, logits[:, :1]), 1)
             case "exit":
@@ -158,6 +160,7 @@ def test_forms_that_a_gpu_refuses_are_named_with_their_line(how: str) -> None:
         ("argmax", r"build returns \(1, 129, 161\); expected logits .*, without argmax\."),
         ("half", "build returns logits of 65x81 for images of 129x161; both need the same size"),
         ("strided", "build returns logits of 43x53 for images of 129x161; both need the same"),
+        ("two", "build returns 2 predictions for 1 images"),
         ("one more", "build returns 7 classes, but the dataset has 6"),
         (
             "exit",
@@ -236,3 +239,21 @@ def test_a_network_without_forward_is_named() -> None:
     spec = ModelSpec.model_validate({"arch": f"{__name__}:WithoutForward"})
     with pytest.raises(UserError, match=r"WithoutForward fails: NotImplementedError.*forward"):
         find_geometry(WithoutForward(6), spec, 6)
+
+
+class FixedSize(nn.Module):
+    """A network that takes one size."""
+
+    def __init__(self, num_classes: int) -> None:
+        super().__init__()
+        self.linear = nn.Linear(3 * 32 * 32, num_classes)
+
+    def forward(self, image: Tensor) -> Tensor:
+        return self.linear(image.flatten(1))
+
+
+def test_torch_logs_no_tracebacks(caplog: pytest.LogCaptureFixture) -> None:
+    spec = ModelSpec.model_validate({"arch": f"{__name__}:FixedSize"})
+    with pytest.raises(UserError, match="FixedSize fails at"):
+        find_geometry(FixedSize(6), spec, 6)
+    assert not caplog.records

@@ -442,9 +442,9 @@ def test_the_machine_is_divided(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 3)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,5,7,-1")
     assert [slot.gpu for slot in processes.divide(3, gpus)] == ["3", "5", "7"]
-    with pytest.raises(UserError, match="GPUs, one per case; this machine has"):
+    with pytest.raises(UserError, match="GPUs or MIG slices, one per case; this machine has"):
         processes.divide(4, gpus)
-    with pytest.raises(UserError, match="GPUs, one per case; this machine has"):
+    with pytest.raises(UserError, match="GPUs or MIG slices, one per case; this machine has"):
         processes.divide(2, torch.device("cuda:1"))
 
 

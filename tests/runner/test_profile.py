@@ -108,14 +108,16 @@ def test_the_expected_time_grows_with_the_operations(
 def test_conditions(write_suite: Callable[..., Path]) -> None:
     [case] = expand(load(write_suite()).suite)
     before = torch.get_num_threads()
-    asked = Conditions(size=(64, 96), batch_size=3, precision="bf16", threads=before + 1)
+    asked = Conditions(size=(64, 96), batch_size=3, precision="bf16", threads=1)
     found = profile_case(case, CPU, asked)
     assert found.complexity["size"] == (64, 96)
     assert found.latency is not None
     assert (found.latency.size, found.batch_size) == ((64, 96), 3)
-    assert found.numerics == {"device": "cpu", "precision": "bf16", "threads": before + 1}
+    assert found.numerics == {"device": "cpu", "precision": "bf16", "threads": 1}
     assert torch.get_num_threads() == before
     assert found.latency.images_per_s > 1e3 / found.latency.p95_ms
+    with pytest.raises(UserError, match="999 threads: this machine has"):
+        profile_case(case, CPU, Conditions(threads=999))
     with pytest.raises(UserError, match="Precision 'tf32' is not supported"):
         profile_case(case, CPU, Conditions(precision="tf32"))
 

@@ -224,14 +224,14 @@ def test_settings_of_recipes_go_over_overrides_whatever_their_order(
 @pytest.mark.parametrize(
     ("setting", "message"),
     [
-        ("recipe.epochs=true", "Give a number or text, not true"),
-        ("recipe.optimizer.lr=false", "Give a number or text, not false"),
+        ("recipe.epochs=true", "Give a number, not true"),
+        ("recipe.optimizer.lr=false", "Give a number, not false"),
         ("recipe.augment=[{flip: {horizontal: true}}]", None),
         ("recipe.freeze_encoder=1", None),  # 1 is true for pydantic, and means it
-        ("seeds=[0, true]", "Give a number or text, not true"),
+        ("seeds=[0, true]", "Give a number, not true"),
         ("reported=[{case: '*', split: val, values: {miou: true}, source: x}]", "not true"),
-        ("datasets.shapes.num_train=true", "Give a number or text, not true"),
-        ("datasets.shapes.size=[true, 8]", "Give a number or text, not true"),
+        ("datasets.shapes.num_train=true", "Give a number, not true"),
+        ("datasets.shapes.size=[true, 8]", "Give a number, not true"),
         ("recipe.size=256", r"^--set recipe.size=256: Give \[H, W\], .* not 256\.$"),
         ("recipe.size=[3]", r"Give \[H, W\], {longest: pixels} or {shortest: pixels}, not \[3\]"),
         ("recipe.size={shortest: 384}", None),
