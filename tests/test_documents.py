@@ -265,7 +265,7 @@ def test_networks_are_the_documents(name: str, num_params: dict[str, int]) -> No
     file = load_checked(FILES[name])
     cases = [case for case in expand(file.suite) if case.label in num_params]
     checked = check(file, cases, {}, need_data=False)
-    assert {c.label: checked[c.id].facts.num_params for c in cases} == num_params
+    assert {c.label: checked[c.name].facts.num_params for c in cases} == num_params
 
 
 def test_a_document_runs_end_to_end(tmp_path: Path) -> None:
