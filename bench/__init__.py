@@ -13,6 +13,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, Literal
 
+from bench.arguments import as_path, as_roots, require, require_mapping, require_names
 from bench.errors import UserError
 
 if TYPE_CHECKING:
@@ -89,8 +90,10 @@ def run(
     from bench.runner.task import Options, Outcome
     from bench.runner.validate import remarks
 
-    place, placing = Path(out), Placing(engine, workers, timeout_s)
-    options = Options(device, _paths(roots), loader_workers, cache, retry_failed)
+    require(suite=suite, pattern=pattern, device=device, workers=workers)
+    require(timeout_s=timeout_s, loader_workers=loader_workers, on_result=on_result)
+    place, placing = as_path("out", out), Placing(engine, workers, timeout_s)
+    options = Options(device, as_roots(roots), loader_workers, cache, retry_failed)
     found = plan_suites([suite], _settings(settings), pattern, place, options, need_data=True)
     if not found:
         raise UserError(f"No case matches {pattern!r}.")
@@ -153,7 +156,8 @@ def evaluate(
     from bench.runner.task import Options
     from bench.runner.validate import load_checked
 
-    options = Options(device, _paths(roots), loader_workers, cache)
+    require(suite=suite, pattern=pattern, device=device, loader_workers=loader_workers)
+    options = Options(device, as_roots(roots), loader_workers, cache)
     changes = _settings(settings)
     folder = Path(suite) if isinstance(suite, str | Path) and Path(suite).is_dir() else None
     if folder is not None and (pattern or checkpoint or settings):
@@ -162,7 +166,8 @@ def evaluate(
             "go with a suite."
         )
     if checkpoint is not None:
-        own = checkpoint_settings(load_checked(suite, changes), pattern, Path(checkpoint))
+        file = as_path("checkpoint", checkpoint)
+        own = checkpoint_settings(load_checked(suite, changes), pattern, file)
         return run(
             suite,
             pattern=pattern,
@@ -177,7 +182,8 @@ def evaluate(
     if folder is not None:
         scoring = scoring_of_folder(folder)
     else:
-        scoring = scoring_of_suite(load_checked(suite, changes), pattern, changes, Path(out))
+        place = as_path("out", out)
+        scoring = scoring_of_suite(load_checked(suite, changes), pattern, changes, place)
     if not scoring.tasks:
         raise UserError(f"No case matches {pattern!r}.")
     return [
@@ -224,11 +230,14 @@ def report(
     from bench.report.report import report as make
     from bench.report.write import write
 
+    require_names("formats", formats, '["md", "pdf"]')
+    if tables is not None:
+        require_names("tables", tables, '["summary"]')
     choice = Choice(None if tables is None else tuple(tables), by, sort, reported)
-    paths = [Path(target) for target in targets]
-    made = make(paths, Path(results), _settings(settings), choice, prefer)
+    paths = [as_path("a target", target) for target in targets]
+    made = make(paths, as_path("results", results), _settings(settings), choice, prefer)
     if formats:
-        written = write(made, formats, None if out is None else Path(out))
+        written = write(made, formats, None if out is None else as_path("out", out))
         made[0] = replace(made[0], notes=[*made[0].notes, *written.notes])
     return made
 
@@ -255,7 +264,12 @@ def compare(
     """
     from bench.compare.targets import compare_targets
 
-    return compare_targets(Path(base), None if new is None else Path(new), Path(results), factor)
+    return compare_targets(
+        as_path("base", base),
+        None if new is None else as_path("new", new),
+        as_path("results", results),
+        factor,
+    )
 
 
 def load(*folders: str | Path) -> "pd.DataFrame":
@@ -272,24 +286,14 @@ def load(*folders: str | Path) -> "pd.DataFrame":
     """
     from bench.records.frame import load as read
 
-    return read(*folders)
+    return read(*(as_path("a folder", folder) for folder in folders))
 
 
 def _settings(given: Settings | None) -> list[str]:
-    _require_mapping("settings", given, '{"recipe.epochs": 2}')
+    require_mapping("settings", given, '{"recipe.epochs": 2}')
     from bench.suite.load import as_settings
 
     return as_settings(given or {})
-
-
-def _paths(roots: Mapping[str, str | Path] | None) -> dict[str, Path]:
-    _require_mapping("roots", roots, '{"camvid": "/data/camvid"}')
-    return {name: Path(path).expanduser() for name, path in (roots or {}).items()}
-
-
-def _require_mapping(name: str, given: object, example: str) -> None:
-    if given is not None and not isinstance(given, Mapping):
-        raise UserError(f"{name} is a mapping, such as {example}, not {given!r}.")
 
 
 class _CallableModule(ModuleType):

@@ -194,7 +194,7 @@ def _probe(net: nn.Module, spec: ModelSpec, num_classes: int, device: torch.devi
         try:
             with torch.no_grad():
                 logits = net(torch.zeros(1, 3, height, width, device=device))
-        except (UserError, *RUN_ERRORS) as error:
+        except RUN_ERRORS as error:
             if device.type == "meta" and needs_values(error):
                 raise
             text = said(error)
@@ -305,12 +305,12 @@ def without_values(
         return run(_on_meta(spec, num_classes), torch.device("meta"))
     except WrongOutput:
         raise  # it would be the same elsewhere
-    except (UserError, *RUN_ERRORS) as error:
+    except RUN_ERRORS as error:
         if not is_own and not needs_values(error):
             raise
     if is_own:
         with (
-            suppress(UserError, *RUN_ERRORS),
+            suppress(*RUN_ERRORS),
             _silent(),
             FakeTensorMode(allow_non_fake_inputs=True),
         ):
@@ -333,7 +333,7 @@ def _on_meta(spec: ModelSpec, num_classes: int) -> nn.Module:
     try:
         with torch.device("meta"):
             return build_network(spec, num_classes)
-    except (UserError, *RUN_ERRORS) as error:
+    except RUN_ERRORS as error:
         if ":" not in spec.arch and not needs_values(error):
             raise
     return build_network(spec, num_classes).to("meta")
@@ -351,7 +351,7 @@ def require_one_device(spec: ModelSpec, num_classes: int, size: Size) -> None:
         with _silent(), FakeTensorMode(allow_non_fake_inputs=True), torch.no_grad():
             net = _moved(build_network(spec, num_classes), torch.device("cuda")).eval()
             net(torch.zeros(1, 3, *size, device="cuda"))
-    except (UserError, *RUN_ERRORS) as error:
+    except RUN_ERRORS as error:
         if mixes_devices(error):
             raise UserError(f"{spec.arch} does not run on a GPU: {said(error)}") from error
 
