@@ -62,7 +62,12 @@ def require_names(name: str, given: object, example: str) -> None:
     Raises:
         UserError: if they are not; the letters of a string would be taken for names.
     """
-    _require(name, given, NoneType if isinstance(given, str) else Collection, f"a list: {example}")
+    _require(
+        name,
+        given,
+        NoneType if isinstance(given, str) else Collection,
+        f"a list, such as {example}",
+    )
 
 
 def require_mapping(name: str, given: object, example: str) -> None:
