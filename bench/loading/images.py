@@ -83,6 +83,17 @@ class Images(TorchDataset[Item | UserError]):
         target = np.require(target, requirements=["C", "W"])
         return torch.from_numpy(image), torch.from_numpy(target), self.samples[index].id
 
+    def read(self, index: int) -> Item:
+        """Return an item as it is in the first epoch.
+
+        Raises:
+            UserError: naming what cannot be read.
+        """
+        item = self[0, index]
+        if isinstance(item, UserError):
+            raise item
+        return item
+
     def decode(self, index: int) -> Pair:
         """Read and resize a pair, which is the same in every epoch.
 

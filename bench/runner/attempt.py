@@ -10,7 +10,6 @@ import torch
 
 from bench.datasets.base import Dataset, Sample
 from bench.datasets.class_weights import class_counts
-from bench.errors import UserError
 from bench.evaluation.evaluator import Evaluator
 from bench.evaluation.setup import Setup
 from bench.loading.autotune import choose_loading
@@ -46,7 +45,7 @@ from bench.suite.case import Case, open_case_dataset
 from bench.suite.recipe import Recipe
 from bench.training.checkpoint import Beginning, Saved, read_checkpoint
 from bench.training.losses import build_loss, with_counted_weights
-from bench.training.trainer import Job, Trained, train
+from bench.training.trainer import Job, Trained, train, trained_on
 
 log = logging.getLogger("bench.case")
 
@@ -116,7 +115,7 @@ def _train(task: Task, options: Options, folder: CaseFolder, device: torch.devic
     case, recipe = task.case, task.case.recipe
     clock = Clock()
     with clock.timing("start"):
-        data = open_case_dataset(case, options.roots).fingerprint(case.train_split)
+        data = trained_on(open_case_dataset(case, options.roots), case, task.select)
         saved, broken = read_checkpoint(folder, case.id, data)
     notes = [broken] if broken else []
     if broken:
@@ -237,10 +236,8 @@ def _loading(
 
 def _input_size(images: TrainImages) -> tuple[int, int]:
     """Return the (H, W) that training feeds the network."""
-    item = images[0, 0]
-    if isinstance(item, UserError):
-        raise item
-    return item[0].shape[1], item[0].shape[2]
+    image, _, _ = images.read(0)
+    return image.shape[1], image.shape[2]
 
 
 def open_evaluator(

@@ -66,13 +66,15 @@ def look_up(task: Task) -> tuple[State, str | None]:
         UserError: if its record cannot be read.
     """
     record = read_record(task.folder)
+    unfinished: State = "resume" if CaseFolder(task.folder).has_checkpoint else "to do"
     if record is None or record.status == "blocked":
-        return ("resume" if CaseFolder(task.folder).has_checkpoint else "to do"), None
-    if record.status == "failed":
-        return "failed", record.reason
+        return unfinished, None
     changed = [s for s, p in record.fingerprints.items() if task.fingerprints.get(s, p) != p]
+    data = f"the data of {', '.join(sorted(changed))} has changed since"
+    if record.status == "failed":
+        return (unfinished, f"{data} it failed") if changed else ("failed", record.reason)
     if changed:
-        return "stale", f"the data of {', '.join(sorted(changed))} has changed since training"
+        return "stale", f"{data} training"
     missing = unscored(task.folder, task.evaluations)
     return "done", f"not yet scored: {', '.join(missing)} (bench evaluate)" if missing else None
 

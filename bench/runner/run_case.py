@@ -210,6 +210,7 @@ def _write_ending(
         started=started,
         finished=now(),
         environment=dict(environment()),
+        fingerprints=dict(task.fingerprints),
         failure=failure,
         notes=notes,
     )

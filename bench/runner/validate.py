@@ -8,42 +8,30 @@ from typing import Any, TypeVar
 
 import numpy as np
 import torch
-from torch import nn
 
 from bench.datasets.base import FileFault
 from bench.datasets.class_weights import ClassCounts
 from bench.errors import Fault, UserError
-from bench.loading.images import EvalImages, Item, TrainImages, limited, require_batch
+from bench.loading.images import TrainImages, limited
 from bench.loading.transforms import build_transform
 from bench.lookup import unknown
 from bench.machine.device import algorithms, autocast, pick_device, pick_precision
 from bench.models.activation_checkpointing import recompute_activations
-from bench.models.complexity import Complexity, complexity
-from bench.models.determinism import unrepeatable
-from bench.models.geometry import Geometry
-from bench.models.networks import find_encoder
+from bench.models.complexity import Complexity
 from bench.models.segmenter import (
     build_model,
-    find_geometry,
-    gives_probabilities,
-    require_one_device,
-    without_values,
 )
-from bench.models.weights import of_a_deeper_network
+from bench.runner.data_check import check_batch, check_scored, check_splits
+from bench.runner.network_check import check_network
 from bench.suite.case import Case, open_case_dataset
 from bench.suite.load import SuiteFile, SuiteSource, load
 from bench.suite.recipe import Recipe
 from bench.suite.schema import Size, counted_size
 from bench.suite.suite import Suite
-from bench.text import enumerated, first_line, plural
+from bench.text import first_line
 from bench.training.losses import Loss, build_loss, mean, with_counted_weights
-from bench.training.optimizer import build_optimizer
 
 T = TypeVar("T")
-PROBABILITIES = (
-    "seems to end in a softmax or sigmoid: its outputs are probabilities, but losses expect logits "
-    "and would apply a softmax again"
-)
 
 
 @dataclass(frozen=True)
@@ -129,21 +117,21 @@ def _check_case(
     of_recipe = ("recipes", case.recipe_name) if suite.recipes else ("recipe",)
     on_data = (case.dataset_name, recipe.model_dump_json(), case.recipe_name)
     tried.once(("recipe", on_data), of_recipe, of_data, partial(_check_recipe, case, device))
-    check_splits = partial(_check_splits, suite, case, roots, need_data)
-    splits = tried.once(("data", case.dataset_name), of_data, of_data, check_splits)
+    look = partial(check_splits, suite, case, roots, need_data)
+    splits = tried.once(("data", case.dataset_name), of_data, of_data, look)
     size: Size | None = None
     if splits:
-        check_batch = partial(_check_batch, case, roots)
-        size = tried.once(("batch", on_data), of_recipe, of_data, check_batch)
+        tried.once(("scored", on_data), of_data, of_data, partial(check_scored, suite, case, roots))
+        size = tried.once(("batch", on_data), of_recipe, of_data, partial(check_batch, case, roots))
     if size is None:  # the network is checked anyway
         size = counted_size(recipe.size)
     of_network = (
         *(case.model_name, case.dataset_name, size, case.parent and case.parent.part),
         *(recipe.micro_batch, recipe.freeze_encoder, recipe.encoder_lr, recipe.deterministic),
     )
-    check_network = partial(_check_network, case, size, need_data, device)
     of_model = ("models", case.model_name)
-    found = tried.once(("network", of_network), of_model, of_data, check_network)
+    try_network = partial(check_network, case, size, need_data, device)
+    found = tried.once(("network", of_network), of_model, of_data, try_network)
     return None if found is None else Checked(found.facts, splits or {}, found.note)
 
 
@@ -169,116 +157,6 @@ def _uncounted_loss(recipe: Recipe, num_classes: int, device: torch.device) -> L
     return build_loss(loss, num_classes, device, recipe.aux_weight)
 
 
-def _check_splits(
-    suite: Suite, case: Case, roots: Mapping[str, Path], need_data: bool
-) -> dict[str, str]:
-    """Return the fingerprint of each used split; empty if data that may be missing is missing."""
-    dataset = open_case_dataset(case, roots)
-    if dataset.is_missing and not need_data:
-        return {}
-    splits = {case.train_split, suite.splits.select, *(e.split for e in suite.scored.values())}
-    for split in sorted(splits):
-        if not dataset.samples(split):
-            where = f" in {dataset.root}" if dataset.root is not None else ""
-            raise UserError(f"The split {split!r} has no images{where}.")
-    return {split: dataset.fingerprint(split) for split in sorted(splits)}
-
-
-def _check_batch(case: Case, roots: Mapping[str, Path]) -> tuple[int, int]:
-    """Return the (H, W) of training images, after trying the first and the last."""
-    dataset, recipe = open_case_dataset(case, roots), case.recipe
-    train = limited(dataset.samples(case.train_split), case.limit)
-    if recipe.epochs != 0:
-        require_batch(len(train), recipe.batch_size)
-    images = TrainImages(dataset, train, recipe, case.seed)
-    first, last = _item(images, 0), _item(images, len(train) - 1)
-    if first[0].shape != last[0].shape and recipe.micro_batch > 1:
-        (h, w), (last_h, last_w) = first[0].shape[1:], last[0].shape[1:]
-        raise UserError(
-            f"Training images differ in size ({h}x{w} and {last_h}x{last_w}): give size, or crop "
-            "to one size in augment."
-        )
-    return first[0].shape[1], first[0].shape[2]
-
-
-def _item(images: TrainImages | EvalImages, index: int) -> Item:
-    item = images[0, index]
-    if isinstance(item, UserError):
-        raise item
-    return item
-
-
-@dataclass(frozen=True)
-class CheckedNetwork:
-    """What is known about a network before it runs; note: what a user should know about it."""
-
-    facts: Complexity
-    note: str | None
-
-
-def _check_network(
-    case: Case, size: tuple[int, int], need_weights: bool, device: torch.device
-) -> CheckedNetwork:
-    num_classes, given = case.dataset.labels.num_classes, case.model.weights
-    if given is not None and given.is_missing and need_weights:
-        raise UserError(given.missing_message)
-
-    def look(net: nn.Module, _: torch.device) -> tuple[Geometry, bool]:
-        if case.recipe.freeze_encoder:
-            find_encoder(net, "freeze_encoder")
-        encoder = getattr(net, "encoder", None)
-        weights = list(encoder.parameters()) if isinstance(encoder, nn.Module) else []
-        frozen = case.recipe.freeze_encoder or (
-            bool(weights) and not any(p.requires_grad for p in weights)
-        )
-        part = "all" if case.parent is None else case.parent.part
-        if part != "all" and not any(key.startswith(f"{part}.") for key in net.state_dict()):
-            known = ["all", *(name for name, _ in net.named_children())]
-            raise UserError(f"init_from: {unknown('part', part, known)}")
-        build_optimizer(case.recipe, net)
-        return find_geometry(net, case.model, num_classes), frozen
-
-    note = None
-    if given is not None and given.file is not None:
-        model, built = build_model(case.model, num_classes)  # finds a file that does not fit
-        part = getattr(model.net, "encoder", None)
-        if given.part == "encoder" and isinstance(part, nn.Module):
-            deeper = of_a_deeper_network(part, built["unused_keys"])
-            if deeper is not None:
-                num = plural(len(built["unused_keys"]), "tensor")
-                note = (
-                    f"{given.source} has {num} that the encoder lacks, such as {deeper}: it seems "
-                    "to be of a deeper network"
-                )
-    geometry, frozen = without_values(case.model, num_classes, look)
-    if frozen and given is None and case.parent is None:
-        raise UserError(
-            f"{case.model.arch}: its encoder is frozen with random weights; give weights:, or "
-            "freeze_encoder: false."
-        )
-    recipe = case.recipe
-    with algorithms(recipe.deterministic):  # raises for some operations without such an algorithm
-        facts = complexity(
-            case.model, num_classes, size, geometry, recipe.micro_batch, recipe.freeze_encoder
-        )
-        if recipe.deterministic and device.type == "cuda":
-            of = case.model, num_classes, size, geometry, recipe.micro_batch
-            if names := unrepeatable(*of):
-                raise UserError(
-                    f"deterministic: a GPU has no deterministic {enumerated(names)}, which "
-                    f"{case.model.arch} trains through; leave `deterministic` out, choose another "
-                    "network, or train on the CPU."
-                )
-    if ":" not in case.model.arch:
-        return CheckedNetwork(facts, note)
-    if device.type != "cpu":
-        padded = geometry.padded(size[0]), geometry.padded(size[1])
-        require_one_device(case.model, num_classes, padded)
-    if gives_probabilities(case.model, num_classes, geometry):
-        note = f"{case.model.arch} {PROBABILITIES}"
-    return CheckedNetwork(facts, note)
-
-
 def check_deep(
     file: SuiteFile, cases: Iterable[Case], roots: Mapping[str, Path], device_name: str
 ) -> Iterator[tuple[Case, float]]:
@@ -300,14 +178,9 @@ def check_deep(
 
 def _one_step(suite: Suite, case: Case, roots: Mapping[str, Path], device: torch.device) -> float:
     dataset = open_case_dataset(case, roots)
-    for evaluation in suite.scored.values():
-        scored = limited(dataset.samples(evaluation.split), 2)
-        images = EvalImages(dataset, scored, evaluation, case.recipe)
-        for index in range(len(scored)):
-            _item(images, index)
     samples = limited(dataset.samples(case.train_split), 2)
     train = TrainImages(dataset, samples, case.recipe, case.seed)
-    items = [_item(train, index) for index in range(len(samples))]
+    items = [train.read(index) for index in range(len(samples))]
     image = torch.stack([item[0] for item in items]).to(device)
     num_classes = case.dataset.labels.num_classes
     model, _ = build_model(case.model, num_classes)

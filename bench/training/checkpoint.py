@@ -79,7 +79,7 @@ def save_checkpoint(
     """Write everything that the next step depends on; keep the previous checkpoint.
 
     Args:
-        data: fingerprint of the training split.
+        data: fingerprint of what the result depends on.
 
     Raises:
         CannotWrite: for example if the disk is full; the previous checkpoint is still there.

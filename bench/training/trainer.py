@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from bench.datasets.base import Dataset
 from bench.errors import UserError
 from bench.evaluation.evaluator import Evaluator
 from bench.evaluation.setup import Setup
@@ -184,8 +185,18 @@ def _validate(job: Job, state: TrainState) -> dict[str, Any]:
 
 
 def _save(job: Job, state: TrainState, progress: Progress) -> None:
-    data = job.evaluator.dataset.fingerprint(job.case.train_split)
+    data = trained_on(job.evaluator.dataset, job.case, job.select)
     save_checkpoint(job.folder, job.case.id, data, state, progress, job.setup)
+
+
+def trained_on(dataset: Dataset, case: Case, select: str) -> str:
+    """Return the fingerprint of the data that the result depends on.
+
+    Args:
+        select: the split that chooses the best epoch, which counts if the recipe chooses one.
+    """
+    splits = (case.train_split, select) if case.recipe.selects else (case.train_split,)
+    return " ".join(map(dataset.fingerprint, splits))
 
 
 def _not_finite(error: NotFinite, job: Job, state: TrainState, sampler: EpochSampler) -> UserError:
