@@ -12,7 +12,7 @@ import pytest
 import torch
 from conftest import CLOCKS, TINY
 
-from bench.datasets.base import IGNORE_INDEX
+from bench.datasets.base import IGNORE_INDEX, Dataset
 from bench.evaluation.scores import INTERSECTION, TRUTH, scores
 from bench.models.weight_files import read_weights
 from bench.records.case_folder import CaseFolder
@@ -193,6 +193,45 @@ def test_finished_cases_are_skipped_until_the_data_changes(
     monkeypatch.setattr("bench.datasets.shapes.Shapes.version", 99)
     [outcome] = run()
     assert outcome.status == "ok"
+
+
+def test_a_failed_case_runs_again_if_its_data_changed(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr("bench.runner.run_case.run_to_record", _fails)
+        [outcome] = run()
+    assert outcome.status == "failed"
+    [outcome] = run()
+    assert "in an earlier run" in str(outcome.reason)
+    monkeypatch.setattr("bench.datasets.shapes.Shapes.version", 99)
+    [outcome] = run()
+    assert outcome.status == "ok"
+
+
+def _fails(*_: object) -> None:
+    raise ValueError("a mask that only some epochs read")
+
+
+@pytest.mark.parametrize(("recipe", "resumed"), [("", 1), ("  checkpoint: best\n", 0)])
+def test_scores_that_choose_an_epoch_are_of_the_same_data(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, recipe: str, resumed: int
+) -> None:
+    text = TINY.replace("epochs: 2\n", f"epochs: 2\n{recipe}")
+    [outcome] = run(text, should_stop=Stops(5))
+    assert outcome.status == "interrupted"
+    monkeypatch.setattr("bench.datasets.shapes.Shapes.fingerprint", _other_masks_of("val"))
+    [outcome] = run(text)
+    assert outcome.status == "ok"
+    record = read_record(only_folder(tmp_path).path)
+    assert record is not None
+    assert record.training is not None
+    assert record.training.resumed == resumed
+
+
+def _other_masks_of(split: str) -> Callable[[Dataset, str], str]:
+    fingerprint = Dataset.fingerprint
+    return lambda dataset, name: fingerprint(dataset, name)[:: -1 if name == split else 1]
 
 
 class Stops:

@@ -1,8 +1,10 @@
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from conftest import TINY
+from fixtures import make_folder
 
 from bench.errors import UserError
 from bench.runner.validate import check, load_checked
@@ -56,4 +58,20 @@ def test_a_batch_that_cannot_train(write_suite: Callable[..., Path]) -> None:
         "batch_size: 4", "batch_size: 4\n  accumulate: 4"
     )
     with pytest.raises(UserError, match="models.enet: smp/deeplabv3 cannot train on 1 image"):
+        checked(write_suite(text))
+
+
+@pytest.mark.parametrize("name", ["c", "e"])
+def test_evaluated_splits_are_tried_too(
+    write_suite: Callable[..., Path], tmp_path: Path, name: str
+) -> None:
+    root = make_folder(tmp_path / "mine", [[0, 1], [1, 0]])
+    for place in ("images/val/c.jpg", "masks/val/c.png"):
+        shutil.copy(root / place, root / place.replace("c.", "e."))
+    (root / f"masks/val/{name}.png").write_bytes(b"no picture")
+    text = TINY.replace(
+        "shapes: {size: [32, 32], num_train: 16, num_val: 6}",
+        f"mine: {{name: folder, root: '{root}', classes: [a, b], splits: [train, val]}}",
+    ).replace("batch_size: 4", "batch_size: 2\n  size: [64, 64]")
+    with pytest.raises(UserError, match=rf"masks/val/{name}\.png"):
         checked(write_suite(text))
