@@ -215,11 +215,18 @@ def _fails(*_: object) -> None:
 
 @pytest.mark.parametrize(("recipe", "resumed"), [("", 1), ("  checkpoint: best\n", 0)])
 def test_scores_that_choose_an_epoch_are_of_the_same_data(
-    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, recipe: str, resumed: int
+    run: Run,
+    finished: Finished,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    recipe: str,
+    resumed: int,
 ) -> None:
     text = TINY.replace("epochs: 2\n", f"epochs: 2\n{recipe}")
-    [outcome] = run(text, should_stop=Stops(5))
+    finished()  # decodes the images
+    [outcome] = run(text, should_stop=Stops(6))
     assert outcome.status == "interrupted"
+    assert only_folder(tmp_path).has_checkpoint
     monkeypatch.setattr("bench.datasets.shapes.Shapes.fingerprint", _other_masks_of("val"))
     [outcome] = run(text)
     assert outcome.status == "ok"
