@@ -278,15 +278,20 @@ def load(*folders: str | Path) -> "pd.DataFrame":
     Returns:
         One row per case and evaluation, one per case without any. Scores are in 0..1, except
         `loss`; `iou/NAME` is the IoU of a class and `floor/NAME` a score of always predicting the
-        most frequent class. Records that cannot be read are skipped with a warning that names
-        them. The sub-folders `published` and `baselines` of a given folder are skipped silently.
+        most frequent class. Records that cannot be read and cases that did not finish are left out
+        with a warning that names them. The sub-folders `published` and `baselines` of a given
+        folder are skipped silently.
 
     Raises:
         UserError: if a folder does not exist.
     """
     from bench.records.frame import load as read
+    from bench.records.frame import warn_of_missing
 
-    return read(*(as_path("a folder", folder) for folder in folders))
+    paths = [as_path("a folder", folder) for folder in folders]
+    frame = read(*paths)
+    warn_of_missing(paths, frame)
+    return frame
 
 
 def _settings(given: Settings | None) -> list[str]:

@@ -78,6 +78,16 @@ class CaseFolder:
         return self.checkpoint.exists() or self.previous.exists()
 
     @property
+    def unfinished(self) -> str:
+        """Say what a case without a record lacks, and what to do."""
+        beat = read_json(self.alive)
+        if beat is not None and beat.get("pid") != os.getpid():  # else this process holds it
+            return f"it is running, or was killed: {self.holder()}; bench run continues it"
+        if self.has_checkpoint:
+            return "its training was interrupted; bench run continues it"
+        return "it has not been trained; bench run trains it"
+
+    @property
     def weights(self) -> Path:
         """The trained weights."""
         return self.path / "weights.safetensors"

@@ -28,6 +28,7 @@ from bench.records.record import (
 )
 from bench.suite.case import Case
 from bench.suite.columns import COLUMNS, CONVENTIONS
+from bench.text import listed, plural
 
 PROTOCOL_KEYS = (
     "dataset",
@@ -90,6 +91,23 @@ def load(*folders: str | Path) -> pd.DataFrame:
             frame[name] = float("nan")
         frame[name] = pd.to_numeric(frame[name])
     return frame
+
+
+def warn_of_missing(folders: Iterable[Path], frame: pd.DataFrame) -> None:
+    """Warn of cases below some folders that have no record, or if there is no record at all."""
+    for folder in folders:
+        waiting = [
+            place.name.rpartition("__")[0]
+            for place in folders_with("case.json", folder)
+            if not (place / "record.json").exists()
+        ]
+        if waiting:
+            num = plural(len(waiting), "case")
+            text = f"{num} in {folder} did not finish and left no record: {listed(waiting)}."
+            warnings.warn(text, stacklevel=3)
+    if frame.empty:
+        text = f"There is no record in {listed(map(str, folders))}."
+        warnings.warn(text, stacklevel=3)
 
 
 def load_profiles(folder: Path) -> pd.DataFrame:

@@ -65,11 +65,15 @@ def run_case(task: Task, options: Options) -> Outcome:
 
 def evaluate_case(task: Task, options: Options) -> Outcome:
     """Score the kept weights of a finished case by the evaluations it lacks."""
+    if not task.folder.is_dir():
+        return Outcome(task.case, "failed", CaseFolder(task.folder).unfinished)
 
     def work(folder: CaseFolder) -> Ending:
         record = read_record(task.folder)
-        if record is None or record.status != "ok":
-            return "failed", "not trained; train it with bench run"
+        if record is None:
+            return "failed", folder.unfinished
+        if record.status != "ok":
+            return "failed", f"its training {record.status}: {record.reason}"
         missing = unscored(task.folder, task.evaluations)
         if not missing:
             return "ok", None

@@ -251,6 +251,8 @@ def scoring_of_folder(folder: Path) -> Scoring:
         UserError: if it is not the folder of a case.
     """
     record, resolved = read_record(folder), read_resolved(folder.parent)
+    if record is None and CaseFolder(folder).case.is_file():
+        raise UserError(f"{folder} has no record: {CaseFolder(folder).unfinished}.")
     if record is None or resolved is None:
         raise UserError(f"{folder} is not the folder of a case; it has no record.json.")
     return Scoring(resolved.suite, [Task.of(resolved.suite, record.case, folder)])

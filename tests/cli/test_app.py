@@ -15,6 +15,7 @@ from conftest import TINY
 from fixtures import make_camvid, make_results
 from PIL import Image
 
+from bench import load
 from bench.cli.options import all_settings
 from bench.errors import Exit
 from bench.machine.files import CannotWrite
@@ -160,6 +161,35 @@ def test_show(finished: Path) -> None:
     assert '"num_params": 363466' in done.stdout
     assert "python -m bench run" in done.stdout
     assert "No case matches 'x'" in bench("show", "x", "--results", finished / "out", code=2).stderr
+
+
+@pytest.mark.parametrize(
+    ("left", "said"),
+    [
+        ("alive.json", "it is running, or was killed: process 7 on far; bench run continues it"),
+        ("last.pt", "its training was interrupted; bench run continues it"),
+        ("log.txt", "it has not been trained; bench run trains it"),
+    ],
+)
+def test_an_unfinished_case_is_called_so(
+    finished: Path, tmp_path: Path, left: str, said: str
+) -> None:
+    shutil.copytree(finished / "out", tmp_path / "out")
+    [folder] = (tmp_path / "out" / "tiny").glob("shapes__*")
+    (folder / "record.json").unlink()
+    (folder / left).write_text('{"pid": 7, "host": "far"}')
+    for command in (["show", folder], ["evaluate", folder]):
+        assert f"has no record: {said}." in bench(*command, code=2).stderr
+    done = bench("show", "shapes__enet", "--results", tmp_path / "out", code=2)
+    assert said in done.stderr
+    done = bench("evaluate", finished / "tiny.yaml", "--out", tmp_path / "out", code=1)
+    assert "failed: it" in done.stdout
+    assert "; bench run" in done.stdout
+    with (
+        pytest.warns(UserWarning, match="1 case in .* did not finish"),
+        pytest.warns(UserWarning, match="There is no record in"),
+    ):
+        assert load(tmp_path / "out").empty
 
 
 @pytest.mark.parametrize(

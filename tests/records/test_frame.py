@@ -23,7 +23,8 @@ def test_rows_are_tidy(tmp_path: Path) -> None:
 
 
 def test_an_empty_folder(tmp_path: Path) -> None:
-    assert len(bench.load(tmp_path)) == 0
+    with pytest.warns(UserWarning, match=f"There is no record in {tmp_path}"):
+        assert len(bench.load(tmp_path)) == 0
 
 
 def test_broken_records_are_named_and_passed_over(tmp_path: Path) -> None:

@@ -486,7 +486,9 @@ def test_without_weights_there_is_nothing_to_evaluate(
     [case] = expand(file.suite)
     folder = tmp_path / "out" / "tiny" / case.folder
     task = Task(case, folder, file.suite.scored, "val", "weights")
-    assert "not trained" in str(evaluate_case(task, Options(device="cpu")).reason)
+    reason = evaluate_case(task, Options(device="cpu")).reason
+    assert reason == "it has not been trained; bench run trains it"
+    assert not task.folder.exists()
     run(TINY + "keep: none\n")
     assert evaluate_case(task, Options(device="cpu")).status == "ok"  # nothing is missing
     more = replace(task, evaluations={"new": Evaluation(split="test")})

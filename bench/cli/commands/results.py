@@ -29,7 +29,7 @@ def shown(name: str, results: Path) -> str:
         name: a folder, or a glob on the names of case folders below `results`.
     """
     folder = Path(name)
-    if not CaseFolder(folder).record.is_file():
+    if not CaseFolder(folder).case.is_file():
         found = [f for f in _case_folders(results) if fnmatch.fnmatchcase(f.name, f"{name}*")]
         if not found:
             raise UserError(f"No case matches {name!r} in {results}.")
@@ -39,7 +39,7 @@ def shown(name: str, results: Path) -> str:
         [folder] = found
     record = read_record(folder)
     if record is None:
-        raise UserError(f"{folder} has no record yet.")
+        raise UserError(f"{folder} has no record: {CaseFolder(folder).unfinished}.")
     outcome = record.status if record.reason is None else f"{record.status}: {record.reason}"
     parts = [f"{folder}", outcome, *record.notes, "", record.model_dump_json(indent=2)]
     parts += [evaluation.model_dump_json(indent=2) for evaluation in read_evaluations(folder)]
