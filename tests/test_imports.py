@@ -11,7 +11,7 @@ import pytest
 from conftest import ROOT
 
 ORDER = (  # data passes down this list and back up once
-    *("errors", "text", "lookup", "arguments"),
+    *("errors", "text", "lookup", "arguments", "truth_values"),
     *("machine", "datasets", "suite"),
     *("loading", "models", "evaluation"),
     *("records", "training", "report", "compare"),

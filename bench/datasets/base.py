@@ -6,16 +6,17 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, get_args, get_origin
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from bench.datasets.digests import digests
-from bench.errors import Fault, Faults, UserError
+from bench.errors import UserError
 from bench.lookup import USER_CODE_ERRORS, unknown
 from bench.text import listed
+from bench.truth_values import mark_truth_values
 
 IGNORE_INDEX = 255
 READER_VERSION = 1  # raise it when files are decoded, mapped or resized differently
@@ -64,41 +65,6 @@ class Sample:
         return tuple(file for file in (self.image, self.mask) if file is not None)
 
 
-def refuse_truth_values(cls: type[BaseModel], value: Any) -> Any:
-    """Refuse true and false where a number is expected; pydantic would take them for 1 and 0.
-
-    For `model_validator(mode="before")`.
-
-    Raises:
-        Faults: with the key of each.
-    """
-    faults = []
-    for name, field in cls.model_fields.items() if isinstance(value, dict) else ():
-        given = value.get(name)
-        is_table = isinstance(given, dict) and _is_mapping(field.annotation)
-        items = list(given.values()) if is_table else given
-        items = items if isinstance(items, list | tuple) else [items]
-        wrong = [item for item in items if isinstance(item, bool)]
-        if wrong and not _types_in(field.annotation) & {bool, Any}:
-            kind = "text" if str in _types_in(field.annotation) else "a number"
-            text = f"Give {kind}, not {str(wrong[0]).lower()}."
-            faults.append(Fault((name,), text))
-    if faults:
-        raise Faults(faults)
-    return value
-
-
-def _types_in(annotation: Any) -> set[Any]:
-    """Return all types in an annotation, such as int and None of int | None."""
-    found = {annotation} if isinstance(annotation, type) or annotation is Any else set()
-    return found.union(*(_types_in(inside) for inside in get_args(annotation)))
-
-
-def _is_mapping(annotation: Any) -> bool:
-    """Whether an annotation is dict[…], or one of its choices is."""
-    return get_origin(annotation) is dict or any(map(_is_mapping, get_args(annotation)))
-
-
 class BaseOptions(BaseModel):
     """Base class of a dataset's options; unknown keys are errors."""
 
@@ -106,8 +72,8 @@ class BaseOptions(BaseModel):
 
     @model_validator(mode="before")
     @classmethod
-    def _no_truth_values(cls, value: Any) -> Any:
-        return refuse_truth_values(cls, value)
+    def _mark_truth_values(cls, value: Any) -> Any:
+        return mark_truth_values(cls, value)
 
 
 class OfficialOptions(BaseOptions):

@@ -120,6 +120,15 @@ class Folder(FileDataset):
                 ]
             return value
 
+        @field_validator("label_map", mode="before")
+        @classmethod
+        def _map_to_classes(cls, value: Any) -> Any:
+            for label, to in value.items() if isinstance(value, dict) else ():
+                if isinstance(to, str) and to != "void":
+                    text = f"Give the number of a class (the first is 0) or void, not {to!r}."
+                    raise Faults([Fault((label,), text)])
+            return value
+
         @property
         def taken(self) -> set[int]:
             """The mask labels that stand for a class."""
@@ -155,6 +164,8 @@ class Folder(FileDataset):
                     raise ValueError("void: give a colour [r, g, b] with encoding: colour.")
             elif isinstance(self.void, tuple):
                 raise ValueError("void: a colour is for colour masks; set encoding: colour too.")
+            if self.list is not None and self.model_fields_set & {"images", "masks"}:
+                raise ValueError("list: it names the images and masks; leave images and masks out.")
             by_split = "{split}" in (self.list or self.images + self.masks)
             if len(self.splits) > 1 and not by_split:
                 field = "images" if self.list is None else "list"
@@ -190,6 +201,11 @@ class Folder(FileDataset):
                 more = any(spec or conversion for _, _, spec, conversion in parsed)
                 if more or {name for _, name, _, _ in parsed} - {None, *known}:
                     raise ValueError(f"{field}: {allowed}.")
+            if not re.search(r"\{(stem|folder)\}", self.masks):
+                raise ValueError(
+                    "masks: without {stem}, all images have the same mask; write {stem} where the "
+                    "name of the image stands."
+                )
             return self
 
     unhashed_options = ("title", "licence", "citation")

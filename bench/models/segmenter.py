@@ -28,6 +28,7 @@ from bench.models.weight_files import read_weights
 from bench.models.weights import load_encoder, load_model
 from bench.suite.model import ModelSpec, Normalize
 from bench.suite.schema import Size
+from bench.text import enumerated
 from custom_models.initialisation import INITS
 
 IMAGENET = Normalize(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
@@ -241,13 +242,22 @@ def check_heads(output: object, shape: tuple[int, ...], arch: str) -> None:
         WrongOutput: saying what the network returned instead.
     """
     if not isinstance(output, Mapping):
-        check_logits(output, shape, f"In training, {arch}")
+        _check_trained(output, shape, f"In training, {arch}")
         return
     if "out" not in output:
         names = ", ".join(map(str, output)) or "no head"
         raise WrongOutput(f'In training, {arch} returns {names}; one head must be called "out".')
     for name, head in output.items():
-        check_logits(head, shape, f"In training, head {name!r} of {arch}")
+        _check_trained(head, shape, f"In training, head {name!r} of {arch}")
+
+
+def _check_trained(logits: object, shape: tuple[int, ...], subject: str) -> None:
+    check_logits(logits, shape, subject)
+    if isinstance(logits, Tensor) and not logits.requires_grad:
+        raise WrongOutput(
+            f"{subject} returns logits without a gradient; forward must not detach or round "
+            "them, nor use torch.no_grad."
+        )
 
 
 def check_logits(logits: object, shape: tuple[int, ...], subject: str) -> None:
@@ -275,7 +285,9 @@ def _check_classes(logits: object, num_classes: int, subject: str) -> Tensor:
     if not isinstance(logits, Tensor):
         kind = type(logits).__name__
         article = "an" if kind[0] in "AEIOUaeiou" else "a"
-        inside = f" of {len(logits)}" if isinstance(logits, tuple | list | Mapping) else ""
+        inside = f" of {len(logits)}" if isinstance(logits, tuple | list) else ""
+        if isinstance(logits, Mapping):
+            inside = f" with {enumerated([str(key) for key in logits])}" if logits else " of 0"
         raise WrongOutput(
             f"{subject} returns {article} {kind}{inside}; expected one tensor of logits "
             "(N, K, H, W)."
@@ -284,6 +296,13 @@ def _check_classes(logits: object, num_classes: int, subject: str) -> Tensor:
         advice = ", without argmax" if logits.ndim == 3 else ""
         raise WrongOutput(
             f"{subject} returns {tuple(logits.shape)}; expected logits (N, K, H, W){advice}."
+        )
+    if not logits.is_floating_point():
+        raise WrongOutput(f"{subject} returns {logits.dtype}; expected logits of a float type.")
+    if logits.shape[1] != num_classes and logits.shape[3] == num_classes:
+        raise WrongOutput(
+            f"{subject} returns {tuple(logits.shape)}, which seems to be (N, H, W, K); expected "
+            "logits (N, K, H, W), as permute(0, 3, 1, 2) makes them."
         )
     if logits.shape[1] != num_classes:
         raise WrongOutput(

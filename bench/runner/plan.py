@@ -1,10 +1,10 @@
 """Which cases are done, which are left, and what they need; must not import torch."""
 
-import os
 import shutil
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import TYPE_CHECKING
 
 from bench.errors import UserError
@@ -108,12 +108,11 @@ def check_disk(out: Path, needed: int) -> None:
     """
     try:
         out.mkdir(parents=True, exist_ok=True)
+        with TemporaryFile(dir=out):
+            pass
     except OSError as error:
         raise UserError(f"Cannot write results to {out}: {error.strerror}.") from error
-    if not os.access(out, os.W_OK):
-        raise UserError(f"Cannot write results to {out}: Permission denied.")
-    place = out
-    free = shutil.disk_usage(place).free
+    free = shutil.disk_usage(out).free
     if free < needed:
         raise UserError(
             f"The disk of {out} has {free / 1e9:.1f} GB free; this run may need "

@@ -212,7 +212,8 @@ def checkpoint_settings(
             f"{', '.join(models)})."
         )
     if not checkpoint.is_file():
-        raise UserError(f"Checkpoint {checkpoint} does not exist.")
+        what = "is a folder; give a file" if checkpoint.is_dir() else "does not exist"
+        raise UserError(f"Checkpoint {checkpoint} {what}.")
     weights = {f"models.{name}.weights": {"model": str(checkpoint.resolve())} for name in models}
     once = {} if file.suite.cases is not None else {"seeds": [min(case.seed for case in cases)]}
     return {**weights, "recipe.epochs": 0, **(once if len(file.suite.seeds) > 1 else {})}

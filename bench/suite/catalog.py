@@ -57,6 +57,9 @@ def find_suite(target: str | Path) -> Path:
     shipped = shipped_suites()
     if str(target) in shipped:
         return shipped[str(target)]
+    for other in (path.with_suffix(suffix) for suffix in SUITE_SUFFIXES):
+        if other.is_file():
+            raise UserError(f"No suite file {path}. Did you mean {other}?")
     if path.stem in shipped:
         raise UserError(f"No suite file {path}. The shipped suite is called {path.stem}.")
     raise UserError(f"No suite file {path}. {unknown('shipped suite', path.stem, shipped)}")

@@ -187,7 +187,7 @@ def _name_faults(suite: dict[str, Any], context: Any) -> Iterator[Fault]:
                 if isinstance(pattern, str) and known and not fnmatch.filter(known, pattern):
                     message = f"{pattern!r} matches nothing. {unknown(kind, pattern, known)}"
                     yield Fault((group, i, key), message)
-    if "recipe" not in suite and not suite.get("recipes"):
+    if suite.get("recipe") is None and not suite.get("recipes"):
         yield Fault((), "A suite needs recipe: or recipes:.")
     seeds = suite.get("seeds")
     if isinstance(seeds, list) and len({str(seed) for seed in seeds}) < len(seeds):

@@ -11,7 +11,7 @@ from pydantic import (
     model_validator,
 )
 
-from bench.datasets.base import refuse_truth_values
+from bench.truth_values import mark_truth_values
 
 Size = tuple[PositiveInt, PositiveInt]  # (H, W) in pixels
 Fraction = Annotated[float, Field(ge=0, lt=1)]
@@ -26,8 +26,8 @@ class Frozen(BaseModel):
 
     @model_validator(mode="before")
     @classmethod
-    def _no_truth_values(cls, value: Any) -> Any:
-        return refuse_truth_values(cls, value)
+    def _mark_truth_values(cls, value: Any) -> Any:
+        return mark_truth_values(cls, value)
 
 
 class Side(Frozen):

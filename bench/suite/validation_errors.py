@@ -12,6 +12,7 @@ from pydantic import (
 from bench.errors import Fault, Faults
 from bench.lookup import unknown
 from bench.text import plural
+from bench.truth_values import TruthValue
 
 ITEMS = {"terms": "loss"}  # key of a list -> what an item of it is called in messages
 
@@ -27,13 +28,21 @@ def describe(error: ValidationError, model: type[BaseModel]) -> list[Fault]:
             for fault in cause.faults:
                 faults.setdefault((*loc, *fault.path), []).append(fault.message)
             continue
+        if isinstance(given, TruthValue):
+            kind = "text" if item["type"] == "string_type" else "a number"
+            faults.setdefault(loc, []).append(f"Give {kind}, not {given}.")
+            continue
         match item["type"]:
             case "extra_forbidden":
                 message = unknown("key", str(loc[-1]), _allowed(schema, item["loc"][:-1]))
             case "tuple_type":
                 message = f"Give a list, not {given!r}."
             case "model_type" | "model_attributes_type" | "dict_type":
-                message = f"Give keys and values, not {given!r}."
+                message = (
+                    "Nothing is given; give keys and values, or remove the key."
+                    if given is None
+                    else f"Give keys and values, not {given!r}."
+                )
             case "too_short":
                 message = f"Give at least {plural(item['ctx']['min_length'], 'value')}."
             case "too_long" if isinstance(given, list | tuple | dict):
@@ -47,6 +56,12 @@ def describe(error: ValidationError, model: type[BaseModel]) -> list[Fault]:
                 message = f"Use at most {item['ctx']['max_length']} letters, not {len(given)}."
             case "string_type" if isinstance(given, int | float):
                 message = f"Must be text; put it in quotes: '{given}'."
+            case "int_type" | "int_parsing" | "int_from_float":
+                message = f"Give a whole number, not {given!r}."
+            case "float_type" | "float_parsing":
+                message = f"Give a number, not {given!r}."
+            case "bool_type" | "bool_parsing":
+                message = f"Give true or false, not {given!r}."
             case "missing" if isinstance(loc[-1], int):
                 loc, message = loc[:-1], "A value is missing in this list."
             case "missing":
@@ -67,7 +82,16 @@ def describe(error: ValidationError, model: type[BaseModel]) -> list[Fault]:
             case _:
                 message = f"{item['msg']}, not {given!r}."
         faults.setdefault(loc, []).append(message)
-    return [Fault(loc, " Or: ".join(dict.fromkeys(messages))) for loc, messages in faults.items()]
+    return [
+        Fault(loc, " Or: ".join(dict.fromkeys(messages)))
+        for loc, messages in faults.items()
+        if not any(_is_inside(other, loc) for other in faults)
+    ]
+
+
+def _is_inside(place: tuple[str | int, ...], other: tuple[str | int, ...]) -> bool:
+    """Whether a place lies below another; what is said of the other follows from its faults."""
+    return len(place) > len(other) and place[: len(other)] == other
 
 
 def _place(loc: tuple[str | int, ...]) -> tuple[str | int, ...]:

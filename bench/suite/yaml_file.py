@@ -80,6 +80,8 @@ def read(file: Path, _including: tuple[Path, ...] = ()) -> Document:
     except UnicodeDecodeError as error:
         raise UserError(f"{file} is not UTF-8 text: {error}.") from error
     except yaml.YAMLError as error:
+        if opened := _not_closed(error):
+            raise UserError(f"{file}:{opened[0]}: {opened[1]} is not closed.") from error
         mark = getattr(error, "problem_mark", None)
         line = f":{mark.line + 1}" if mark else ""
         written = (
@@ -94,6 +96,17 @@ def read(file: Path, _including: tuple[Path, ...] = ()) -> Document:
     if isinstance(document.data, dict) and "include" in document.data:
         document = _include(document, file, (*_including, file.resolve()))
     return document
+
+
+def _not_closed(error: yaml.YAMLError) -> tuple[int, str] | None:
+    """Return the line and the name of a quote or bracket that is not closed in its line."""
+    start, end = getattr(error, "context_mark", None), getattr(error, "problem_mark", None)
+    if start is None or end is None or start.line == end.line:
+        return None
+    names = {"quoted scalar": "a quote", "flow mapping": "a {", "flow sequence": "a ["}
+    context = str(getattr(error, "context", ""))
+    what = next((name for kind, name in names.items() if kind in context), None)
+    return None if what is None else (start.line + 1, what)
 
 
 def _explained(problem: str, written: str, before: str) -> str:

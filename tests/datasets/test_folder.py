@@ -264,6 +264,9 @@ def test_a_palette_that_exchanges_classes_is_refused(tmp_path: Path) -> None:
         ({"masks": "{stem:05d}.png"}, "masks: it may contain only"),
         ({"masks": "{stem!r}.png"}, "masks: it may contain only"),
         ({"masks": "{{stem}}.png"}, "masks: write single braces"),
+        ({"masks": "masks/{split}/*.png"}, "masks: without {stem}, all images have the same mask"),
+        ({"list": "{split}.txt", "images": "*.jpg"}, "list: it names the images and masks"),
+        ({"list": "{split}.txt", "masks": "{stem}.png"}, "list: it names the images and masks"),
         ({"splits": ["train", "train"]}, "splits: a split occurs twice"),
         ({"classes": ["a", " "]}, "classes: a name is empty"),
         (

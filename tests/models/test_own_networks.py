@@ -74,6 +74,15 @@ class Own(nn.Module):
                 return {"logits": logits}
             case "argmax":
                 return logits.argmax(1)
+            case "rounded":
+                return logits.round().long()
+            case "detached":
+                return logits.detach()
+            case "no_grad":
+                with torch.no_grad():
+                    return self.last(self.first(logits[:, :3]))
+            case "last":
+                return logits.permute(0, 2, 3, 1)
             case "half":
                 return logits[..., ::2, ::2]
             case "strided":
@@ -156,8 +165,14 @@ def test_forms_that_a_gpu_refuses_are_named_with_their_line(how: str) -> None:
     [
         ("tuple", r"build returns a tuple of 2; expected one tensor of logits \(N, K, H, W\)\."),
         ("list", "build returns a list of 1; expected one tensor"),
-        ("dict", "build returns a dict of 1; expected one tensor"),
+        ("dict", "build returns a dict with logits; expected one tensor"),
         ("argmax", r"build returns \(1, 129, 161\); expected logits .*, without argmax\."),
+        ("rounded", r"build returns torch\.int64; expected logits of a float type"),
+        (
+            "last",
+            r"build returns \(1, 129, 161, 6\), which seems to be \(N, H, W, K\); expected .* as "
+            r"permute\(0, 3, 1, 2\) makes them\.",
+        ),
         ("half", "build returns logits of 65x81 for images of 129x161; both need the same size"),
         ("strided", "build returns logits of 43x53 for images of 129x161; both need the same"),
         ("two", "build returns 2 predictions for 1 images"),
@@ -174,6 +189,13 @@ def test_the_message_begins_with_the_cause(how: str, message: str) -> None:
     with pytest.raises(UserError, match=f"^{__name__}:{message}") as error:
         tried(how)
     assert "No image size works" not in str(error.value)
+
+
+@pytest.mark.parametrize("how", ["detached", "no_grad"])
+def test_logits_need_a_gradient_in_training(how: str) -> None:
+    message = f"^In training, {__name__}:build returns logits without a gradient; forward must not"
+    with pytest.raises(UserError, match=message):
+        tried(how)
 
 
 @pytest.mark.parametrize("how", [*ENDS, "plain"])

@@ -217,7 +217,7 @@ def test_a_users_own_network_may_need_values() -> None:
         (
             f"{__name__}:dictionary",
             {},
-            ":dictionary returns a dict of 1; expected one tensor of logits",
+            ":dictionary returns a dict with out; expected one tensor of logits",
         ),
         ("smp/linknet", {"encoder": "mit_b0"}, "not supported for Linknet"),
     ],

@@ -44,6 +44,7 @@ models:
   b: {arch: smp/unet, encoder: resnet81}
 recipe:
   epoch: 3
+  accumulate: true
   batch_size: -1
   batch_size: 4
   optimizer: {name: adm}
@@ -61,15 +62,16 @@ exclude: [{model: c}]
         (6, "Unknown model 'smp/unett'. Did you mean 'smp/unet'"),
         (7, "Unknown encoder 'resnet81'. Did you mean 'resnet18'"),
         (9, "Unknown key 'epoch'. Did you mean 'epochs'"),
-        (10, "batch_size: Input should be greater than 0, not -1."),
-        (11, "Duplicate key 'batch_size', first given in line 10"),
-        (12, "Unknown optimizer 'adm'. Did you mean 'adam'"),
-        (13, "Unknown key 'powr'. Did you mean 'power'"),
-        (14, "Unknown transform 'HorizontalFlp'. Did you mean 'HorizontalFlip'"),
-        (14, "Unknown argument of HorizontalFlip 'pp'. Did you mean 'p'"),
-        (15, "splits.report"),
-        (16, "Unknown key 'exclud'. Did you mean 'exclude'"),
-        (17, "'c' matches nothing. Unknown model 'c'. Known: a, b."),
+        (10, "accumulate: Give a number, not true."),
+        (11, "batch_size: Input should be greater than 0, not -1."),
+        (12, "Duplicate key 'batch_size', first given in line 11"),
+        (13, "Unknown optimizer 'adm'. Did you mean 'adam'"),
+        (14, "Unknown key 'powr'. Did you mean 'power'"),
+        (15, "Unknown transform 'HorizontalFlp'. Did you mean 'HorizontalFlip'"),
+        (15, "Unknown argument of HorizontalFlip 'pp'. Did you mean 'p'"),
+        (16, "splits.report"),
+        (17, "Unknown key 'exclud'. Did you mean 'exclude'"),
+        (18, "'c' matches nothing. Unknown model 'c'. Known: a, b."),
     ]
     for line, message in expected:
         assert any(f"suite.yaml:{line}: " in f and message in f for f in found), (line, message)
@@ -238,6 +240,12 @@ def test_settings_of_recipes_go_over_overrides_whatever_their_order(
         ("recipe.size={shortest:384}", "a space is missing after the colon: shortest: 384"),
         ("evaluations.x={split: val, size: big}", r"Give \[H, W\].* not 'big'"),
         ("seeds=[]", "Give at least 1 value"),
+        ("recipe.epochs=two", "epochs=two: Give a whole number, not 'two'"),
+        ("recipe.epochs=1.5", "epochs=1.5: Give a whole number, not 1.5"),
+        ("recipe.optimizer.lr=fast", "lr=fast: Give a number, not 'fast'"),
+        ("recipe.deterministic=maybe", "deterministic=maybe: Give true or false, not 'maybe'"),
+        ("evaluations=null", "Nothing is given; give keys and values, or remove the key"),
+        ("tables.t.columns=[mIoU]", "Did you mean 'miou'"),
         ("limit=50%", "Give a number of images, such as 32, or a fraction.* not '50%'"),
         ("name=a/b", "A name has letters, digits, .* not 'a/b'"),
         (f"name={'x' * 201}", "Use at most 200 letters, not 201"),

@@ -62,7 +62,11 @@ def test_include_gives_defaults(tmp_path: Path) -> None:
     [
         ("include: a.yaml\n", "includes itself"),
         ("include: gone.yaml\n", "included file .*gone.yaml does not exist"),
-        ("a: [1\n", r"a\.yaml:\d: invalid YAML"),
+        ("b: 2\na: [1\n", r"a\.yaml:2: a \[ is not closed\."),
+        ("b: 2\na: {x: {y: 1}\nc: 3\n", r"a\.yaml:2: a { is not closed\."),
+        ("b: 2\na: 'x\nc: 3\n", r"a\.yaml:2: a quote is not closed\."),
+        ('b: 2\na: {x: "y}\nc: 3\n', r"a\.yaml:2: a quote is not closed\."),
+        ("a: [1, }\n", r"a\.yaml:1: invalid YAML"),
         ("a: &x [*x]\n", "alias is inside its own anchor"),
         ("a: \x00\n", "invalid YAML"),
     ],

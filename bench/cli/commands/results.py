@@ -18,6 +18,7 @@ from bench.records.record import (
     read_resolved,
 )
 from bench.suite import yaml_file
+from bench.suite.catalog import is_suite
 
 CASES_SHOWN = 20
 
@@ -30,6 +31,8 @@ def shown(name: str, results: Path) -> str:
     """
     folder = Path(name)
     if not CaseFolder(folder).case.is_file():
+        if is_suite(name):
+            raise UserError(f"{name} is a suite; name a case. bench report {name} shows them all.")
         found = [f for f in _case_folders(results) if fnmatch.fnmatchcase(f.name, f"{name}*")]
         if not found:
             raise UserError(f"No case matches {name!r} in {results}.")
@@ -90,6 +93,8 @@ def remove(
     """
     if not (pattern or stale or failed):
         raise UserError("Say which cases: a glob on their names, --stale or --failed.")
+    if is_suite(pattern):
+        raise UserError(f"{pattern} is a suite; give a glob on the names of its cases, or *.")
     removed, running = [], []
     for folder in _case_folders(results):
         name = folder.name.rpartition("__")[0]
