@@ -441,3 +441,20 @@ def test_the_last_setting_of_a_key_counts() -> None:
         "a=2",
         "limit=4",
     ]
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("show", "tiny.yaml"), "tiny.yaml is a suite; name a case. bench report tiny.yaml shows"),
+        (("rm", "tiny.yaml"), "tiny.yaml is a suite; give a glob on the names of its cases"),
+        (("evaluate", "tiny.yaml", "--checkpoint", "out"), "Checkpoint out is a folder; give a"),
+        (("run", "tiny.yaml", "--out", "/proc"), "Cannot write results to /proc: "),
+        (("run", "tiny"), "No suite file tiny. Did you mean tiny.yaml?"),
+        (("run", "tiny.yml"), "No suite file tiny.yml. Did you mean tiny.yaml?"),
+    ],
+)
+def test_the_wrong_thing_in_the_right_place(
+    finished: Path, words: tuple[str, ...], said: str
+) -> None:
+    assert said in bench(*words, code=2, cwd=finished).stderr

@@ -75,3 +75,15 @@ def test_evaluated_splits_are_tried_too(
     ).replace("batch_size: 4", "batch_size: 2\n  size: [64, 64]")
     with pytest.raises(UserError, match=rf"masks/val/{name}\.png"):
         checked(write_suite(text))
+
+
+def test_a_split_of_the_suite_that_the_data_lacks(
+    write_suite: Callable[..., Path], tmp_path: Path
+) -> None:
+    root = make_folder(tmp_path / "mine", [[0, 1], [1, 0]])
+    text = TINY.replace(
+        "shapes: {size: [32, 32], num_train: 16, num_val: 6}",
+        f"mine: {{name: folder, root: '{root}', classes: [a, b], splits: [train, test]}}",
+    )
+    with pytest.raises(UserError, match=r"Unknown split 'val'\..* Name the splits to use: splits"):
+        checked(write_suite(text))
