@@ -1,7 +1,7 @@
 """True and false where a suite needs a number or text; pydantic would take them for 1 and 0."""
 
 from dataclasses import dataclass
-from typing import Any, get_args, get_origin
+from typing import Any, Literal, get_args, get_origin
 
 from pydantic import BaseModel
 
@@ -43,6 +43,8 @@ def _marked(given: Any, is_table: bool) -> Any:
 
 def _types_in(annotation: Any) -> set[Any]:
     """Return all types in an annotation, such as int and None of int | None."""
+    if get_origin(annotation) is Literal:
+        return set(map(type, get_args(annotation)))
     found = {annotation} if isinstance(annotation, type) or annotation is Any else set()
     return found.union(*(_types_in(inside) for inside in get_args(annotation)))
 

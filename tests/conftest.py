@@ -21,6 +21,7 @@ models:
 recipe:
   epochs: 2
   batch_size: 4
+  precision: fp32
   optimizer: {name: adam, lr: 1e-3}
   augment: [{HorizontalFlip: {p: 0.5}}]
 """

@@ -60,7 +60,7 @@ def compare_costs(
     machines = {one.machine for one in (*base, *new)}
     if len(machines) > 1 or None in machines:
         known = " and ".join(sorted(filter(None, machines)))
-        reason = f"different machines: {known}"
+        reason = f"different machines or settings: {known}"
         if None in machines:
             others = f" (known: {known})" if known else ""
             reason = f"a machine is unknown or was shared with other cases{others}"

@@ -12,6 +12,7 @@ from pydantic import BaseModel, ValidationError
 
 from bench.compare.snapshot import FACTS, CaseSnapshot, Epochs, Scored, Snapshot
 from bench.errors import UserError
+from bench.machine.numerics import read_numerics
 from bench.records.case_folder import CaseFolder
 from bench.records.counts import load_counts
 from bench.records.frame import machine_of
@@ -134,11 +135,15 @@ def _without_defaults(value: Any) -> Any:
 
 
 def _machine(record: Record) -> str | None:
-    """Name the machine, with the precision; None if it is unknown or was shared."""
+    """Name the machine, with what makes it fast; None if it is unknown or was shared."""
     machine = machine_of(record.numerics, record.environment)
     if machine is None or record.training is None or record.training.num_sharing > 1:
         return None
-    return f"{machine}, {record.numerics.get('precision')}"
+    ran = read_numerics(record.numerics)
+    levers: list[str] = [ran.precision]
+    levers += [] if ran.memory_format == "contiguous" else [ran.memory_format]
+    levers += [] if ran.compile is None else [f"compiled ({ran.compile})"]
+    return ", ".join([machine, *levers])
 
 
 def _epochs(file: Path) -> Epochs:

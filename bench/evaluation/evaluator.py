@@ -1,17 +1,22 @@
 """Count a model's predictions on the splits of a dataset."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 
+import torch
 from torch import nn
 
 from bench.datasets.base import Dataset
 from bench.errors import UserError
-from bench.evaluation.inference import Counts, evaluate
+from bench.evaluation.inference import Counts, evaluate, forward
 from bench.evaluation.setup import Setup
-from bench.loading.images import EvalImages, limited
+from bench.loading.images import EvalImages, limited, network_size
 from bench.loading.loader import Loader, Loading, eval_loader
 from bench.loading.predecode import keep_decoded
+from bench.machine.device import as_it_runs, searching
 from bench.machine.memory import is_out_of_memory, release_memory
+from bench.machine.numerics import Numerics
+from bench.models.segmenter import Segmenter
 from bench.suite.evaluation import Evaluation
 from bench.suite.recipe import Recipe
 from bench.suite.schema import Cache
@@ -28,6 +33,7 @@ class Evaluator:
     cache: where decoded images are kept.
     prepared: the images of the evaluations that were used before.
     loaders: of evaluations that run several times, with their workers.
+    batch_size: images per forward pass; None: the training's micro-batch.
     """
 
     dataset: Dataset
@@ -38,6 +44,7 @@ class Evaluator:
     loading: Loading
     prepared: dict[Evaluation, EvalImages] = field(default_factory=dict)
     loaders: dict[Evaluation, EvalLoader] = field(default_factory=dict)
+    batch_size: int | None = None
 
     def count(self, model: nn.Module, evaluation: Evaluation, times_read: int = 1) -> Counts:
         """Predict and count a split.
@@ -56,8 +63,9 @@ class Evaluator:
             batch_size, loader = self._loader(evaluation, images)
             if times_read > 1:
                 self.loaders[evaluation] = batch_size, loader
+            has_one_size = network_size(evaluation, self.recipe) is not None
             try:
-                with loader.guarded():
+                with loader.guarded(), searching(has_one_size):
                     return evaluate(model, loader, evaluation, self.setup)
             except (RuntimeError, MemoryError) as error:
                 if self.recipe.on_oom == "fail" or not is_out_of_memory(error):
@@ -75,10 +83,38 @@ class Evaluator:
         """Return the loader of an evaluation, and the batch size that fits."""
         if evaluation in self.loaders:
             return self.loaders[evaluation]
-        batch_size = min(
-            (size for size, _ in self.loaders.values()), default=self.setup.numerics.micro_batch
-        )
+        batch_size = min((size for size, _ in self.loaders.values()), default=self._asked_batch)
         return batch_size, eval_loader(images, batch_size, self.loading)
+
+    @property
+    def _asked_batch(self) -> int:
+        return self.batch_size or self.setup.numerics.micro_batch
+
+    def numerics(self, evaluation: Evaluation) -> Numerics:
+        """Return what an evaluation runs with; images of different sizes change it."""
+        ran = as_it_runs(self.setup.numerics)
+        if network_size(evaluation, self.recipe) is None:
+            return replace(ran, compile=None, cudnn_benchmark=False)
+        return ran
+
+    def compile(self, model: Segmenter, evaluation: Evaluation, name: str) -> None:
+        """Compile the passes of an evaluation whose images have one size, if numerics say so.
+
+        Args:
+            name: of the network, for messages.
+
+        Raises:
+            UserError: if the network cannot be compiled as one graph.
+        """
+        mode, size = self.setup.numerics.compile, network_size(evaluation, self.recipe)
+        if mode is None or size is None:
+            return
+        batch_size = min(self._asked_batch, len(self.images(evaluation)))
+        shape = (batch_size, 3, *size)
+        images = torch.zeros(shape, dtype=torch.uint8, device=self.setup.device)
+        with torch.inference_mode():
+            run = partial(forward, model.eval(), setup=self.setup)
+            model.compile_for(mode, images, run, name)
 
     def images(self, evaluation: Evaluation, times_read: int = 1) -> EvalImages:
         """Return the images of an evaluation, decoded once if they are read more than once."""

@@ -25,6 +25,7 @@ class Counts:
     per_image: (N, 4, K) uint32: truth, prediction, intersection, prediction on void.
     confusion: (K, K) int64 over the split; rows are truth.
     loss: the recipe's loss as one mean over the split; NaN if no pixel is valid.
+    batch_size: images per forward pass.
     """
 
     ids: tuple[str, ...]
@@ -32,6 +33,7 @@ class Counts:
     confusion: NDArray[np.int64]
     loss: float
     seconds: float
+    batch_size: int
 
 
 @torch.inference_mode()
@@ -52,8 +54,10 @@ def evaluate(
     confusion = torch.zeros(num_classes, num_classes, dtype=torch.int64, device=device)
     totals: list[Tensor] = []
     weights: list[Tensor] = []
+    batch_size = 0
     for images, targets, batch_ids in batches:
         for image, target in _groups(images, targets):
+            batch_size = max(batch_size, len(image))
             image = image.to(device, non_blocking=True)
             target = target.to(device, non_blocking=True)
             size = (target.shape[1], target.shape[2])
@@ -73,6 +77,7 @@ def evaluate(
         confusion=confusion.cpu().numpy(),
         loss=float((total / weight).sum()),
         seconds=time.perf_counter() - start,
+        batch_size=batch_size,
     )
 
 
@@ -116,7 +121,7 @@ def _resized(x: Tensor, size: Size) -> Tensor:
 def _logits(model: nn.Module, image: Tensor, evaluation: Evaluation, setup: Setup) -> Tensor:
     """Return float logits of the whole image, or averaged over sliding windows."""
     if evaluation.method != "sliding":
-        return _forward(model, image, setup)
+        return forward(model, image, setup)
     assert evaluation.crop is not None
     height, width = image.shape[-2:]
     total: Tensor | None = None
@@ -125,7 +130,7 @@ def _logits(model: nn.Module, image: Tensor, evaluation: Evaluation, setup: Setu
         for left in window_starts(width, evaluation.crop[1], evaluation.window_stride[1]):
             rows = slice(top, top + evaluation.crop[0])
             columns = slice(left, left + evaluation.crop[1])
-            logits = _forward(model, image[..., rows, columns], setup)
+            logits = forward(model, image[..., rows, columns], setup)
             if total is None:
                 total = logits.new_zeros((len(image), logits.shape[1], height, width))
             total[..., rows, columns] += logits
@@ -140,7 +145,8 @@ def window_starts(length: int, window: int, step: int) -> list[int]:
     return [*range(0, last, step), last]
 
 
-def _forward(model: nn.Module, image: Tensor, setup: Setup) -> Tensor:
+def forward(model: nn.Module, image: Tensor, setup: Setup) -> Tensor:
+    """Return float logits (N, K, H, W) of images (N, 3, H, W) uint8."""
     with autocast(setup.device, setup.numerics.precision):
         logits: Tensor = model(image)
     return logits.float()

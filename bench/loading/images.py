@@ -158,3 +158,13 @@ def eval_size(evaluation: Evaluation, recipe: Recipe) -> Size | Side | None:
     if evaluation.size == "recipe":
         return recipe.size
     return None if evaluation.size == "stored" else evaluation.size
+
+
+def network_size(evaluation: Evaluation, recipe: Recipe) -> Size | None:
+    """Return the (H, W) that the network sees in an evaluation; None if it may vary."""
+    size = eval_size(evaluation, recipe)
+    if evaluation.crop is None:
+        return size if isinstance(size, tuple) else None
+    if not isinstance(size, tuple):
+        return None  # images may be smaller than the crop
+    return min(size[0], evaluation.crop[0]), min(size[1], evaluation.crop[1])

@@ -10,17 +10,18 @@ import torch
 import torch.nn.functional as F
 
 T = TypeVar("T")
-Name = Literal["start", "training", "validation", "data_wait"]
-NAMES: tuple[Name, ...] = ("start", "training", "validation", "data_wait")
+Name = Literal["start", "compile", "training", "validation", "data_wait"]
+NAMES: tuple[Name, ...] = ("start", "compile", "training", "validation", "data_wait")
 REFERENCE_RUNS = 5
 REFERENCE_SHAPES = {"cuda": (8, 64, 128, 128), "mps": (8, 64, 128, 128)}  # (N, C, H, W), fp32
 REFERENCE_SHAPE_CPU = (1, 64, 64, 64)
 
 
 class Clock:
-    """Four stopwatches, in seconds.
+    """Five stopwatches, in seconds.
 
     start: until the first step of a case: reading data, building the network, loading weights.
+    compile: of torch.compile; it is in no other time.
     training: steps and waiting for their data; the device is synchronised at both ends.
     validation: scoring between epochs.
     data_wait: the part of training that waited for data.

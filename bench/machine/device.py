@@ -96,7 +96,7 @@ def pick_precision(asked: str, device: torch.device) -> Precision:
     ampere = device.type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 0)
     match asked:
         case "auto":
-            return "bf16" if ampere else "fp32"
+            return "bf16" if ampere or (device.type == "cpu" and cpu_computes_bf16()) else "fp32"
         case "fp32":
             return "fp32"
         case "bf16" if ampere or device.type == "cpu":
@@ -108,8 +108,14 @@ def pick_precision(asked: str, device: torch.device) -> Precision:
     raise UserError(f"Precision {asked!r} is not supported on {device}; use auto or fp32.")
 
 
-def set_precision(precision: Precision) -> None:
-    """Turn TF32 on or off, and the search for the fastest convolution off.
+def cpu_computes_bf16() -> bool:
+    """Whether this machine's CPU multiplies bf16 numbers itself (AVX512_BF16 or AMX)."""
+    can = torch.cpu.get_capabilities()
+    return bool(can.get("avx512_bf16") or can.get("amx_bf16"))
+
+
+def set_precision(precision: Precision, *, search: bool = False) -> None:
+    """Turn TF32 on or off, and cuDNN's search for the fastest convolution.
 
     Call it after a network is built: its code may have changed these settings. torch's older
     settings leave convolutions as they are if the newer ones were used; both are set, because
@@ -123,7 +129,7 @@ def set_precision(precision: Precision) -> None:
         operation.fp32_precision = "tf32" if is_tf32 else "ieee"
     for operation in _cpu_operations():
         operation.fp32_precision = "ieee"
-    torch.backends.cudnn.benchmark = False
+    torch.backends.cudnn.benchmark = search
 
 
 def as_it_runs(numerics: Numerics) -> Numerics:
@@ -133,6 +139,20 @@ def as_it_runs(numerics: Numerics) -> Numerics:
         stand = {operation.fp32_precision for operation in _cuda_operations()}
         precision = "tf32" if "tf32" in stand else "fp32"
     return replace(numerics, precision=precision, cudnn_benchmark=torch.backends.cudnn.benchmark)
+
+
+@contextmanager
+def searching(wanted: bool) -> Iterator[None]:
+    """Turn cuDNN's search off while the body runs, unless it is on and wanted.
+
+    It searches once for each size, which takes longer than it gains if sizes vary.
+    """
+    before = torch.backends.cudnn.benchmark
+    torch.backends.cudnn.benchmark = before and wanted
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.benchmark = before
 
 
 def _cuda_operations() -> tuple[Any, ...]:

@@ -5,6 +5,8 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal
 
 Precision = Literal["fp32", "tf32", "bf16", "fp16"]
+MemoryFormat = Literal["contiguous", "channels_last"]
+CompileMode = Literal["default", "reduce-overhead", "max-autotune"]
 
 
 @dataclass(frozen=True)
@@ -15,7 +17,9 @@ class Numerics:
     micro_batch: images per forward and backward pass.
     threads: CPU threads of torch.
     world_size: processes that train together.
+    compile: the mode of torch.compile; None: not compiled.
     cudnn_benchmark: whether cuDNN searches for the fastest convolution, which changes rounding.
+    fused_optimizer: whether a step of the optimizer is one kernel, which may change rounding.
     """
 
     device: str | None = None
@@ -24,9 +28,11 @@ class Numerics:
     micro_batch: int = 1
     threads: int | None = None
     world_size: int = 1
-    compiled: bool = False
+    memory_format: MemoryFormat = "contiguous"
+    compile: CompileMode | None = None
     deterministic: bool = False
     cudnn_benchmark: bool = False
+    fused_optimizer: bool = False
 
     def as_dict(self) -> dict[str, Any]:
         """Return the fields for a record."""

@@ -14,6 +14,8 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from bench.errors import UserError
+from bench.machine.numerics import CompileMode, MemoryFormat
+from bench.models.compiling import RUNS, Forward, compiled, left_as_it_was, named_break
 from bench.models.geometry import Geometry, declared
 from bench.models.networks import (
     RUN_ERRORS,
@@ -32,6 +34,7 @@ from bench.text import enumerated
 from custom_models.initialisation import INITS
 
 IMAGENET = Normalize(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
+LAYOUTS = {"contiguous": torch.contiguous_format, "channels_last": torch.channels_last}
 HALF = Normalize(mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
 DPN = Normalize(
     mean=(124 / 255, 117 / 255, 104 / 255), std=(0.0167**-1 / 255,) * 3
@@ -68,6 +71,9 @@ class Segmenter(nn.Module):
         self.net = net
         self.geometry = geometry
         self.frozen: tuple[nn.Module, ...] = ()  # a tuple, to stay out of the state dict
+        self.layout = torch.contiguous_format
+        self.compiled: Forward | None = None
+        self.prepared: set[tuple[bool, torch.Size]] = set()  # what runs compiled
         mean, std = (normalize.mean, normalize.std) if normalize else ((0.0,) * 3, (1.0,) * 3)
         shape = (1, 3, 1, 1)
         self.register_buffer("mean", 255 * torch.tensor(mean).view(shape), persistent=False)
@@ -90,12 +96,52 @@ class Segmenter(nn.Module):
             part.eval()
         return self
 
+    def lay_out(self, memory_format: MemoryFormat) -> "Segmenter":
+        """Store the weights, and from now on the images, in a memory format."""
+        self.layout = LAYOUTS[memory_format]
+        if memory_format != "contiguous":
+            self.net.to(memory_format=self.layout)
+        return self
+
+    def compile_for(
+        self, mode: CompileMode, image: Tensor, run: Callable[[Tensor], object], name: str
+    ) -> None:
+        """Compile the pass over images of one shape, in the present mode of the module.
+
+        Passes over other shapes run as they are written. Nothing of the model changes.
+
+        Args:
+            image: (N, 3, H, W) uint8 on the device.
+            run: what is done with an image, such as a forward and a backward pass.
+            name: of the network, for messages.
+
+        Raises:
+            UserError: if the network cannot be compiled as one graph.
+        """
+        key = self.training, image.shape
+        if key in self.prepared:
+            return
+        if self.compiled is None:
+            self.compiled = compiled(self._logits, mode)
+        self.prepared.add(key)
+        with left_as_it_was(self.net, image.device), named_break(name):
+            for _ in range(RUNS):
+                run(image)
+
     def forward(self, image: Tensor) -> Tensor | Heads:
         """Map uint8 images (N, 3, H, W) to logits (N, K, H, W).
 
         In training, return the logits of all heads, as coarse as the network computes them.
         """
+        if self.compiled is None or (self.training, image.shape) not in self.prepared:
+            return self._logits(image)
+        torch.compiler.cudagraph_mark_step_begin()
+        logits: Tensor | Heads = self.compiled(image)
+        return logits
+
+    def _logits(self, image: Tensor) -> Tensor | Heads:
         height, width = image.shape[-2:]
+        image = image.contiguous(memory_format=self.layout)
         x = (image - cast("Tensor", self.mean)).div_(cast("Tensor", self.std))
         output: Tensor | Heads = self.net(self.geometry.fit(x))
         if isinstance(output, Tensor):

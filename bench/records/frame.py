@@ -54,6 +54,7 @@ OF_A_MACHINE = (
     "latency_p95_ms",
     "inference_images_per_s",
 )
+OF_SCORING = ("device", "precision", "memory_format", "deterministic")  # what scoring shares
 NOT_OF_A_VARIANT: Any = {
     "seed": True,
     "label": True,
@@ -196,7 +197,7 @@ def _case_row(record: Record, folder: Path) -> dict[str, Any]:
         "reason": record.reason,
         "finished": record.finished,
         "machine": machine_of(numerics, record.environment),
-        "numerics": json.dumps(_pooled(numerics), sort_keys=True),
+        "numerics": _pooled(numerics, numerics),
         "trained_in": numerics.get("precision"),
         "software": _software(record.environment),
         **_facts(record.complexity),
@@ -216,11 +217,14 @@ def _case_row(record: Record, folder: Path) -> dict[str, Any]:
     }
 
 
-def _pooled(numerics: Mapping[str, Any]) -> dict[str, Any]:
+def _pooled(trained: Mapping[str, Any], scored: Mapping[str, Any]) -> str:
     """Return the numerics that seeds must share; on a GPU, CPU threads change no number."""
-    known = read_numerics(numerics).as_dict()
+    known, other = read_numerics(trained).as_dict(), read_numerics(scored).as_dict()
     on_cpu = known["device"] in ("cpu", None)
-    return {key: value for key, value in known.items() if key != "threads" or on_cpu}
+    shared = {key: value for key, value in known.items() if key != "threads" or on_cpu}
+    is_equal = all(known[key] == other[key] for key in OF_SCORING)
+    shared["scored"] = "as trained" if is_equal else " ".join(str(other[k]) for k in OF_SCORING)
+    return json.dumps(shared, sort_keys=True)
 
 
 def _steadiness(folder: Path) -> dict[str, float | None]:
@@ -288,6 +292,7 @@ def _evaluation_row(record: Record, evaluation: EvaluationRecord, folder: Path) 
         conventions = by_conventions(counts.per_image, names, batch_size) if counts else {}
     protocol = {key: evaluation.protocol.get(key) for key in PROTOCOL_KEYS}
     return {
+        "numerics": _pooled(record.numerics, evaluation.numerics),
         "evaluation": evaluation.name,
         "scores_version": evaluation.version,
         "class_names": tuple(evaluation.class_iou),

@@ -25,6 +25,7 @@ class Training(BaseModel):
     total_s, first_epoch_s, epoch_s: of training only, synchronised; data_wait_share is the share
         of it spent waiting for images.
     start_s: from the start of the case to its first step, summed over all resumes.
+    compile_s: of torch.compile, summed over all resumes; in no other time.
     validation_s: of scoring once between epochs.
     chosen_epoch: the epoch whose model is the result.
     num_sharing: cases that shared the machine, this one included.
@@ -34,6 +35,7 @@ class Training(BaseModel):
     steps: int
     num_train: int
     start_s: float | None = None
+    compile_s: float | None = None
     first_epoch_s: float | None = None
     epoch_s: float | None = None
     images_per_s: float | None = None
@@ -123,6 +125,7 @@ class EvaluationRecord(BaseModel):
 
     asked: the evaluation as the suite defines it.
     protocol: what must be equal for scores to be comparable.
+    batch_size: images per forward pass; None in old records.
     num_averaged: how many classes the mean IoU averages over.
     scores, conventions, class_iou, floor: in 0..1, except the loss in `scores`; None if undefined.
     most_frequent, floor: the majority class, and the scores of always predicting it.
@@ -135,6 +138,7 @@ class EvaluationRecord(BaseModel):
     protocol: dict[str, Any]
     numerics: dict[str, Any]
     num_images: int
+    batch_size: int | None = None
     num_averaged: int
     scores: dict[str, float | None]
     conventions: dict[str, float | None] | None = None  # None in old records

@@ -32,6 +32,7 @@ from bench.machine.numerics import Numerics
 from bench.machine.random_state import seed_everything
 from bench.models.activation_checkpointing import recompute_activations
 from bench.models.complexity import complexity
+from bench.models.memory_format import takes_channels_last
 from bench.models.segmenter import Segmenter, build_model
 from bench.models.weight_files import read_weights, write_weights
 from bench.models.weights import load_part
@@ -170,7 +171,7 @@ def _attempt(
         heartbeat = Heartbeat(folder, options.should_stop)
         evaluator = open_evaluator(task, options, device, numerics, heartbeat)
         model, facts = _build(case, folder, evaluator.setup)
-        set_precision(numerics.precision)
+        set_precision(numerics.precision, search=numerics.cudnn_benchmark)
         images = _training_images(case, evaluator)
         evaluator = replace(evaluator, loading=_loading(images, case.recipe, options, device))
         loading = evaluator.loading
@@ -182,7 +183,8 @@ def _attempt(
 
 def _numerics(case: Case, device: torch.device, micro_batch: int, saved: Saved | None) -> Numerics:
     begun = saved.numerics if saved else None
-    return choose_numerics(case.recipe, device, BACKEND, micro_batch, begun)
+    takes = takes_channels_last(case.model, case.dataset.labels.num_classes)
+    return choose_numerics(case.recipe, device, BACKEND, micro_batch, begun, takes)
 
 
 def use_device(options: Options) -> torch.device:
@@ -207,7 +209,7 @@ def _build(case: Case, folder: CaseFolder, setup: Setup) -> tuple[Segmenter, dic
         model.freeze_encoder()
     if case.recipe.memory == "checkpoint":
         recompute_activations(model.net)
-    return model.to(setup.device), facts
+    return model.to(setup.device).lay_out(setup.numerics.memory_format), facts
 
 
 def _training_samples(case: Case, dataset: Dataset) -> list[Sample]:
@@ -263,4 +265,5 @@ def open_evaluator(
         setup=Setup(device, numerics, num_classes, loss_fn, heartbeat),
         cache=options.cache or task.cache,
         loading=Loading(options.loader_workers or 0, pin_memory=device.type == "cuda"),
+        batch_size=task.scoring_batch,
     )

@@ -13,8 +13,8 @@ from bench.evaluation.drawing import save, strip
 from bench.evaluation.evaluator import Evaluator
 from bench.evaluation.inference import Counts, predict
 from bench.loading.images import eval_size, limited
-from bench.machine.device import as_it_runs
 from bench.machine.files import write_atomically, write_text
+from bench.models.segmenter import Segmenter
 from bench.records.case_folder import CaseFolder
 from bench.records.record import EvaluationRecord
 from bench.suite.case import Case
@@ -26,7 +26,7 @@ NUM_PICTURES = 4
 
 
 def score(
-    model: nn.Module,
+    model: Segmenter,
     case: Case,
     name: str,
     evaluation: Evaluation,
@@ -34,6 +34,7 @@ def score(
     folder: CaseFolder,
 ) -> None:
     """Count an evaluation of a case, write its counts and then its scores."""
+    evaluator.compile(model, evaluation, case.model.arch)
     counts = evaluator.count(model, evaluation)
     names = evaluator.dataset.labels(evaluator.dataset.options).names
     most_frequent, constant = scores.constant_prediction(counts.per_image)
@@ -43,8 +44,9 @@ def score(
         name=name,
         asked=evaluation,
         protocol=_protocol(case, evaluation, evaluator),
-        numerics=as_it_runs(evaluator.setup.numerics).as_dict(),
+        numerics=evaluator.numerics(evaluation).as_dict(),
         num_images=len(counts.ids),
+        batch_size=counts.batch_size,
         num_averaged=scores.num_averaged(counts.per_image),
         scores=scores.finite(scores.scores(counts.per_image) | {"loss": counts.loss}),
         conventions=scores.finite(conventions),

@@ -11,6 +11,7 @@ from bench.machine.device import algorithms
 from bench.models.complexity import Complexity, complexity
 from bench.models.determinism import unrepeatable
 from bench.models.geometry import Geometry
+from bench.models.memory_format import takes_channels_last
 from bench.models.networks import find_encoder
 from bench.models.segmenter import (
     build_model,
@@ -73,6 +74,11 @@ def check_network(
             _require_repeatable(case, size, geometry)
     if ":" not in case.model.arch:
         return CheckedNetwork(facts, note)
+    if recipe.memory_format == "channels_last" and not takes_channels_last(case.model, num_classes):
+        raise UserError(
+            f"memory_format: {case.model.arch} does not run in channels_last; use reshape instead "
+            "of view, or memory_format: contiguous."
+        )
     if device.type != "cpu":
         padded = geometry.padded(size[0]), geometry.padded(size[1])
         require_one_device(case.model, num_classes, padded)

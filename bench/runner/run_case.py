@@ -6,14 +6,13 @@ import traceback
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 
 from bench.errors import UserError
-from bench.machine.device import algorithms, pick_precision, set_precision
+from bench.machine.device import algorithms, set_precision
 from bench.machine.environment import environment
 from bench.machine.files import CannotWrite, write_json, write_text
 from bench.machine.memory import gpu_peak_memory_mib, is_out_of_memory, process_memory_mib
@@ -27,7 +26,7 @@ from bench.records.heartbeat import Heartbeat, Interrupted
 from bench.records.record import Failure, Record, now, read_record
 from bench.runner.attempt import open_evaluator, run_to_record, use_device
 from bench.runner.evaluate import score
-from bench.runner.numerics import Refused
+from bench.runner.numerics import Refused, scoring_numerics
 from bench.runner.plan import look_up, unscored
 from bench.runner.task import Options, Outcome, Status, Task
 from bench.suite.model import Normalize
@@ -90,20 +89,14 @@ def _score_kept_weights(
     task: Task, options: Options, folder: CaseFolder, record: Record, names: Sequence[str]
 ) -> None:
     device = use_device(options)
-    precision = pick_precision(task.case.recipe.precision, device)
-    numerics = replace(
-        read_numerics(record.numerics),
-        device=device.type,
-        precision=precision,
-        threads=torch.get_num_threads(),
-    )
+    numerics = scoring_numerics(read_numerics(record.numerics), device)
     heartbeat = Heartbeat(folder, options.should_stop)
     evaluator = open_evaluator(task, options, device, numerics, heartbeat)
     network = task.case.model.model_copy(update=_as_recorded(record))
     model, _ = build_model(network, evaluator.setup.num_classes)
     load_model(model.net, read_weights(folder.weights), str(folder.weights))
-    model.to(device)
-    set_precision(precision)
+    model.to(device).lay_out(numerics.memory_format)
+    set_precision(numerics.precision, search=numerics.cudnn_benchmark)
     for name in names:
         score(model, task.case, name, task.evaluations[name], evaluator, folder)
 

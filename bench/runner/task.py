@@ -53,6 +53,7 @@ class Task:
     select: str
     keep: Literal["weights", "all", "none"]
     cache: Cache = "auto"
+    scoring_batch: int | None = None
     fingerprints: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
@@ -67,6 +68,7 @@ class Task:
             select=suite.splits.select,
             keep=suite.keep,
             cache=suite.cache,
+            scoring_batch=suite.scoring_batch,
             fingerprints=fingerprints or {},
         )
 

@@ -119,7 +119,8 @@ def _alternatives(value: Part) -> list[str]:
         parts = value.get("anyOf") or value["oneOf"]
         return [kind for part in parts for kind in _alternatives(part)]
     if "enum" in value or "const" in value:
-        return [f"`{one}`" for one in value.get("enum") or [value["const"]]]
+        choices = value.get("enum") or [value["const"]]
+        return [f"`{one if isinstance(one, str) else json.dumps(one)}`" for one in choices]
     if isinstance(value["type"], list):
         return [TYPES[one] for one in value["type"]]
     if value["type"] == "array":

@@ -91,7 +91,16 @@ class Recipe(Frozen):
         None, description="maximum norm of the gradient; null: no clipping"
     )
     precision: Literal["auto", "fp32", "tf32", "bf16", "fp16"] = Field(
-        "auto", description="auto: bf16 if the GPU supports it, otherwise fp32"
+        "auto", description="auto: bf16 if the GPU or CPU computes in it, otherwise fp32"
+    )
+    memory_format: Literal["auto", "contiguous", "channels_last"] = Field(
+        "auto",
+        description="order of a tensor's axes in memory; auto: channels_last if the network "
+        "takes it",
+    )
+    compile: Literal[False, "default", "reduce-overhead", "max-autotune"] = Field(
+        False,
+        description="mode of torch.compile; reduce-overhead replays each step as a CUDA graph",
     )
     deterministic: bool = Field(
         False,
@@ -154,6 +163,10 @@ class Recipe(Frozen):
         if self.freeze_encoder and self.encoder_lr != 1:
             raise ValueError(
                 "freeze_encoder: a frozen encoder has no encoder_lr; remove one of the two."
+            )
+        if self.compile and self.memory == "checkpoint":
+            raise ValueError(
+                "compile: a compiled network plans its memory itself; leave memory: checkpoint out."
             )
         if self.batch_size % self.accumulate:
             raise ValueError(

@@ -4,6 +4,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import (
     Field,
+    PositiveInt,
     StrictFloat,
     StrictInt,
     StringConstraints,
@@ -112,6 +113,11 @@ class Suite(Frozen):
         "process",
         description="process: one process per case; in-process: all cases in one process, for "
         "small cases",
+    )
+    scoring_batch: PositiveInt | None = Field(
+        None,
+        description="images per forward pass in scoring, which changes scores by rounding alone; "
+        "null: the micro-batch of training",
     )
     cache: Cache = Field(
         "auto", description="where decoded images are kept between epochs; does not change results"

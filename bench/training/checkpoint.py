@@ -165,9 +165,10 @@ def restore(begin: Beginning, state: TrainState, device: torch.device) -> Progre
     state.counts.copy_(content["counts"])
     state.step = content["step"]
     state.peak_memory_mib = content["peak_memory_mib"]
-    start = state.clock.seconds["start"]
+    now = dict(state.clock.seconds)
     state.clock.seconds |= content["seconds"]
-    state.clock.seconds["start"] += start
+    for name in ("start", "compile"):
+        state.clock.seconds[name] += now[name]
     set_random_states(content["random"], device)
     progress = Progress(
         history=content["history"],

@@ -65,6 +65,7 @@ def summary(progress: Progress, state: TrainState, num_train: int, recipe: Recip
         steps=state.step,
         num_train=num_train,
         start_s=state.clock.seconds["start"],
+        compile_s=state.clock.seconds["compile"] or None,
         first_epoch_s=history[0]["seconds"],
         epoch_s=statistics.median(row["seconds"] for row in timed) if timed else None,
         images_per_s=statistics.median(r["images_per_s"] for r in timed) if timed else None,

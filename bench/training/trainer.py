@@ -8,6 +8,7 @@ from functools import partial
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from bench.datasets.base import Dataset
 from bench.errors import UserError
@@ -16,8 +17,9 @@ from bench.evaluation.setup import Setup
 from bench.loading.images import TrainImages
 from bench.loading.loader import EpochSampler, Loader, train_loader
 from bench.machine.clock import Clock, reference_s
+from bench.machine.device import autocast
 from bench.machine.memory import peak_memory_mib, reset_peak_memory
-from bench.models.complexity import state_bytes
+from bench.models.complexity import backward, state_bytes
 from bench.models.segmenter import Segmenter
 from bench.records.case_folder import CaseFolder
 from bench.records.heartbeat import Heartbeat, Interrupted
@@ -87,6 +89,7 @@ def train(job: Job, begin: Beginning) -> Trained:
     progress = restore(begin, state, job.setup.device)
     if progress.resumed:
         log.info("resumed at step %d of %d", state.step, state.num_steps)
+    _compile(job, state.clock)
     job.heartbeat.progress |= {"num_epochs": state.num_epochs, "num_steps": state.num_steps}
     saved_at, warming_up = time.monotonic(), True
     try:
@@ -136,17 +139,35 @@ def _new_state(job: Job, clock: Clock) -> TrainState:
     """Return the state before the first step."""
     recipe, setup = job.case.recipe, job.setup
     per_epoch = len(job.images) // recipe.batch_size
-    is_fp16 = setup.numerics.precision == "fp16"
+    numerics = setup.numerics
     return TrainState(
         model=job.model,
-        optimizer=build_optimizer(recipe, job.model.net, fused=is_fp16 or None),
-        scaler=torch.amp.GradScaler(setup.device.type, enabled=is_fp16),
+        optimizer=build_optimizer(recipe, job.model.net, fused=numerics.fused_optimizer or None),
+        scaler=torch.amp.GradScaler(setup.device.type, enabled=numerics.precision == "fp16"),
         num_steps=recipe.steps or (recipe.epochs or 0) * per_epoch,
         steps_per_epoch=per_epoch,
         losses=torch.zeros(per_epoch, device=setup.device),
         counts=torch.zeros(4, setup.num_classes, dtype=torch.int64, device=setup.device),
         clock=clock,
     )
+
+
+def _compile(job: Job, clock: Clock) -> None:
+    """Compile the steps before they are timed, if the recipe asks for it."""
+    numerics, device = job.setup.numerics, job.setup.device
+    if numerics.compile is None:
+        return
+    image, _, _ = job.images.read(0)
+    images = torch.zeros((numerics.micro_batch, *image.shape), dtype=torch.uint8, device=device)
+
+    def step(images: Tensor) -> None:
+        with autocast(device, numerics.precision):
+            logits = job.model(images)
+        backward(logits)
+
+    with clock.timing("compile"):
+        name = job.case.model.arch
+        job.model.train().compile_for(numerics.compile, images, step, name)
 
 
 def _train_one_epoch(
@@ -177,6 +198,9 @@ def _is_validated(job: Job, state: TrainState, epoch: int) -> bool:
 
 def _validate(job: Job, state: TrainState) -> dict[str, Any]:
     """Score the model between epochs and return that part of the history's row."""
+    if job.setup.numerics.compile is not None:
+        with state.clock.timing("compile"):
+            job.evaluator.compile(job.model, Evaluation(split=job.select), job.case.model.arch)
     state.clock.reset("validation")  # an interrupted one is done again
     times_read = math.ceil(state.num_epochs / job.case.recipe.validate_every)
     with state.clock.timing("validation"):

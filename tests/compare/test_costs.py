@@ -61,7 +61,10 @@ def test_memory() -> None:
 @pytest.mark.parametrize(
     ("new", "reason"),
     [
-        (side([1.0] * 4, machine="GPU, fp32"), "different machines: CPU, 2 threads, fp32 and GPU"),
+        (
+            side([1.0] * 4, machine="GPU, fp32"),
+            "different machines or settings: CPU, 2 threads, fp32 and GPU",
+        ),
         (side([1.0] * 4, machine=None), "a machine is unknown or was shared with other cases"),
         (side([1.0] * 4, []), "no reference time was measured"),
         (side([1.0]), "too few epochs without warm-up: 4 and 1"),

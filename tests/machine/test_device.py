@@ -51,7 +51,6 @@ def test_auto_fails_where_a_gpu_is_visible_but_unusable(monkeypatch) -> None:
 
 
 def test_precisions_of_the_cpu() -> None:
-    assert pick_precision("auto", CPU) == "fp32"
     assert pick_precision("bf16", CPU) == "bf16"
     for name in ("tf32", "fp16"):
         with pytest.raises(UserError, match=f"Precision '{name}' is not supported on"):

@@ -17,7 +17,11 @@ from bench.models.weight_files import read_weights
 from bench.records.case_folder import CaseFolder
 from bench.records.record import read_evaluations, read_record
 
-SUITE = TINY.replace("epochs: 2", "epochs: 4").replace("num_train: 16", "num_train: 32")
+SUITE = (
+    TINY.replace("epochs: 2", "epochs: 4")
+    .replace("num_train: 16", "num_train: 32")
+    .replace("precision: fp32", "precision: bf16\n  memory_format: channels_last")
+)
 # Checkpoints are saved every epoch, so that there is one at every kill.
 OFTEN = """
 from bench.training import trainer
