@@ -40,15 +40,17 @@ class Planted(nn.Module):
                 time.sleep(1000)
             case "slow":
                 time.sleep(0.05)
+            case "tells":
+                print(f"BENCH_TOLD={os.environ.get('BENCH_TOLD')} in {os.getsid(0)}", flush=True)
             case "insatiable":
                 raise torch.OutOfMemoryError("planted: out of memory")
             case "greedy" if batch > 2:
                 raise torch.OutOfMemoryError("planted: out of memory")
 
 
-segv, kill, leave, exits, hang, slow, greedy, insatiable, good = (
-    partial(Planted, what=what)
-    for what in ("segv", "kill", "leave", "exits", "hang", "slow", "greedy", "insatiable", "good")
+NAMES = ("segv", "kill", "leave", "exits", "hang", "slow", "greedy", "insatiable", "tells", "good")
+segv, kill, leave, exits, hang, slow, greedy, insatiable, tells, good = (
+    partial(Planted, what=what) for what in NAMES
 )
 
 

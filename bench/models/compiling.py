@@ -8,7 +8,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch._dynamo.exc import TorchDynamoException
 
 from bench.errors import UserError
 from bench.machine.numerics import CompileMode
@@ -32,6 +31,8 @@ def named_break(name: str) -> Iterator[None]:
     Raises:
         UserError: with the reason and the line of the network.
     """
+    from torch._dynamo.exc import TorchDynamoException  # takes a second to import
+
     try:
         yield
     except TorchDynamoException as error:

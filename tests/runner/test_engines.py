@@ -4,6 +4,7 @@ import os
 import re
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -20,7 +21,7 @@ from bench.models.weight_files import read_weights
 from bench.records.case_folder import CaseFolder
 from bench.records.frame import load as load_frame
 from bench.records.record import Record, read_evaluations, read_record
-from bench.runner.engines import in_process, processes
+from bench.runner.engines import case_process, in_process, processes
 from bench.runner.engines.engine import Engine
 from bench.runner.engines.processes import Slot
 from bench.runner.plan import plan
@@ -203,8 +204,43 @@ def test_a_case_that_is_terminated_while_it_starts_has_not_failed(
     begin = processes._start
     monkeypatch.setattr(processes, "_start", start)
     [outcome] = run(suite_text("good"))
-    assert (outcome.status, outcome.reason) == ("interrupted", "by SIGTERM")
+    assert outcome.status == "interrupted"
+    assert outcome.reason in ("by SIGTERM", "before it started")
     assert not list(tmp_path.rglob("record.json"))
+
+
+def test_the_server_of_case_processes(
+    run: Callable[..., list[Outcome]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert [o.status for o in run(suite_text("good", epochs=1))] == ["ok"]
+    server = case_process._server().process
+    assert len(list(Path(f"/proc/{server.pid}/task").iterdir())) == 1  # a fork copies one thread
+    maps = Path(f"/proc/{server.pid}/maps").read_text()
+    assert "libtorch" in maps
+    assert "planted" not in "".join(Path(f"/proc/{server.pid}/environ").read_text())
+    monkeypatch.setenv("BENCH_TOLD", "yes")
+    assert [o.status for o in run(suite_text("tells"))] == ["ok"]
+    log = folder_of(tmp_path / "out", "tells").log.read_text()
+    [session] = set(re.findall(r"BENCH_TOLD=yes in (\d+)", log))  # of its own
+    assert int(session) not in (os.getsid(0), os.getsid(server.pid))
+    server.kill()
+    server.wait()
+    assert [o.status for o in run(suite_text("good", epochs=1), out="again")] == ["ok"]
+    assert case_process._server().process.pid != server.pid
+
+
+def test_the_server_ends_with_its_engine(tmp_path: Path) -> None:
+    code = (
+        "from bench.runner.engines import case_process as c; "
+        "print(c._server().process.pid, flush=True)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    process = Path(f"/proc/{int(done.stdout)}/stat")
+    for _ in range(600):
+        if not process.exists() or process.read_text().split()[2] == "Z":
+            return
+        time.sleep(0.1)
+    raise AssertionError("the server still runs")
 
 
 def test_a_signal_without_a_name_costs_its_case_alone(

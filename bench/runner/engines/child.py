@@ -10,10 +10,15 @@ import json
 import os
 import pickle
 import signal
+import sys
 import threading
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from bench.runner.engines.case_process import Message
 
 
 def main() -> None:
@@ -27,17 +32,24 @@ def main() -> None:
     # Copies, because loader workers close stdin and would wait for the thread that reads it.
     given, answer = os.dup(0), os.fdopen(os.dup(1), "w")
     with os.fdopen(given, "rb", closefd=False) as stream:
-        task, options, cores = pickle.load(stream)
+        message: Message = pickle.load(stream)
+    task = message.task
     _redirect(task.folder, CaseFolder(task.folder).log)
+    os.environ.clear()
+    os.environ.update(message.environment)
+    sys.path[:] = message.path
     faulthandler.enable()
     # The engine asks where a case hangs. A cluster sends SIGUSR1 to the engine, too, which stops.
     faulthandler.register(signal.SIGUSR1)
     threading.Thread(target=_wait_for_end, args=(given, stop), daemon=True).start()
-    if cores and hasattr(os, "sched_setaffinity"):
-        os.sched_setaffinity(0, cores)  # before torch counts them
+    if message.cores and hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, message.cores)
+    import torch
+
     from bench.runner.run_case import run_case
 
-    outcome = run_case(task, replace(options, should_stop=stop.is_set))
+    torch.set_num_threads(message.threads)  # before the first operation starts them
+    outcome = run_case(task, replace(message.options, should_stop=stop.is_set))
     with suppress(BrokenPipeError), answer:  # the engine may be gone
         fields = outcome.status, outcome.reason, outcome.seconds, outcome.notes
         json.dump(fields, answer)

@@ -2,9 +2,7 @@
 
 import json
 import os
-import pickle
 import signal
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
@@ -19,6 +17,7 @@ from bench.machine.environment import num_cores
 from bench.machine.memory import process_memory_mib
 from bench.records.case_folder import CaseFolder
 from bench.records.record import Failure, now
+from bench.runner.engines.case_process import CaseProcess, Message, start
 from bench.runner.run_case import record_death
 from bench.runner.task import Options, Outcome, Task
 from bench.text import duration
@@ -78,7 +77,7 @@ class Running:
 
     task: Task
     slot: Slot
-    process: "subprocess.Popen[bytes]"
+    process: CaseProcess
     started: str = field(default_factory=now)
     killed: str | None = None  # why the engine killed it
     ran_s: float = 0.0
@@ -89,7 +88,6 @@ class Running:
 
     def ask_to_stop(self) -> None:
         """Ask it to save and stop."""
-        assert self.process.stdin is not None
         with suppress(BrokenPipeError):
             self.process.stdin.close()
 
@@ -183,28 +181,15 @@ def _next(waiting: Sequence[Task], running: Sequence[Running]) -> Task | None:
 
 def _start(task: Task, options: Options, slot: Slot) -> Running:
     """Start the process of a case and send it its task."""
-    path = os.pathsep.join(sys.path)  # so that it imports what this process imports
-    environment = os.environ | {"PYTHONPATH": path}
+    environment, threads = dict(os.environ), torch.get_num_threads()
     if slot.gpu is not None:
         environment["CUDA_VISIBLE_DEVICES"] = slot.gpu
         options = replace(options, device="cuda")
     if slot.cores:
-        threads = torch.get_num_threads()
-        environment["OMP_NUM_THREADS"] = str(min(threads, len(slot.cores)))
-    process = subprocess.Popen(
-        [sys.executable, "-m", "bench.runner.engines.child"],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        env=environment,
-        start_new_session=True,  # Ctrl-C in a terminal reaches the engine alone
-    )
-    assert process.stdin is not None
-    # The child has its own should_stop; ours cannot be pickled.
-    message = pickle.dumps((task, replace(options, should_stop=bool), slot.cores))
-    with suppress(BrokenPipeError):
-        process.stdin.write(message)
-        process.stdin.flush()
-    return Running(task, slot, process)
+        threads = min(threads, len(slot.cores))
+        environment["OMP_NUM_THREADS"] = str(threads)
+    message = Message(task, options, slot.cores, threads, environment, sys.path)
+    return Running(task, slot, start(message))
 
 
 def _look_after(case: Running, timeout_s: float | None) -> Outcome | None:
@@ -227,7 +212,6 @@ def _look_after(case: Running, timeout_s: float | None) -> Outcome | None:
 def _outcome(case: Running) -> Outcome:
     """Read the outcome that a process wrote; record its death if it wrote none."""
     case.kill()  # its children may hold its end of the pipe
-    assert case.process.stdout is not None
     with case.process.stdout as stream:
         answer = stream.read()
     case.ask_to_stop()  # closes its stdin
@@ -235,6 +219,7 @@ def _outcome(case: Running) -> Outcome:
         status, reason, seconds, notes = json.loads(answer)
         return Outcome(case.task.case, status, reason, seconds, tuple(notes))
     code = case.process.returncode
+    assert code is not None
     known = {one.value: one.name for one in signal.Signals}  # without the real-time ones
     name = known.get(-code, f"signal {-code}") if code < 0 else None
     if name in STOPS and case.killed is None:
