@@ -1,6 +1,7 @@
 """True and false where a suite needs a number or text; pydantic would take them for 1 and 0."""
 
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, Literal, get_args, get_origin
 
 from pydantic import BaseModel
@@ -23,12 +24,21 @@ def mark_truth_values(cls: type[BaseModel], value: Any) -> Any:
     """
     if not isinstance(value, dict):
         return value
+    refusing = _refusing(cls)
     marked = {
-        name: _marked(value[name], is_table=_is_mapping(field.annotation))
-        for name, field in cls.model_fields.items()
-        if name in value and not _types_in(field.annotation) & {bool, Any}
+        name: _marked(given, refusing[name]) for name, given in value.items() if name in refusing
     }
     return value | marked
+
+
+@cache
+def _refusing(cls: type[BaseModel]) -> dict[str, bool]:
+    """Return the fields that take no bool, and whether each is a table."""
+    return {
+        name: _is_mapping(field.annotation)
+        for name, field in cls.model_fields.items()
+        if not _types_in(field.annotation) & {bool, Any}
+    }
 
 
 def _marked(given: Any, is_table: bool) -> Any:

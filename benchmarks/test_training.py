@@ -34,7 +34,8 @@ from bench.evaluation import inference
 from bench.evaluation.confusion import count_pixels
 from bench.evaluation.setup import Setup
 from bench.loading.images import TrainImages
-from bench.loading.loader import Loading, train_loader
+from bench.loading.loader import train_loader
+from bench.loading.loading import Loading
 from bench.loading.predecode import keep_decoded
 from bench.machine.clock import Clock
 from bench.machine.numerics import Numerics

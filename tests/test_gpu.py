@@ -15,7 +15,8 @@ from bench.evaluation.confusion import count_pixels
 from bench.evaluation.inference import predict
 from bench.evaluation.setup import Setup
 from bench.loading.images import TrainImages
-from bench.loading.loader import Loading, train_loader
+from bench.loading.loader import train_loader
+from bench.loading.loading import Loading
 from bench.machine.clock import Clock, idle_between, reference_s
 from bench.machine.device import algorithms, autocast, pick_precision, set_precision
 from bench.machine.numerics import Numerics

@@ -121,6 +121,7 @@ TORCH = ["torch", "torchvision", "timm", "segmentation_models_pytorch"]
             [*TORCH, "albumentations", "cv2"],
         ),
         ("from bench.runner.plan import look_up, plan", [*TORCH, "pandas"]),
+        ("import bench.cli.commands.run, bench.cli.commands.validate", [*TORCH, "cv2"]),
         ("import bench.datasets", [*TORCH, "pandas"]),
         ("import bench.runner.run_case", ["pandas"]),
     ],

@@ -2,7 +2,7 @@
 
 from bench.cli.console import Console
 from bench.errors import Exit
-from bench.loading.loader import read_loading
+from bench.loading.loading import read_loading
 from bench.records.record import read_evaluations, read_record
 from bench.runner.result import case_result
 from bench.runner.task import Outcome, Task

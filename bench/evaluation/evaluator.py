@@ -11,7 +11,8 @@ from bench.errors import UserError
 from bench.evaluation.inference import Counts, evaluate, forward
 from bench.evaluation.setup import Setup
 from bench.loading.images import EvalImages, limited, network_size
-from bench.loading.loader import Loader, Loading, eval_loader
+from bench.loading.loader import Loader, eval_loader
+from bench.loading.loading import Loading
 from bench.loading.predecode import keep_decoded
 from bench.machine.device import as_it_runs, searching
 from bench.machine.memory import is_out_of_memory, release_memory

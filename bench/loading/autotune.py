@@ -12,12 +12,14 @@ import torch
 
 from bench.errors import UserError
 from bench.loading.images import Key, TrainImages
-from bench.loading.loader import Batch, Loader, Loading
+from bench.loading.loader import Batch, Loader
+from bench.loading.loading import Loading
 from bench.machine.cache_folder import cache_folder
 from bench.machine.environment import num_cores
 from bench.machine.files import read_json, write_json
 
 MEASURE_S = 0.6  # per setting, after its first batch
+STARVED = 2.0  # one process that reads must be this many times as fast as workers
 ENOUGH = 1.1  # more workers must be this many times as fast
 MOST_WORKERS = 16
 
@@ -48,7 +50,11 @@ def choose_loading(images: TrainImages, batch_size: int, device: torch.device) -
 
 
 def _for_gpu(images: TrainImages, batch_size: int, device: torch.device) -> Loading:
-    """Double the workers while that helps, then try pinned memory and a longer queue."""
+    """Double the workers while that helps, then try pinned memory and a longer queue.
+
+    There is at least one worker, unless that is far slower: the training process is busy with
+    launching kernels.
+    """
 
     def to_device(batch: Batch) -> None:
         for part in batch[:2]:
@@ -61,14 +67,15 @@ def _for_gpu(images: TrainImages, batch_size: int, device: torch.device) -> Load
         rate = _rate(images, batch_size, loading, to_device)
         return replace(loading, images_per_s=rate)
 
-    best = measured(0, 2, False)
-    num_workers = 1
+    alone, best = measured(0, 2, False), measured(1, 2, False)
+    num_workers = 2
     while num_workers <= min(num_cores(), MOST_WORKERS):
         more = measured(num_workers, 2, False)
-        if more.rate < ENOUGH * best.rate and num_workers > 1:  # one worker may only break even
+        if more.rate < ENOUGH * best.rate:
             break
-        best = max(best, more, key=lambda loading: loading.rate)
-        num_workers *= 2
+        best, num_workers = more, 2 * num_workers
+    if alone.rate > STARVED * best.rate:
+        best = alone
     others = [measured(best.num_workers, prefetch, True) for prefetch in (2, 4)]
     return max(best, *others, key=lambda loading: loading.rate)
 

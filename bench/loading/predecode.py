@@ -9,7 +9,8 @@ import PIL
 from bench.datasets.base import Pair
 from bench.loading.cache import keep
 from bench.loading.images import Images
-from bench.loading.loader import Loader, Loading
+from bench.loading.loader import Loader
+from bench.loading.loading import Loading
 from bench.machine.environment import num_cores
 from bench.suite.schema import Cache, size_text
 

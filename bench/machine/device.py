@@ -142,6 +142,20 @@ def as_it_runs(numerics: Numerics) -> Numerics:
 
 
 @contextmanager
+def plain_fp32() -> Iterator[None]:
+    """Compute in full fp32 on a GPU while the body runs, whatever precision is set."""
+    operations = _cuda_operations()
+    before = [operation.fp32_precision for operation in operations]
+    try:
+        for operation in operations:
+            operation.fp32_precision = "ieee"
+        yield
+    finally:
+        for operation, precision in zip(operations, before, strict=True):
+            operation.fp32_precision = precision
+
+
+@contextmanager
 def searching(wanted: bool) -> Iterator[None]:
     """Turn cuDNN's search off while the body runs, unless it is on and wanted.
 

@@ -34,9 +34,14 @@ def environment() -> Mapping[str, Any]:
         "threads": num_cores(),
         "memory_gib": round(psutil.virtual_memory().total / 2**30, 1),
         "bench": _version("bench"),
-        "packages": {name: _version(name) for name in PACKAGES},
+        "packages": package_versions(),
         "git": _git(),
     }
+
+
+def package_versions() -> dict[str, str | None]:
+    """Return the versions of the packages that numbers depend on; None if one is missing."""
+    return {name: _version(name) for name in PACKAGES}
 
 
 def _version(package: str) -> str | None:

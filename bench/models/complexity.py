@@ -2,7 +2,6 @@
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -10,6 +9,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from bench.errors import UserError
+from bench.models.counts import Complexity
 from bench.models.geometry import Geometry
 from bench.models.networks import RUN_ERRORS, find_encoder, needs_values, said
 from bench.models.segmenter import Heads, WrongOutput, check_heads, check_logits, without_values
@@ -20,26 +20,7 @@ from bench.text import plural
 MORE_IMAGES = " (More than one may work: raise batch_size or lower accumulate.)"
 
 
-_counted: dict[object, "Complexity"] = {}
-
-
-@dataclass(frozen=True)
-class Complexity:
-    """Counts that do not depend on the machine.
-
-    num_unreached: trainable parameters that get no gradient from the logits of any head.
-    gmacs: multiply-accumulates / 10^9 of one image in eval mode at `size` (H, W), padded as the
-        network needs.
-    shapes: the start of a SHA-256 over the names and shapes of the tensors in the state dict.
-    """
-
-    num_params: int
-    num_trainable: int
-    num_unreached: int
-    model_bytes: int
-    gmacs: float
-    size: tuple[int, int]
-    shapes: str
+_counted: dict[object, Complexity] = {}
 
 
 def complexity(

@@ -14,7 +14,7 @@ from bench.evaluation.evaluator import Evaluator
 from bench.evaluation.setup import Setup
 from bench.loading.autotune import choose_loading
 from bench.loading.images import TrainImages, limited
-from bench.loading.loader import Loading
+from bench.loading.loading import Loading
 from bench.loading.predecode import keep_decoded
 from bench.loading.transforms import BACKEND
 from bench.machine.clock import Clock

@@ -5,30 +5,9 @@ from pathlib import Path
 
 from bench.errors import UserError
 from bench.loading.images import EvalImages, TrainImages, limited, require_batch
-from bench.lookup import unknown
 from bench.suite.case import Case, open_case_dataset
 from bench.suite.evaluation import Evaluation
 from bench.suite.suite import Suite
-
-
-def check_splits(
-    suite: Suite, case: Case, roots: Mapping[str, Path], need_data: bool
-) -> dict[str, str]:
-    """Return the fingerprint of each used split; empty if data that may be missing is missing."""
-    dataset = open_case_dataset(case, roots)
-    if dataset.is_missing and not need_data:
-        return {}
-    splits = {case.train_split, suite.splits.select, *(e.split for e in suite.scored.values())}
-    for split in sorted(splits):
-        if split not in dataset.splits and split not in dataset.withheld:
-            raise UserError(
-                f"{unknown('split', split, dataset.splits)} Name the splits to use: "
-                "splits: {train: NAME, select: NAME, report: [NAME]}."
-            )
-        if not dataset.samples(split):
-            where = f" in {dataset.root}" if dataset.root is not None else ""
-            raise UserError(f"The split {split!r} has no images{where}.")
-    return {split: dataset.fingerprint(split) for split in sorted(splits)}
 
 
 def check_batch(case: Case, roots: Mapping[str, Path]) -> tuple[int, int]:

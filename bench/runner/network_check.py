@@ -7,8 +7,9 @@ from torch import nn
 
 from bench.errors import UserError
 from bench.lookup import unknown
-from bench.machine.device import algorithms
-from bench.models.complexity import Complexity, complexity
+from bench.machine.device import algorithms, pick_device
+from bench.models.complexity import complexity
+from bench.models.counts import Complexity
 from bench.models.determinism import unrepeatable
 from bench.models.geometry import Geometry
 from bench.models.memory_format import takes_channels_last
@@ -42,13 +43,14 @@ class CheckedNetwork:
 
 
 def check_network(
-    case: Case, size: tuple[int, int], need_weights: bool, device: torch.device
+    case: Case, size: tuple[int, int], need_weights: bool, device_name: str
 ) -> CheckedNetwork:
     """Check that a case's network builds, takes its weights, and trains at an image size.
 
     Raises:
         UserError: saying what does not work.
     """
+    device = pick_device(device_name)
     recipe, num_classes, given = case.recipe, case.dataset.labels.num_classes, case.model.weights
     if given is not None and given.is_missing and need_weights:
         raise UserError(given.missing_message)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from bench.errors import UserError
 from bench.records.case_folder import CaseFolder
-from bench.records.record import read_evaluations, read_record
+from bench.records.record import Record, read_evaluations, read_record
 from bench.runner.task import State, Task
 from bench.suite.case import Case
 from bench.suite.evaluation import Evaluation
@@ -59,13 +59,16 @@ def plan(
     return planned
 
 
-def look_up(task: Task) -> tuple[State, str | None]:
+def look_up(task: Task, record: Record | None = None) -> tuple[State, str | None]:
     """Return the state of a case, and the reason for it.
+
+    Args:
+        record: of the case, if it was read before.
 
     Raises:
         UserError: if its record cannot be read.
     """
-    record = read_record(task.folder)
+    record = record or read_record(task.folder)
     unfinished: State = "resume" if CaseFolder(task.folder).has_checkpoint else "to do"
     if record is None or record.status == "blocked":
         return unfinished, None

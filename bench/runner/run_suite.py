@@ -9,15 +9,14 @@ from typing import Any, Literal
 
 from bench.errors import UserError
 from bench.lookup import unknown
-from bench.machine.device import pick_device
+from bench.models.counts import Complexity, read_complexity
 from bench.records.case_folder import CaseFolder, drop_checkpoints, results_folder
 from bench.records.record import Resolved, read_record, read_resolved, write_resolved
-from bench.runner.engines import in_process, processes
 from bench.runner.engines.engine import Engine
-from bench.runner.plan import Planned, check_disk, disk_needed, plan
-from bench.runner.run_case import evaluate_case
+from bench.runner.plan import Planned, check_disk, disk_needed, look_up, plan
 from bench.runner.task import Options, Outcome, Task
 from bench.runner.validate import Checked, check, load_checked
+from bench.suite.case import Case
 from bench.suite.expand import matching
 from bench.suite.load import SuiteFile, SuiteSource
 from bench.suite.suite import Suite
@@ -101,8 +100,9 @@ def plan_suites(
         file = load_checked(source, settings)
         cases = file.cases()
         chosen = matching(cases, pattern)
-        checked = check(file, chosen, options.roots, need_data, options.device)
         folder = results_folder(out, file.suite, settings)
+        known = partial(_facts_if_done, file.suite, folder)
+        checked = check(file, chosen, options.roots, need_data, options.device, known)
         resolved = Resolved(suite=file.suite, settings=tuple(settings), cases=tuple(cases))
         planned = plan(file.suite, chosen, folder, checked)
         found.append(PlannedSuite(resolved, folder, checked, planned))
@@ -111,6 +111,17 @@ def plan_suites(
         if folders.count(folder) > 1:
             raise UserError(f"Two of these suites have the name {folder.name}; run one at a time.")
     return [one for one in found if one.planned]
+
+
+def _facts_if_done(
+    suite: Suite, folder: Path, case: Case, fingerprints: Mapping[str, str]
+) -> Complexity | None:
+    """Return what was counted of a case that is finished; None if it must be checked."""
+    task = Task.of(suite, case, folder / case.folder, fingerprints)
+    record = read_record(task.folder)
+    if record is None or look_up(task, record)[0] != "done":
+        return None
+    return read_complexity(record.complexity)
 
 
 def total_disk(suites: Sequence[PlannedSuite], placing: Placing) -> int:
@@ -127,7 +138,9 @@ def require_engines(suites: Sequence[PlannedSuite], options: Options, placing: P
         UserError: if one cannot do what is asked, or there are too few cores or GPUs.
     """
     for one in suites:
-        _engine(placing, one.suite, options)
+        _is_in_process(placing, one.suite)
+        if one.left and placing.num_workers > 1:
+            _engine(placing, one.suite, options)
 
 
 def require_disk(suites: Sequence[PlannedSuite], out: Path, placing: Placing) -> None:
@@ -153,7 +166,7 @@ def run_suite(
         announce: called with each case before it starts.
     """
     options = replace(options, num_sharing=max(1, min(placing.num_workers, len(one.left))))
-    engine = _engine(placing, one.suite, options)
+    engine = _engine(placing, one.suite, options) if one.left else None
     write_resolved(one.folder, one.resolved)
     yield from run_planned(one.planned, options, engine, fail_fast=fail_fast, announce=announce)
 
@@ -161,17 +174,19 @@ def run_suite(
 def run_planned(
     planned: Sequence[Planned],
     options: Options,
-    engine: Engine = in_process.run,
+    engine: Engine | None = None,
     *,
     fail_fast: bool = False,
     announce: Callable[[Task], None] = lambda task: None,
 ) -> Iterator[Outcome]:
-    """Run the cases that are not done, with an engine."""
+    """Run the cases that are not done, with an engine; None: one after another, in this process."""
     for item in planned:
         if item.is_done:  # its process may have been killed before it cleaned up
             drop_checkpoints(CaseFolder(item.task.folder), item.task.keep == "all")
     tasks = [item.task for item in planned if not item.is_done]
-    with closing(engine(tasks, options, announce)) as outcomes:
+    if not tasks:
+        return
+    with closing((engine or _in_process())(tasks, options, announce)) as outcomes:
         for outcome in outcomes:
             yield outcome
             if fail_fast and outcome.status == "failed":
@@ -179,15 +194,35 @@ def run_planned(
 
 
 def _engine(placing: Placing, suite: Suite, options: Options) -> Engine:
-    if (placing.engine or suite.engine) == "in-process":
-        if placing.num_workers > 1 or placing.timeout_s:
-            raise UserError(
-                f"{suite.name}: --workers and --timeout need one process per case; give "
-                "--engine process."
-            )
-        return in_process.run
+    if _is_in_process(placing, suite):
+        return _in_process()
+    from bench.machine.device import pick_device
+    from bench.runner.engines import processes
+
     slots = processes.divide(placing.num_workers, pick_device(options.device))
     return partial(processes.run, slots=slots, timeout_s=placing.timeout_s)
+
+
+def _is_in_process(placing: Placing, suite: Suite) -> bool:
+    """Whether a suite's cases run in this process.
+
+    Raises:
+        UserError: if more is asked than one process can do.
+    """
+    if (placing.engine or suite.engine) != "in-process":
+        return False
+    if placing.num_workers > 1 or placing.timeout_s:
+        raise UserError(
+            f"{suite.name}: --workers and --timeout need one process per case; give "
+            "--engine process."
+        )
+    return True
+
+
+def _in_process() -> Engine:
+    from bench.runner.engines import in_process
+
+    return in_process.run
 
 
 def must_stop(outcomes: Sequence[Outcome], *, fail_fast: bool) -> bool:
@@ -228,6 +263,8 @@ class Scoring:
 
     def run(self, options: Options) -> Iterator[Outcome]:
         """Score case after case."""
+        from bench.runner.run_case import evaluate_case
+
         return (evaluate_case(task, options) for task in self.tasks)
 
 

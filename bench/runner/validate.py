@@ -1,37 +1,25 @@
-"""Checking that a suite's cases can run, before any of them does."""
+"""Checking that a suite's cases can run, before any of them does.
+
+What passed before is remembered. torch is imported only to check what is new.
+"""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
-
-import numpy as np
-import torch
+from typing import Any
 
 from bench.datasets.base import FileFault
-from bench.datasets.class_weights import ClassCounts
 from bench.errors import Fault, UserError
-from bench.loading.images import TrainImages, limited
-from bench.loading.transforms import build_transform
 from bench.lookup import unknown
-from bench.machine.device import algorithms, autocast, pick_device, pick_precision
-from bench.models.activation_checkpointing import recompute_activations
-from bench.models.complexity import Complexity
-from bench.models.segmenter import (
-    build_model,
-)
-from bench.runner.data_check import check_batch, check_scored, check_splits
-from bench.runner.network_check import check_network
+from bench.models.counts import Complexity, read_complexity
+from bench.runner.remembered import recall, remember
 from bench.suite.case import Case, open_case_dataset
 from bench.suite.load import SuiteFile, SuiteSource, load
-from bench.suite.recipe import Recipe
-from bench.suite.schema import Size, counted_size
+from bench.suite.schema import counted_size
 from bench.suite.suite import Suite
-from bench.text import first_line
-from bench.training.losses import Loss, build_loss, mean, with_counted_weights
 
-T = TypeVar("T")
+Known = Callable[[Case, Mapping[str, str]], Complexity | None]
 
 
 @dataclass(frozen=True)
@@ -49,7 +37,16 @@ class Checked:
 
 def load_checked(source: SuiteSource, settings: Iterable[str] = ()) -> SuiteFile:
     """Read a suite, and check its augmentations too."""
-    return load(source, settings, check_transform=build_transform)
+    return load(source, settings, check_transform=_check_transform)
+
+
+def _check_transform(transform: Any) -> None:
+    if recall("transform", transform):
+        return
+    from bench.loading.transforms import build_transform
+
+    build_transform(transform)
+    remember("transform", transform, True)
 
 
 def check(
@@ -58,12 +55,15 @@ def check(
     roots: Mapping[str, Path],
     need_data: bool,
     device_name: str = "cpu",
+    known: Known = lambda case, fingerprints: None,
 ) -> dict[str, Checked]:
     """Check each case's recipe, data, network and batch.
 
     Args:
         need_data: every split and weight file must exist; if False, what is missing is
             skipped, and networks are tried at the recipe's size or a default size.
+        known: returns the counts of a case that is finished on data with these fingerprints,
+            which needs no other check.
 
     Returns:
         What is known about each case, by its name.
@@ -71,11 +71,13 @@ def check(
     Raises:
         UserError: with every fault and its line.
     """
-    device = pick_device(device_name)
+    if device_name not in ("auto", "cpu"):
+        from bench.machine.device import pick_device
+
+        pick_device(device_name)
     tried = Tried(list(_root_faults(file.suite, roots)))
-    found = {
-        case.name: _check_case(file.suite, case, roots, need_data, device, tried) for case in cases
-    }
+    trial = Trial(file.suite, roots, need_data, device_name, known, tried)
+    found = {case.name: trial.check(case) for case in cases}
     if tried.faults:
         raise file.error(tried.faults)
     return {name: checked for name, checked in found.items() if checked is not None}
@@ -89,50 +91,111 @@ class Tried:
     found: dict[object, Any] = field(default_factory=dict)
 
     def once(
-        self, key: object, path: tuple[str, ...], of_data: tuple[str, ...], work: Callable[[], T]
-    ) -> T | None:
-        """Return the result of `work`; None if it has a fault, which is then noted."""
+        self,
+        kind: str,
+        about: object,
+        path: tuple[str, ...],
+        of_data: tuple[str, ...],
+        work: Callable[[], Any],
+        *,
+        keep: bool = True,
+    ) -> Any:
+        """Return the result of `work`, as JSON; None if it has a fault, which is then noted.
+
+        Args:
+            about: all that the result depends on, as JSON.
+            keep: whether the result is remembered for the next time.
+        """
+        key = kind, repr(about)
         if key not in self.found:
             self.found[key] = None
             try:
-                self.found[key] = work()
+                self.found[key] = (recall(kind, about) if keep else None) or self._new(
+                    kind, about, work, keep
+                )
             except FileFault as error:
                 self.faults.append(Fault(of_data, f"{error} (`bench data check` lists all.)"))
             except UserError as error:
                 self.faults.append(Fault(path, str(error)))
-        value: T | None = self.found[key]
-        return value
+        return self.found[key]
+
+    @staticmethod
+    def _new(kind: str, about: object, work: Callable[[], Any], keep: bool) -> Any:
+        found = work()
+        if keep:
+            remember(kind, about, found)
+        return found
 
 
-def _check_case(
-    suite: Suite,
-    case: Case,
-    roots: Mapping[str, Path],
-    need_data: bool,
-    device: torch.device,
-    tried: Tried,
-) -> Checked | None:
-    """Run the checks of a case that no earlier case has run; None if its network has a fault."""
-    recipe, of_data = case.recipe, ("datasets", case.dataset_name)
-    of_recipe = ("recipes", case.recipe_name) if suite.recipes else ("recipe",)
-    on_data = (case.dataset_name, recipe.model_dump_json(), case.recipe_name)
-    tried.once(("recipe", on_data), of_recipe, of_data, partial(_check_recipe, case, device))
-    look = partial(check_splits, suite, case, roots, need_data)
-    splits = tried.once(("data", case.dataset_name), of_data, of_data, look)
-    size: Size | None = None
-    if splits:
-        tried.once(("scored", on_data), of_data, of_data, partial(check_scored, suite, case, roots))
-        size = tried.once(("batch", on_data), of_recipe, of_data, partial(check_batch, case, roots))
-    if size is None:  # the network is checked anyway
-        size = counted_size(recipe.size)
-    of_network = (
-        *(case.model_name, case.dataset_name, size, case.parent and case.parent.part),
-        *(recipe.micro_batch, recipe.freeze_encoder, recipe.encoder_lr, recipe.deterministic),
-    )
-    of_model = ("models", case.model_name)
-    try_network = partial(check_network, case, size, need_data, device)
-    found = tried.once(("network", of_network), of_model, of_data, try_network)
-    return None if found is None else Checked(found.facts, splits or {}, found.note)
+@dataclass(frozen=True)
+class Trial:
+    """Runs the checks of cases that no earlier case has run."""
+
+    suite: Suite
+    roots: Mapping[str, Path]
+    need_data: bool
+    device_name: str
+    known: Known
+    tried: Tried
+
+    def check(self, case: Case) -> Checked | None:
+        """Check a case; None if its network has a fault."""
+        recipe, of_data = case.recipe, ("datasets", case.dataset_name)
+        of_recipe = ("recipes", case.recipe_name) if self.suite.recipes else ("recipe",)
+        look = partial(check_splits, self.suite, case, self.roots, self.need_data)
+        splits = self.tried.once("splits", case.dataset_name, of_data, of_data, look, keep=False)
+        facts = self.known(case, splits or {})
+        if facts is not None:
+            return Checked(facts, splits or {})
+        asked = recipe.model_dump(mode="json")
+        num_classes = self.tried.once(
+            *("classes", case.dataset_name, of_data, of_data),
+            lambda: case.dataset.labels.num_classes,
+            keep=False,
+        )
+        about = [num_classes, asked, case.recipe_name, self.device_name]
+        self.tried.once("recipe", about, of_recipe, of_data, partial(self._recipe, case))
+        size = counted_size(recipe.size)  # the network is checked even if the data is missing
+        if splits:
+            scored = {name: one.model_dump(mode="json") for name, one in self.suite.scored.items()}
+            about = [case.dataset_name, splits, asked, case.limit, case.train_split]
+            where = partial(self._scored, case)
+            self.tried.once("scored", [*about, scored], of_data, of_data, where)
+            batch = self.tried.once("batch", about, of_recipe, of_data, partial(self._batch, case))
+            size = size if batch is None else (batch[0], batch[1])
+        parts = ("batch_size", "accumulate", "freeze_encoder", "encoder_lr", "decay", "optimizer")
+        about = [
+            *(case.model.model_dump(mode="json", exclude={"label"}), case.source, case.model_name),
+            *(case.dataset_name, num_classes, size, case.parent and case.parent.part),
+            *({part: asked[part] for part in (*parts, "memory_format", "deterministic")},),
+            *(self.need_data, self.device_name),
+        ]
+        work = partial(self._network, case, size)
+        found = self.tried.once("network", about, ("models", case.model_name), of_data, work)
+        facts = None if found is None else read_complexity(found["facts"])
+        return None if facts is None else Checked(facts, splits or {}, found["note"])
+
+    def _recipe(self, case: Case) -> bool:
+        from bench.runner.recipe_check import check_recipe
+
+        check_recipe(case, self.device_name)
+        return True
+
+    def _scored(self, case: Case) -> bool:
+        from bench.runner.data_check import check_scored
+
+        check_scored(self.suite, case, self.roots)
+        return True
+
+    def _batch(self, case: Case) -> list[int]:
+        from bench.runner.data_check import check_batch
+
+        return list(check_batch(case, self.roots))
+
+    def _network(self, case: Case, size: tuple[int, int]) -> dict[str, Any]:
+        from bench.runner.network_check import check_network
+
+        return asdict(check_network(case, size, self.need_data, self.device_name))
 
 
 def _root_faults(suite: Suite, roots: Mapping[str, Path]) -> Iterable[Fault]:
@@ -144,58 +207,24 @@ def _root_faults(suite: Suite, roots: Mapping[str, Path]) -> Iterable[Fault]:
             yield Fault((), f"--root {name}={folder}: there is no such folder.")
 
 
-def _check_recipe(case: Case, device: torch.device) -> None:
-    num_classes = case.dataset.labels.num_classes
-    _uncounted_loss(case.recipe, num_classes, torch.device("cpu"))
-    pick_precision(case.recipe.precision, device)
-
-
-def _uncounted_loss(recipe: Recipe, num_classes: int, device: torch.device) -> Loss:
-    """Return the loss; class weights that need pixel counts are replaced by equal ones."""
-    ones = np.ones(num_classes, np.int64)
-    loss = with_counted_weights(recipe.loss, lambda: ClassCounts(ones, ones, ones))
-    return build_loss(loss, num_classes, device, recipe.aux_weight)
-
-
-def check_deep(
-    file: SuiteFile, cases: Iterable[Case], roots: Mapping[str, Path], device_name: str
-) -> Iterator[tuple[Case, float]]:
-    """Load every model and run one forward and backward pass at batch size 2; yield the losses.
-
-    Raises:
-        UserError: with every case that fails, and its line.
-    """
-    device = pick_device(device_name)
-    faults = []
-    for case in cases:
-        try:
-            yield case, _one_step(file.suite, case, roots, device)
-        except (UserError, RuntimeError, ValueError, TypeError) as error:
-            faults.append(Fault(("models", case.model_name), f"{case.name}: {first_line(error)}"))
-    if faults:
-        raise file.error(faults)
-
-
-def _one_step(suite: Suite, case: Case, roots: Mapping[str, Path], device: torch.device) -> float:
+def check_splits(
+    suite: Suite, case: Case, roots: Mapping[str, Path], need_data: bool
+) -> dict[str, str]:
+    """Return the fingerprint of each used split; empty if data that may be missing is missing."""
     dataset = open_case_dataset(case, roots)
-    samples = limited(dataset.samples(case.train_split), 2)
-    train = TrainImages(dataset, samples, case.recipe, case.seed)
-    items = [train.read(index) for index in range(len(samples))]
-    image = torch.stack([item[0] for item in items]).to(device)
-    num_classes = case.dataset.labels.num_classes
-    model, _ = build_model(case.model, num_classes)
-    if case.recipe.freeze_encoder:
-        model.freeze_encoder()
-    if case.recipe.memory == "checkpoint":
-        recompute_activations(model.net)
-    target = model.geometry.reduced(torch.stack([item[1] for item in items])).to(device).long()
-    loss_fn = _uncounted_loss(case.recipe, num_classes, device)
-    with algorithms(case.recipe.deterministic):
-        with autocast(device, pick_precision(case.recipe.precision, device)):
-            logits = model.to(device).train()(image)
-        loss = mean(loss_fn.totals(logits, target), loss_fn.weights(target))
-        loss.backward()
-    return float(loss.detach())
+    if dataset.is_missing and not need_data:
+        return {}
+    splits = {case.train_split, suite.splits.select, *(e.split for e in suite.scored.values())}
+    for split in sorted(splits):
+        if split not in dataset.splits and split not in dataset.withheld:
+            raise UserError(
+                f"{unknown('split', split, dataset.splits)} Name the splits to use: "
+                "splits: {train: NAME, select: NAME, report: [NAME]}."
+            )
+        if not dataset.samples(split):
+            where = f" in {dataset.root}" if dataset.root is not None else ""
+            raise UserError(f"The split {split!r} has no images{where}.")
+    return {split: dataset.fingerprint(split) for split in sorted(splits)}
 
 
 def remarks(

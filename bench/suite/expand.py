@@ -2,7 +2,7 @@
 
 import fnmatch
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 
 from bench.errors import Fault, Faults
 from bench.lookup import unknown
@@ -50,9 +50,11 @@ def expand(suite: Suite) -> list[Case]:
     if not drafts and not faults:
         faults.append(Fault(("exclude",), "No case is left; check exclude and cases."))
     cases: dict[Names, Case] = {}
+    archs = {suite.models[model].arch for _, model, _, _ in drafts}
+    sources = {arch: source_hash(arch) for arch in sorted(archs)}
     for names in drafts:
         try:
-            _build(suite, names, drafts, cases, ())
+            _build(suite, names, drafts, sources, cases, ())
         except Faults as error:
             faults += error.faults
     faults += [fault for names, case in cases.items() for fault in _long_names(names, case)]
@@ -117,6 +119,7 @@ def _build(
     suite: Suite,
     names: Names,
     drafts: Drafts,
+    sources: Mapping[str, str | None],
     cases: dict[Names, Case],
     children: tuple[Names, ...],
 ) -> Case:
@@ -129,7 +132,7 @@ def _build(
     if init_from is not None:
         parent_names = _parent_names(names, init_from)
         _check_parent(suite, names, parent_names, drafts, children)
-        start = _build(suite, parent_names, drafts, cases, (*children, names))
+        start = _build(suite, parent_names, drafts, sources, cases, (*children, names))
         parent = Parent(id=start.id, name=start.name, folder=start.folder, part=init_from.part)
     cases[names] = Case(
         dataset_name=row.dataset,
@@ -139,7 +142,7 @@ def _build(
         dataset=suite.datasets[row.dataset],
         train_split=suite.splits.train,
         model=spec,
-        source=source_hash(spec.arch),
+        source=sources[spec.arch],
         recipe=recipe,
         seed=names[3],
         limit=suite.limit,
@@ -217,7 +220,11 @@ def in_order(cases: Iterable[Case]) -> list[Case]:
     waiting = list(cases)
     while waiting:
         names = {case.name for case in waiting}
-        ready = [case for case in waiting if case.parent is None or case.parent.name not in names]
+        ready: list[Case] = []
+        later: list[Case] = []
+        for case in waiting:
+            waits = case.parent is not None and case.parent.name in names
+            (later if waits else ready).append(case)
         ordered += ready
-        waiting = [case for case in waiting if case not in ready]
+        waiting = later
     return ordered

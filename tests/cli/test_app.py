@@ -265,10 +265,10 @@ def test_layers_are_printed_as_reports_are() -> None:
     ("text", "message"),
     [
         (TINY.replace("epochs", "epoch"), "suite.yaml:9: recipe.epoch: Unknown key 'epoch'"),
-        (TINY + "name: twice\n", "suite.yaml:13: name: Duplicate key 'name'"),
+        (TINY + "name: twice\n", "suite.yaml:14: name: Duplicate key 'name'"),
         (TINY.replace("custom/enet", "custom/ennet"), "Did you mean 'custom/enet'"),
         ("", "a suite is keys and values"),
-        ("a: [", "invalid YAML"),
+        ("a: [", "invalid YAML: expected the node content"),
         (
             TINY.replace("batch_size: 4", "batch_size: 99"),
             "16 training images cannot fill a batch",

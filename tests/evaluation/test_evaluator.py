@@ -11,7 +11,7 @@ from bench.datasets.registry import open_dataset
 from bench.evaluation.evaluator import Evaluator
 from bench.evaluation.setup import Setup
 from bench.loading import loader as loaders
-from bench.loading.loader import Loading
+from bench.loading.loading import Loading
 from bench.machine.numerics import Numerics
 from bench.suite.evaluation import Evaluation
 from bench.suite.loss import CrossEntropy

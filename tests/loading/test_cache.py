@@ -23,7 +23,8 @@ from bench.errors import UserError
 from bench.loading import cache as module
 from bench.loading.cache import clear_cache, entries, keep
 from bench.loading.images import EvalImages, TrainImages
-from bench.loading.loader import Loading, train_loader
+from bench.loading.loader import train_loader
+from bench.loading.loading import Loading
 from bench.loading.predecode import keep_decoded
 from bench.machine.files import CannotWrite
 from bench.suite.evaluation import Evaluation

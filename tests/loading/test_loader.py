@@ -9,7 +9,8 @@ from bench.datasets.registry import open_dataset
 from bench.datasets.shapes import Shapes
 from bench.errors import UserError
 from bench.loading.images import EvalImages, TrainImages, limited
-from bench.loading.loader import Loader, Loading, eval_loader, require_one_size, train_loader
+from bench.loading.loader import Loader, eval_loader, require_one_size, train_loader
+from bench.loading.loading import Loading
 from bench.suite.evaluation import Evaluation
 from bench.suite.recipe import Recipe
 

@@ -20,6 +20,7 @@ from bench.models.networks import build_network
 from bench.models.segmenter import IMAGENET, Segmenter, find_geometry
 from bench.suite.evaluation import Evaluation
 from bench.suite.model import ModelSpec
+from bench.suite.optimizer import SGD
 from bench.suite.recipe import Recipe
 from bench.training import loop
 from bench.training.loop import TrainState, train_epoch
@@ -52,14 +53,15 @@ def train(net: nn.Module, geometry: Geometry, precision: Precision, **recipe: ob
     asked = Recipe.model_validate({"steps": 1, "batch_size": BATCH} | recipe)
     model = Segmenter(net, IMAGENET, geometry)
     on_gpu(model)
-    is_fp16 = precision == "fp16"
+    is_fused = not isinstance(asked.optimizer, SGD)  # which has no fake form
     numerics = Numerics("cuda", precision, micro_batch=asked.micro_batch)
+    model.layout = torch.channels_last  # of the images; fake weights cannot be laid out anew
     loss_fn = build_loss(asked.loss, NUM_CLASSES, CUDA, asked.aux_weight)
     setup = Setup(CUDA, numerics, NUM_CLASSES, loss_fn)
     state = TrainState(
         model=model,
-        optimizer=build_optimizer(asked, net, fused=is_fp16 or None),
-        scaler=torch.amp.GradScaler("cuda", enabled=is_fp16),
+        optimizer=build_optimizer(asked, net, fused=is_fused or None),
+        scaler=torch.amp.GradScaler("cuda", enabled=precision == "fp16"),
         num_steps=1,
         steps_per_epoch=1,
         losses=torch.zeros(1, device=CUDA),

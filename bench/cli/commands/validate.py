@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from bench.cli.console import Console
 from bench.cli.options import Where
-from bench.runner.validate import check, check_deep, load_checked, missing_files, remarks
+from bench.runner.validate import check, load_checked, missing_files, remarks
 from bench.suite.load import SuiteSource
 from bench.text import plural
 
@@ -23,8 +23,11 @@ def validate_suites(
         file = load_checked(source, settings)
         cases = file.cases()
         checked = check(file, cases, options.roots, need_data=deep, device_name=options.device)
-        for case, loss in check_deep(file, cases, options.roots, options.device) if deep else ():
-            console.say(f"  {case.name}: loss {loss:.4f}")
+        if deep:
+            from bench.runner.deep_check import check_deep
+
+            for case, loss in check_deep(file, cases, options.roots, options.device):
+                console.say(f"  {case.name}: loss {loss:.4f}")
         missing = [] if deep else list(missing_files(file.suite, cases, options.roots))
         for remark in remarks(file.suite, cases, options.roots, checked):
             console.say(f"Note: {remark}.")

@@ -1,0 +1,33 @@
+"""What was counted of a network. Does not import torch."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Complexity:
+    """Counts that do not depend on the machine.
+
+    num_unreached: trainable parameters that get no gradient from the logits of any head.
+    gmacs: multiply-accumulates / 10^9 of one image in eval mode at `size` (H, W), padded as the
+        network needs.
+    shapes: the start of a SHA-256 over the names and shapes of the tensors in the state dict.
+    """
+
+    num_params: int
+    num_trainable: int
+    num_unreached: int
+    model_bytes: int
+    gmacs: float
+    size: tuple[int, int]
+    shapes: str
+
+
+def read_complexity(stored: Mapping[str, Any]) -> Complexity | None:
+    """Read the counts of a record; None if an older version did not write them all."""
+    known = {field.name: stored.get(field.name) for field in fields(Complexity)}
+    if None in known.values():
+        return None
+    counts: dict[str, Any] = known | {"size": tuple(stored["size"])}
+    return Complexity(**counts)
