@@ -1,7 +1,8 @@
 """What a network costs: parameters, bytes, multiply-accumulates."""
 
 import hashlib
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -17,9 +18,29 @@ from bench.suite.model import ModelSpec
 from bench.suite.schema import Size
 from bench.text import plural
 
+Shape = Sequence[int]
 MORE_IMAGES = " (More than one may work: raise batch_size or lower accumulate.)"
 
 
+def _of_conv_backward(
+    grad_shape: Shape,
+    image_shape: Shape,
+    weight_shape: Shape,
+    *options: Any,
+    out_shape: Any,
+    **more: Any,
+) -> int:
+    """Count the backward pass of a convolution; torch's own count ignores groups.
+
+    Each gradient, of the image and of the weights, takes as many operations as the forward pass.
+    """
+    transposed, output_mask = options[4], options[7]
+    batch, _, *sides = image_shape if transposed else grad_shape
+    forward = 2 * batch * math.prod(sides) * math.prod(weight_shape)
+    return int(forward * sum(output_mask[:2]))
+
+
+OPERATIONS = {torch.ops.aten.convolution_backward: _of_conv_backward}
 _counted: dict[object, Complexity] = {}
 
 
@@ -79,9 +100,10 @@ def _count(
             ) from error
         net.train()
         try:
-            output = net(torch.zeros(micro_batch, 3, *padded, device=device))
-            check_heads(output, (micro_batch, num_classes, *given), spec.arch)
-            backward(output)
+            with FlopCounterMode(display=False, custom_mapping=OPERATIONS) as flops:
+                output = net(torch.zeros(micro_batch, 3, *padded, device=device))
+                check_heads(output, (micro_batch, num_classes, *given), spec.arch)
+                backward(output)
         except WrongOutput:
             raise
         except (UserError, *RUN_ERRORS) as error:
@@ -100,6 +122,7 @@ def _count(
             gmacs=gmacs,
             size=size,
             shapes=_shapes(net),
+            train_gflops=flops.get_total_flops() / micro_batch / 1e9,
         )
 
     return without_values(spec, num_classes, count)

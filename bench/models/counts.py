@@ -12,6 +12,8 @@ class Complexity:
     num_unreached: trainable parameters that get no gradient from the logits of any head.
     gmacs: multiply-accumulates / 10^9 of one image in eval mode at `size` (H, W), padded as the
         network needs.
+    train_gflops: operations / 10^9 of one image in training, forward and backward, without those
+        that memory: checkpoint repeats; None in old records.
     shapes: the start of a SHA-256 over the names and shapes of the tensors in the state dict.
     """
 
@@ -22,12 +24,13 @@ class Complexity:
     gmacs: float
     size: tuple[int, int]
     shapes: str
+    train_gflops: float | None = None
 
 
 def read_complexity(stored: Mapping[str, Any]) -> Complexity | None:
     """Read the counts of a record; None if an older version did not write them all."""
     known = {field.name: stored.get(field.name) for field in fields(Complexity)}
-    if None in known.values():
+    if None in [value for name, value in known.items() if name != "train_gflops"]:
         return None
     counts: dict[str, Any] = known | {"size": tuple(stored["size"])}
     return Complexity(**counts)

@@ -23,6 +23,7 @@ from bench.records.record import (
     EvaluationRecord,
     Profile,
     Record,
+    Training,
     read_evaluations,
     read_record,
 )
@@ -48,6 +49,8 @@ PROTOCOL_KEYS = (
 OF_A_MACHINE = (
     "epoch_s",
     "images_per_s",
+    "tflops",
+    "mfu",
     "data_wait_share",
     "peak_memory_mib",
     "latency_p50_ms",
@@ -203,6 +206,7 @@ def _case_row(record: Record, folder: Path) -> dict[str, Any]:
         **_facts(record.complexity),
         "epoch_s": timed.epoch_s if timed else None,
         "images_per_s": timed.images_per_s if timed else None,
+        **_achieved(record.complexity.get("train_gflops"), timed),
         "num_sharing": training.num_sharing if training else None,
         "data_wait_share": timed.data_wait_share if timed else None,
         "asked_micro_batch": case.recipe.micro_batch,
@@ -215,6 +219,14 @@ def _case_row(record: Record, folder: Path) -> dict[str, Any]:
         "start": case.start,
         **_steadiness(folder),
     }
+
+
+def _achieved(train_gflops: float | None, timed: Training | None) -> dict[str, float | None]:
+    """Return the operations per second of training, and their share of a matrix product's."""
+    if train_gflops is None or timed is None or timed.images_per_s is None:
+        return {"tflops": None, "mfu": None}
+    tflops = train_gflops * timed.images_per_s / 1e3
+    return {"tflops": tflops, "mfu": tflops / timed.peak_tflops if timed.peak_tflops else None}
 
 
 def _pooled(trained: Mapping[str, Any], scored: Mapping[str, Any]) -> str:

@@ -27,6 +27,7 @@ class Training(BaseModel):
     start_s: from the start of the case to its first step, summed over all resumes.
     compile_s: of torch.compile, summed over all resumes; in no other time.
     validation_s: of scoring once between epochs.
+    peak_tflops: what a large matrix product reaches here, in 10^12 operations per second.
     chosen_epoch: the epoch whose model is the result.
     num_sharing: cases that shared the machine, this one included.
     """
@@ -44,6 +45,7 @@ class Training(BaseModel):
     total_s: float
     resumed: int = 0
     peak_memory_mib: float | None = None
+    peak_tflops: float | None = None
     loss: float | None = None
     chosen_epoch: int | None = None
     stopped_early: bool = False

@@ -94,6 +94,8 @@ COLUMNS = (
         "gmacs": Column("MACs", "case", 2, unit="G", better="lower"),
         "epoch_s": Column("Time/epoch", "case", 2, unit="s", better="lower"),
         "images_per_s": Column("Speed", "case", 1, unit="img/s", better="higher"),
+        "tflops": Column("Achieved", "case", 3, unit="TFLOP/s", better="higher"),
+        "mfu": Column("MFU", "case", 1, 100, "%", "higher"),
         "data_wait_share": Column("Data wait", "case", 1, 100, "%", "lower"),
         "latency_p50_ms": Column("Latency p50", "case", 1, unit="ms", better="lower"),
         "latency_p95_ms": Column("Latency p95", "case", 1, unit="ms", better="lower"),

@@ -19,6 +19,7 @@ from bench.loading.loader import EpochSampler, Loader, train_loader
 from bench.machine.clock import Clock, reference_s
 from bench.machine.device import autocast
 from bench.machine.memory import peak_memory_mib, reset_peak_memory
+from bench.machine.peak import peak_tflops
 from bench.models.complexity import backward, state_bytes
 from bench.models.segmenter import Segmenter
 from bench.records.case_folder import CaseFolder
@@ -118,6 +119,8 @@ def train(job: Job, begin: Beginning) -> Trained:
     num_bytes = state_bytes(job.model.net.state_dict()) + sum(map(state_bytes, optimizer))
     load_chosen(progress, job.model, recipe, job.select)
     training = summary(progress, state, len(job.images), recipe)
+    peak = peak_tflops(job.setup.device, job.setup.numerics.precision)
+    training = training.model_copy(update={"peak_tflops": peak})
     return Trained(training, num_bytes, progress.notes)
 
 

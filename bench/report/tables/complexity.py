@@ -16,6 +16,8 @@ MORE = (
     "checkpoint_mb",
     "gmacs",
     "images_per_s",
+    "tflops",
+    "mfu",
     "latency_p50_ms",
     "latency_p95_ms",
     "peak_memory_mib",
@@ -28,6 +30,16 @@ def complexity(group: Group) -> list[Table]:
         return []
     rows = group.of(group.evaluations[0])
     return [_table(group, here) for _, here in rows.groupby("machine", sort=False, dropna=False)]
+
+
+def _meaning(columns: list[str]) -> list[str]:
+    """Say what the columns of achieved operations mean, if they are shown."""
+    if "tflops" not in columns:
+        return []
+    return [
+        "Achieved: operations of the forward and backward pass, per second of training. MFU: their "
+        "share of what a large matrix product reaches on this machine in this precision."
+    ]
 
 
 def _table(group: Group, rows: pd.DataFrame) -> Table:
@@ -58,6 +70,7 @@ def _table(group: Group, rows: pd.DataFrame) -> Table:
         body,
         notes=[
             *conditions(rows),
+            *_meaning(columns),
             *missing_times(rows),
             *failed_note(group.failed),
             *changed_note(group.changes),
