@@ -41,7 +41,9 @@ class Planted(nn.Module):
             case "slow":
                 time.sleep(0.05)
             case "tells":
-                print(f"BENCH_TOLD={os.environ.get('BENCH_TOLD')} in {os.getsid(0)}", flush=True)
+                told = os.environ.get("BENCH_TOLD")
+                could_use_cuda = not torch.cuda._is_in_bad_fork()
+                print(f"BENCH_TOLD={told} in {os.getsid(0)}, {could_use_cuda}", flush=True)
             case "insatiable":
                 raise torch.OutOfMemoryError("planted: out of memory")
             case "greedy" if batch > 2:

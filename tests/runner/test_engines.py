@@ -221,7 +221,7 @@ def test_the_server_of_case_processes(
     monkeypatch.setenv("BENCH_TOLD", "yes")
     assert [o.status for o in run(suite_text("tells"))] == ["ok"]
     log = folder_of(tmp_path / "out", "tells").log.read_text()
-    [session] = set(re.findall(r"BENCH_TOLD=yes in (\d+)", log))  # of its own
+    [session] = set(re.findall(r"BENCH_TOLD=yes in (\d+), True", log))  # of its own
     assert int(session) not in (os.getsid(0), os.getsid(server.pid))
     server.kill()
     server.wait()

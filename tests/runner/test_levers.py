@@ -4,6 +4,7 @@ import json
 from collections.abc import Callable
 from dataclasses import fields, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -16,10 +17,15 @@ from bench.machine.device import pick_precision
 from bench.machine.numerics import Numerics, read_numerics
 from bench.models.weight_files import read_weights
 from bench.records.case_folder import CaseFolder
+from bench.records.heartbeat import Interrupted
 from bench.records.record import Record, read_evaluations, read_record
 from bench.records.seeds import over_seeds
 from bench.runner.numerics import Refused, choose_numerics, scoring_numerics
+from bench.runner.run_case import run_case
+from bench.runner.task import Options, Task
+from bench.suite.load import as_settings, load
 from bench.suite.recipe import Recipe
+from bench.training import loop
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 OTHERS = {
@@ -188,6 +194,38 @@ def test_a_compiled_case_has_the_numbers_of_a_plain_one(
     assert record.training.first_epoch_s < record.training.compile_s + 60
     # Without recipe.size, the stored sizes of the images may vary: they are scored as written.
     assert [e.numerics["compile"] for e in read_evaluations(fast.path)] == [None, None]
+
+
+def test_a_compiled_case_continues_unnoticed(
+    plain: CaseFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("bench.models.compiling.BACKEND", "eager")
+    monkeypatch.setattr("bench.training.loop.set_learning_rate", stopping_at(6))
+    (tmp_path / "suite.yaml").write_text(TINY)
+    asked = {"recipe.compile": "default"}
+    [case] = load(tmp_path / "suite.yaml", as_settings(asked)).cases()
+    folder = CaseFolder(tmp_path / "out" / case.folder)
+    suite = load(tmp_path / "suite.yaml", as_settings(asked)).suite
+    task = Task.of(suite, case, folder.path)
+    assert run_case(task, Options(device="cpu")).status == "interrupted"
+    assert run_case(task, Options(device="cpu")).status == "ok"
+    record = record_of(folder)
+    assert record.training is not None
+    assert record.training.resumed == 1
+    one, two = read_weights(plain.weights), read_weights(folder.weights)
+    assert all(torch.equal(one[key], two[key]) for key in one)
+
+
+def stopping_at(step: int) -> Callable[..., None]:
+    """Return a stand-in for setting the learning rate that is interrupted once."""
+    real, steps = loop.set_learning_rate, iter(range(1000))
+
+    def set_or_stop(*args: Any) -> None:
+        if next(steps) == step:
+            raise Interrupted("planted")
+        real(*args)
+
+    return set_or_stop
 
 
 def test_scoring_at_one_size_is_compiled_too(
