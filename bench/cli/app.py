@@ -30,7 +30,6 @@ from bench.cli.options import (
     leave,
     read_names,
     read_seconds,
-    read_size,
 )
 from bench.errors import Exit, UserError
 from bench.machine.files import CannotWrite
@@ -279,10 +278,17 @@ def profile(
     size: Annotated[
         str | None, typer.Option(help="HxW of the images, such as 360x640; default: the recipe's")
     ] = None,
-    batch_size: Annotated[int, typer.Option(min=1, help="images in a timed pass")] = 1,
+    batch_size: Annotated[str, typer.Option(help="images in a timed pass: 1 or 1,8")] = "1",
     precision: Annotated[
-        Literal["fp32", "tf32", "bf16", "fp16"] | None,
-        typer.Option(help="default: the recipe's"),
+        str | None, typer.Option(help="such as fp32,bf16; default: the recipe's")
+    ] = None,
+    memory_format: Annotated[
+        str | None,
+        typer.Option(help="contiguous, channels_last or both; default: the recipe's"),
+    ] = None,
+    compile_modes: Annotated[
+        str | None,
+        typer.Option("--compile", help="modes of torch.compile, such as none,default"),
     ] = None,
     threads: Annotated[
         int | None, typer.Option(min=1, help="CPU threads; default: as torch chooses")
@@ -293,12 +299,12 @@ def profile(
 ) -> None:
     """Count the parameters and MACs of a suite's networks and time them; needs no data.
 
-    All networks are timed at one image size; one that would take too long is left blank.
+    All networks are timed at one image size; one that would take too long is left blank. Several
+    values, separated by commas, are timed one after another and shown in one table.
     """
-    from bench.cli.commands.profile import profile_suite
-    from bench.runner.profile import Conditions
+    from bench.cli.commands.profile import profile_suite, read_conditions
 
-    conditions = Conditions(read_size(size), batch_size, precision, threads)
+    conditions = read_conditions(size, threads, batch_size, precision, memory_format, compile_modes)
     console = Console(json_lines)
     leave(profile_suite(suite, pattern, settings or [], device, out, console, conditions))
 

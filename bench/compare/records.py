@@ -62,7 +62,7 @@ def _read(folder: Path) -> CaseSnapshot | None:
     """Read the record of a case, or its profile if it has no record."""
     record = read_record(folder)
     if record is None:
-        return _of_profile(CaseFolder(folder).profile)
+        return _of_profile(CaseFolder(folder).profile())
     snapshot = _common(record.case, record.environment, record.complexity)
     snapshot |= {"id": record.id, "status": record.status, "reason": record.reason}
     if record.status != "ok" or record.training is None:

@@ -37,10 +37,9 @@ class CaseFolder:
         """The record; written last."""
         return self.path / "record.json"
 
-    @property
-    def profile(self) -> Path:
-        """What the network costs; a case can be done without it."""
-        return self.path / "profile.json"
+    def profile(self, how: str = "") -> Path:
+        """What the network costs, under the conditions `how`; a case can be done without it."""
+        return self.path / f"profile{how and '-'}{how}.json"
 
     @property
     def case(self) -> Path:

@@ -120,7 +120,7 @@ def load_profiles(folder: Path) -> pd.DataFrame:
     Profiles that cannot be read are skipped with a warning that names them.
     """
     rows = []
-    for file in sorted(folder.glob("*/profile.json")):
+    for file in sorted(folder.glob("*/profile*.json")):
         try:
             profile = Profile.model_validate_json(file.read_bytes())
         except (OSError, ValidationError):
@@ -131,7 +131,7 @@ def load_profiles(folder: Path) -> pd.DataFrame:
 
 
 def _profile_row(profile: Profile, folder: Path) -> dict[str, Any]:
-    case, latency = profile.case, profile.latency
+    case, latency, ran = profile.case, profile.latency, read_numerics(profile.numerics)
     return {
         "folder": str(folder),
         "id": profile.id,
@@ -140,6 +140,8 @@ def _profile_row(profile: Profile, folder: Path) -> dict[str, Any]:
         "arch": case.model.arch,
         "machine": machine_of(profile.numerics, profile.environment),
         "precision": profile.numerics["precision"],
+        "memory_format": ran.memory_format,
+        "compile": ran.compile,
         "num_classes": profile.num_classes,
         **_facts(profile.complexity),
         "latency_p50_ms": latency and latency.p50_ms,
@@ -148,6 +150,7 @@ def _profile_row(profile: Profile, folder: Path) -> dict[str, Any]:
         "timed_size": "x".join(map(str, latency.size if latency else profile.complexity["size"])),
         "timed_batch": profile.batch_size,
         "untimed": profile.untimed,
+        "measured": profile.measured,
     }
 
 
@@ -202,6 +205,7 @@ def _case_row(record: Record, folder: Path) -> dict[str, Any]:
         "machine": machine_of(numerics, record.environment),
         "numerics": _pooled(numerics, numerics),
         "trained_in": numerics.get("precision"),
+        "memory_format": read_numerics(numerics).memory_format,
         "software": _software(record.environment),
         **_facts(record.complexity),
         "epoch_s": timed.epoch_s if timed else None,

@@ -21,6 +21,7 @@ from bench.suite.load import load as load_suite
 from bench.text import listed, plural
 
 Prefer = Literal["newest"]
+HOW = ("memory_format", "compile", "precision")  # a network is profiled
 
 
 @dataclass(frozen=True)
@@ -114,8 +115,13 @@ def read(source: Source, prefer: Prefer | None) -> Records | None:
     frame["suite"] = source.resolved.suite.name
     profiled = pd.concat(_with_rows(profiles), ignore_index=True)
     if len(profiled):
-        once = ["id", "case", "machine", "precision", "timed_size", "timed_batch"]
-        profiled = profiled.drop_duplicates(once, keep="last").reset_index(drop=True)
+        once = ["id", "case", "machine", *HOW, "timed_size", "timed_batch"]
+        newest = profiled.sort_values("measured", kind="stable")
+        profiled = newest.drop_duplicates(once, keep="last")
+        # Contiguous and uncompiled first, then fp32 before bf16, then small batches.
+        ways, rising = [*HOW, "timed_batch"], [False, True, False, True]
+        order = profiled[ways].fillna("").sort_values(ways, ascending=rising, kind="stable")
+        profiled = profiled.loc[order.index].reset_index(drop=True)
     asked = [(case.id, case.name) for case in source.resolved.cases]
     there, here = set(_keys(frame)), _in_order(frame, asked)
     waiting = [name for key, name in asked if (key, name) not in there]
@@ -193,12 +199,12 @@ def _in_order(frame: pd.DataFrame, asked: list[tuple[str, str]]) -> pd.DataFrame
 
 
 def _with_latency(frame: pd.DataFrame, profiles: pd.DataFrame) -> pd.DataFrame:
-    """Add latencies of the same case, machine, precision and image size as the MACs."""
+    """Add latencies of the same case, machine, levers and image size as the MACs."""
     if not (len(frame) and len(profiles)):
         return frame
-    profiles = profiles[profiles["timed_batch"] == 1]
+    profiles = profiles[(profiles["timed_batch"] == 1) & profiles["compile"].isna()]
     columns = ["latency_p50_ms", "latency_p95_ms", "inference_images_per_s"]
-    keys = ["id", "case", "machine", "trained_in", "macs_size"]
+    keys = ["id", "case", "machine", "trained_in", "memory_format", "macs_size"]
     timed = profiles.rename(columns={"precision": "trained_in"}).drop(columns="macs_size")
     timed = timed.rename(columns={"timed_size": "macs_size"})[[*keys, *columns]]
     return frame.drop(columns=columns).merge(timed, on=keys, how="left")

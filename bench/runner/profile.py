@@ -8,18 +8,20 @@ from dataclasses import asdict, dataclass
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from bench.errors import UserError
 from bench.machine.clock import synchronize
-from bench.machine.device import autocast, describe_device, pick_precision, set_precision
+from bench.machine.device import autocast, describe_device, set_precision
 from bench.machine.environment import environment, num_cores
-from bench.machine.numerics import Precision
+from bench.machine.numerics import CompileMode, Precision
 from bench.models.complexity import backward, complexity, forward_gmacs, state_bytes
 from bench.models.geometry import Geometry
+from bench.models.memory_format import takes_channels_last
 from bench.models.networks import find_encoder
 from bench.models.segmenter import Segmenter, build_model, without_values
 from bench.records.record import Latency, Profile, now
+from bench.runner.numerics import choose_numerics
 from bench.suite.case import Case
 from bench.suite.model import ModelSpec
 from bench.suite.schema import Size, counted_size
@@ -37,13 +39,16 @@ class Conditions:
 
     size: (H, W); None: that of the recipe, or 512x512 if it has none.
     batch_size: images in a timed pass.
-    precision, threads: None: the recipe's precision, and torch's number of threads.
+    precision, memory_format, threads: None: as the recipe says, and torch's number of threads.
+    compile: the mode of torch.compile; None: not compiled.
     """
 
     size: Size | None = None
     batch_size: int = 1
     precision: str | None = None
     threads: int | None = None
+    memory_format: str | None = None
+    compile: CompileMode | None = None
 
 
 def profile_case(case: Case, device: torch.device, conditions: Conditions | None = None) -> Profile:
@@ -70,16 +75,26 @@ def profile_case(case: Case, device: torch.device, conditions: Conditions | None
         recipe.micro_batch,
         recipe.freeze_encoder,
     )
-    precision = pick_precision(conditions.precision or recipe.precision, device)
-    set_precision(precision)
+    asked = {
+        "precision": conditions.precision or recipe.precision,
+        "memory_format": conditions.memory_format or recipe.memory_format,
+    }
+    takes = takes_channels_last(case.model, num_classes)
+    ran = choose_numerics(recipe.model_copy(update=asked), device, "", 1, None, takes)
+    set_precision(ran.precision)
     with _threads(conditions.threads):
         numerics = {
             "device": device.type,
-            "precision": precision,
+            "precision": ran.precision,
             "threads": torch.get_num_threads(),
+            "memory_format": ran.memory_format,
+            "compile": conditions.compile,
         }
-        timed = Timed(model.to(device).eval(), device, precision, conditions.batch_size)
+        model = model.to(device).lay_out(ran.memory_format).eval()
+        timed = Timed(model, device, ran.precision, conditions.batch_size)
         expected = timed.expected_s(case.model, num_classes, size) if device.type == "cpu" else 0.0
+        if conditions.compile is not None and expected <= MOST_S:
+            timed.compile(conditions.compile, size, case.model.arch)
         latency = timed.latency(size) if expected <= MOST_S else None
     return Profile(
         id=case.id,
@@ -115,6 +130,22 @@ class Timed:
     device: torch.device
     precision: Precision
     batch_size: int
+
+    def compile(self, mode: CompileMode, size: Size, name: str) -> None:
+        """Compile passes over images of a size.
+
+        Raises:
+            UserError: if the network cannot be compiled as one graph.
+        """
+        shape = (self.batch_size, 3, *size)
+        images = torch.zeros(shape, dtype=torch.uint8, device=self.device)
+
+        def run(images: Tensor) -> None:
+            with autocast(self.device, self.precision):
+                self.model(images)
+
+        with torch.inference_mode():
+            self.model.compile_for(mode, images, run, name)
 
     def expected_s(self, spec: ModelSpec, num_classes: int, size: Size) -> float:
         """Estimate the time of a pass from one at a smaller size; 0 if it is quick anyway."""

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from commands import bench
 from conftest import ROOT, TINY
 from fixtures import make_results
 
@@ -58,6 +59,8 @@ def test_a_profile_says_what_a_trained_record_says(
         "device": "cpu",
         "precision": "fp32",
         "threads": torch.get_num_threads(),
+        "memory_format": record.numerics["memory_format"],
+        "compile": None,
     }
     assert found.latency is not None
     assert found.latency.num_runs == profiles.FEWEST_RUNS
@@ -108,12 +111,13 @@ def test_the_expected_time_grows_with_the_operations(
 def test_conditions(write_suite: Callable[..., Path]) -> None:
     [case] = expand(load(write_suite()).suite)
     before = torch.get_num_threads()
-    asked = Conditions(size=(64, 96), batch_size=3, precision="bf16", threads=1)
+    asked = Conditions((64, 96), 3, "bf16", 1, memory_format="contiguous")
     found = profile_case(case, CPU, asked)
     assert found.complexity["size"] == (64, 96)
     assert found.latency is not None
     assert (found.latency.size, found.batch_size) == ((64, 96), 3)
-    assert found.numerics == {"device": "cpu", "precision": "bf16", "threads": 1}
+    ran = {"precision": "bf16", "threads": 1, "memory_format": "contiguous", "compile": None}
+    assert found.numerics == {"device": "cpu"} | ran
     assert torch.get_num_threads() == before
     assert found.latency.images_per_s > 1e3 / found.latency.p95_ms
     with pytest.raises(UserError, match="999 threads: this machine has"):
@@ -128,7 +132,7 @@ def test_latencies_of_one_size_share_a_column(write_suite: Callable[..., Path]) 
         "  a: {arch: custom/enet}\n  b: {arch: custom/enet}\n  c: {arch: custom/enet}",
     )
     folder = write_suite(three).parent / "out"
-    profile_suite(folder.parent / "suite.yaml", None, [], "cpu", folder, Console(), SMALL)
+    profile_suite(folder.parent / "suite.yaml", None, [], "cpu", folder, Console(), [SMALL])
     for name, size in (("b", [32, 32]), ("c", None)):
         [file] = folder.glob(f"*/*__{name}__*/profile.json")
         content = json.loads(file.read_text())
@@ -186,6 +190,33 @@ def test_the_command(write_suite: Callable[..., Path], tmp_path: Path, capsys) -
     cases = expand(file.suite)
     checked = check(file, cases, {}, need_data=True)
     assert {p.state for p in plan(file.suite, cases, folder, checked)} == {"to do"}
+
+
+def test_several_ways_stand_in_one_table(
+    write_suite: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("bench.models.compiling.BACKEND", "eager")
+    suite, out = write_suite(), tmp_path / "out"
+    words = ("profile", suite, "--size", "64x64", "--device", "cpu", "--out", out)
+    bench(*words, "--precision", "bf16", "--memory-format", "contiguous")
+    ways = ("--precision", "fp32,bf16", "--memory-format", "contiguous", "--batch-size", "1,2")
+    done = bench(*words, *ways, "--compile", "none,default").stdout
+    assert "[8/8] enet, bf16 compile-default batch-2: 0.36 M parameters" in done
+    [made] = report([out / "tiny"], out)
+    [table] = made.tables
+    assert [row[1].text for row in table.rows] == [
+        *("fp32, 1 image", "fp32, 2 images", "bf16, 1 image", "bf16, 2 images"),
+        *("fp32, compiled (default), 1 image", "fp32, compiled (default), 2 images"),
+        *("bf16, compiled (default), 1 image", "bf16, compiled (default), 2 images"),
+    ]
+    assert "1 and 2 images of 64x64 at a time" in table.notes[1]
+    for flag, value, said in (
+        ("--batch-size", "1,x", "--batch-size takes numbers of images, such as 1,8, not 'x'"),
+        ("--precision", "fp3", "Unknown precision 'fp3'. Did you mean 'fp32'"),
+        ("--memory-format", "last", "Unknown memory format 'last'"),
+        ("--compile", "fast", "Unknown compile 'fast'"),
+    ):
+        assert said in bench(*words, flag, value, code=2).stderr
 
 
 def test_lines_of_json(write_suite: Callable[..., Path], tmp_path: Path, capsys) -> None:

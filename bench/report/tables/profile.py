@@ -5,8 +5,9 @@ import math
 import pandas as pd
 
 from bench.report.protocol import changed_note, mark_changed
-from bench.report.rows import each, figure
+from bench.report.rows import Row, each, figure
 from bench.report.table import Cell, Footnotes, Header, Table, Text
+from bench.text import enumerated, plural
 
 SHOWN = {  # headers short enough for a page
     "num_params": Header("all", "Params (M)"),
@@ -21,12 +22,16 @@ SHOWN = {  # headers short enough for a page
 }
 
 
-SAME = ["machine", "precision", "timed_batch", "macs_size"]  # within a table
+SAME = ["machine", "macs_size"]  # within a table
+HOW = ["precision", "memory_format", "compile", "timed_batch"]  # a network is timed
 LATENCIES = ["latency_p50_ms", "latency_p95_ms", "inference_images_per_s"]
 
 
 def profile(name: str, rows: pd.DataFrame, changes: tuple[str, ...]) -> list[Table]:
-    """Make one table per machine, precision and batch size; latencies are of one image size."""
+    """Make one table per machine; latencies are of one image size.
+
+    If networks were timed in several ways, such as in two precisions, each way is a row.
+    """
     return [_table(name, here, changes) for _, here in rows.groupby(SAME, sort=False, dropna=False)]
 
 
@@ -34,7 +39,10 @@ def _table(name: str, rows: pd.DataFrame, changes: tuple[str, ...]) -> Table:
     footnotes = Footnotes()
     timed = rows[rows["latency_p50_ms"].notna()]
     size = _usual((timed if len(timed) else rows)["timed_size"])
+    ways = rows[HOW].drop_duplicates()
     headers = [Header("Model"), Header("K"), *SHOWN.values()]
+    if len(ways) > 1:
+        headers.insert(1, Header("Timed in"))
     body: list[list[Cell]] = []
     for _, row in each(rows.assign(**_at_one_size(rows, size))):
         notes: tuple[int, ...] = ()
@@ -43,15 +51,18 @@ def _table(name: str, rows: pd.DataFrame, changes: tuple[str, ...]) -> Table:
         elif row["timed_size"] != size:
             notes = (footnotes.add(f"Latency not shown: measured at {row['timed_size']}."),)
         cells: list[Cell] = [Text(str(row["label"]), notes), Text(str(row["num_classes"]))]
+        if len(ways) > 1:
+            cells.insert(1, Text(_way(row, with_batch=ways["timed_batch"].nunique() > 1)))
         body.append([*cells, *(figure(row, column) for column in SHOWN)])
     sizes = ", ".join(dict.fromkeys(rows["macs_size"]))
-    first = rows.iloc[0]
-    batch = int(first["timed_batch"])
-    images = "one image" if batch == 1 else f"{batch} images"
+    (_, first), *_ = each(rows)
+    batches = sorted({int(batch) for batch in rows["timed_batch"]})
+    images = "one image" if batches == [1] else f"{enumerated([str(b) for b in batches])} images"
+    way = f", {_way(first, with_batch=False)}" if len(ways) == 1 else ""
     notes_below = [
         "K: number of classes. No grad.: parameters that get no gradient in training.",
         f"Latency and img/s: {images} of {size} at a time, from uint8 to logits, on "
-        f"{first['machine']}, {first['precision']}.",
+        f"{first['machine']}{way}.",
         *changed_note(changes),
     ]
     caption = mark_changed(f"Complexity without training; MACs per image of {sizes}", changes)
@@ -64,6 +75,15 @@ def _table(name: str, rows: pd.DataFrame, changes: tuple[str, ...]) -> Table:
         notes=notes_below,
         footnotes=footnotes.texts,
     )
+
+
+def _way(row: Row, with_batch: bool) -> str:
+    """Say how a network was timed: "bf16, channels_last, compiled, 8 images"."""
+    parts = [str(row["precision"])]
+    parts += [] if row["memory_format"] == "contiguous" else [str(row["memory_format"])]
+    parts += [f"compiled ({row['compile']})"] if isinstance(row["compile"], str) else []
+    parts += [plural(int(row["timed_batch"]), "image")] if with_batch else []
+    return ", ".join(parts)
 
 
 def _at_one_size(rows: pd.DataFrame, size: str) -> dict[str, "pd.Series[float]"]:
