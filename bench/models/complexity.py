@@ -2,12 +2,13 @@
 
 import hashlib
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import FlopCounterMode, flop_registry, shape_wrapper
 
 from bench.errors import UserError
 from bench.models.counts import Complexity
@@ -40,7 +41,33 @@ def _of_conv_backward(
     return int(forward * sum(output_mask[:2]))
 
 
-OPERATIONS = {torch.ops.aten.convolution_backward: _of_conv_backward}
+OPERATIONS: dict[object, Callable[..., int]] = {
+    **flop_registry,
+    torch.ops.aten.convolution_backward: shape_wrapper(_of_conv_backward),
+}
+
+
+class Operations(TorchDispatchMode):
+    """Counts the operations of forward and backward passes while it is active.
+
+    torch's FlopCounterMode also follows modules, and refuses those with a part under no_grad.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.num = 0
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Any = None
+    ) -> Any:
+        """Run an operation and count it."""
+        out = func(*args, **kwargs or {})
+        count = OPERATIONS.get(func.overloadpacket)
+        if count is not None:
+            self.num += count(*args, **kwargs or {}, out_val=out)
+        return out
+
+
 _counted: dict[object, Complexity] = {}
 
 
@@ -100,7 +127,7 @@ def _count(
             ) from error
         net.train()
         try:
-            with FlopCounterMode(display=False, custom_mapping=OPERATIONS) as flops:
+            with Operations() as operations:
                 output = net(torch.zeros(micro_batch, 3, *padded, device=device))
                 check_heads(output, (micro_batch, num_classes, *given), spec.arch)
                 backward(output)
@@ -122,7 +149,7 @@ def _count(
             gmacs=gmacs,
             size=size,
             shapes=_shapes(net),
-            train_gflops=flops.get_total_flops() / micro_batch / 1e9,
+            train_gflops=operations.num / micro_batch / 1e9,
         )
 
     return without_values(spec, num_classes, count)
