@@ -38,6 +38,21 @@ class Branches(nn.Module):
         return self.conv(image)
 
 
+class Small(nn.Module):
+    """A network with running statistics and random numbers that compiles quickly."""
+
+    def __init__(self, num_classes: int) -> None:
+        super().__init__()
+        self.first, self.norm = nn.Conv2d(3, 8, 3, padding=1), nn.BatchNorm2d(8)
+        self.drop, self.last = nn.Dropout2d(0.2), nn.Conv2d(8, num_classes, 1)
+
+    def forward(self, image: Tensor) -> Tensor:
+        return self.last(self.drop(self.norm(self.first(image)).relu()))
+
+
+SMALL = ModelSpec(arch=f"{__name__}:Small")
+
+
 def built(spec: ModelSpec) -> Segmenter:
     torch.manual_seed(0)
     model, _ = build_model(spec.model_copy(update={"weights": None}), 11)
@@ -94,7 +109,7 @@ def test_inductor_agrees(name: str) -> None:
 
 def test_compiling_changes_nothing_of_the_model(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(compiling, "BACKEND", "eager")
-    model = built(ModelSpec.model_validate({"arch": "custom/enet"}))
+    model = built(SMALL)
     modules, hooks = list(model.modules()), []
     model.net.register_forward_hook(lambda *_: hooks.append(1))
     before = {key: value.clone() for key, value in model.state_dict().items()}
@@ -112,7 +127,7 @@ def test_compiling_changes_nothing_of_the_model(monkeypatch: pytest.MonkeyPatch)
 
 def test_other_shapes_run_as_they_are_written(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(compiling, "BACKEND", "eager")
-    model = built(ModelSpec.model_validate({"arch": "custom/fcn"}))
+    model = built(SMALL)
     compile_step(model, IMAGE)
     calls: list[torch.Size] = []
     monkeypatch.setattr(model, "compiled", lambda image: calls.append(image.shape))

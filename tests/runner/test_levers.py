@@ -28,6 +28,7 @@ from bench.suite.recipe import Recipe
 from bench.training import loop
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
+SMALL = TINY.replace("custom/enet", "'tests.models.test_compiling:Small'")
 OTHERS = {
     "device": "cuda",
     "precision": "bf16",
@@ -154,7 +155,7 @@ def test_scores_that_ran_otherwise_are_never_pooled(tmp_path: Path, name: str) -
     assert sorted(after["num_seeds"]) == [1, 1, 2]
 
 
-def run(folder: Path, text: str = TINY, **settings: object) -> CaseFolder:
+def run(folder: Path, text: str = SMALL, **settings: object) -> CaseFolder:
     (folder / "suite.yaml").write_text(text)
     given = {name.replace("__", "."): value for name, value in settings.items()}
     [result] = bench.run(folder / "suite.yaml", out=folder / "out", settings=given, device="cpu")
@@ -201,7 +202,7 @@ def test_a_compiled_case_continues_unnoticed(
 ) -> None:
     monkeypatch.setattr("bench.models.compiling.BACKEND", "eager")
     monkeypatch.setattr("bench.training.loop.set_learning_rate", stopping_at(6))
-    (tmp_path / "suite.yaml").write_text(TINY)
+    (tmp_path / "suite.yaml").write_text(SMALL)
     asked = {"recipe.compile": "default"}
     [case] = load(tmp_path / "suite.yaml", as_settings(asked)).cases()
     folder = CaseFolder(tmp_path / "out" / case.folder)
@@ -251,7 +252,7 @@ def test_the_batch_of_scoring_changes_no_count(plain: CaseFolder, tmp_path: Path
 def test_comparing_says_which_levers_differ_and_leaves_times_out(
     plain: CaseFolder, tmp_path: Path
 ) -> None:
-    other = run(tmp_path, text=TINY.replace("fp32", "fp32\n  memory_format: contiguous"))
+    other = run(tmp_path, text=SMALL.replace("fp32", "fp32\n  memory_format: contiguous"))
     [found] = bench.compare(plain.path.parent, other.path.parent.parent / "tiny")
     assert any("memory_format" in text for text in found.ran.values())
     times = [one for one in found.findings if one.kind == "time"]

@@ -196,12 +196,13 @@ def test_several_ways_stand_in_one_table(
     write_suite: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("bench.models.compiling.BACKEND", "eager")
-    suite, out = write_suite(), tmp_path / "out"
+    text = TINY.replace("custom/enet", "'tests.models.test_compiling:Small'")
+    suite, out = write_suite(text), tmp_path / "out"
     words = ("profile", suite, "--size", "64x64", "--device", "cpu", "--out", out)
     bench(*words, "--precision", "bf16", "--memory-format", "contiguous")
     ways = ("--precision", "fp32,bf16", "--memory-format", "contiguous", "--batch-size", "1,2")
     done = bench(*words, *ways, "--compile", "none,default").stdout
-    assert "[8/8] enet, bf16 compile-default batch-2: 0.36 M parameters" in done
+    assert "[8/8] enet, bf16 compile-default batch-2: 0.00 M parameters" in done
     [made] = report([out / "tiny"], out)
     [table] = made.tables
     assert [row[1].text for row in table.rows] == [
