@@ -1,4 +1,4 @@
-"""True and false where a suite needs a number or text; pydantic would take them for 1 and 0."""
+"""Refusing true and false if a suite needs a number or text; pydantic takes them for 1 and 0."""
 
 from dataclasses import dataclass
 from functools import cache

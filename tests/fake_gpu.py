@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from bench.models.segmenter import _moved
+from bench.models.probing import _moved
 
 CUDA = torch.device("cuda")
 

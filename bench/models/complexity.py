@@ -14,7 +14,8 @@ from bench.errors import UserError
 from bench.models.counts import Complexity
 from bench.models.geometry import Geometry
 from bench.models.networks import RUN_ERRORS, find_encoder, needs_values, said
-from bench.models.segmenter import Heads, WrongOutput, check_heads, check_logits, without_values
+from bench.models.probing import WrongOutput, check_heads, check_logits, without_values
+from bench.models.segmenter import Heads
 from bench.suite.model import ModelSpec
 from bench.suite.schema import Size
 from bench.text import plural

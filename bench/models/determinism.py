@@ -8,7 +8,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from bench.models.complexity import backward
 from bench.models.geometry import Geometry
-from bench.models.segmenter import without_values
+from bench.models.probing import without_values
 from bench.suite.model import ModelSpec
 from bench.suite.schema import Size
 

@@ -4,7 +4,7 @@ import torch
 
 from bench.models.complexity import backward
 from bench.models.networks import RUN_ERRORS, build_network
-from bench.models.segmenter import SMALL_SIZES, find_geometry
+from bench.models.probing import SMALL_SIZES, find_geometry
 from bench.suite.model import ModelSpec
 
 

@@ -14,13 +14,13 @@ from bench.models.determinism import unrepeatable
 from bench.models.geometry import Geometry
 from bench.models.memory_format import takes_channels_last
 from bench.models.networks import find_encoder
-from bench.models.segmenter import (
-    build_model,
+from bench.models.probing import (
     find_geometry,
     gives_probabilities,
     require_one_device,
     without_values,
 )
+from bench.models.segmenter import build_model
 from bench.models.weights import of_a_deeper_network
 from bench.suite.case import Case
 from bench.suite.model import ModelSpec, Weights

@@ -19,7 +19,8 @@ from bench.models.complexity import backward, complexity, forward_gmacs, state_b
 from bench.models.geometry import Geometry
 from bench.models.memory_format import takes_channels_last
 from bench.models.networks import find_encoder
-from bench.models.segmenter import Segmenter, build_model, without_values
+from bench.models.probing import without_values
+from bench.models.segmenter import Segmenter, build_model
 from bench.records.record import Latency, Profile, now
 from bench.runner.numerics import choose_numerics
 from bench.suite.case import Case

@@ -6,7 +6,7 @@ import torch
 from bench.machine.device import algorithms
 from bench.models.determinism import UNREPEATABLE, unrepeatable
 from bench.models.networks import build_network
-from bench.models.segmenter import find_geometry
+from bench.models.probing import find_geometry
 from bench.suite.model import ModelSpec
 
 

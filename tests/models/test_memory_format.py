@@ -8,7 +8,8 @@ from torch import Tensor, nn
 
 from bench.models.memory_format import takes_channels_last
 from bench.models.networks import build_network
-from bench.models.segmenter import build_model, find_geometry
+from bench.models.probing import find_geometry
+from bench.models.segmenter import build_model
 from bench.suite.load import load
 from bench.suite.model import ModelSpec
 

@@ -12,7 +12,8 @@ from torch import nn
 from bench.errors import UserError
 from bench.models.complexity import complexity
 from bench.models.networks import build_network
-from bench.models.segmenter import build_model, find_geometry, normalization
+from bench.models.probing import find_geometry
+from bench.models.segmenter import build_model, normalization
 from bench.models.weights import load_encoder
 from bench.suite.catalog import torchvision_architectures
 from bench.suite.model import ModelSpec

@@ -10,12 +10,8 @@ from torch import Tensor, nn
 
 from bench.errors import UserError
 from bench.models.complexity import complexity
-from bench.models.segmenter import (
-    build_model,
-    find_geometry,
-    gives_probabilities,
-    require_one_device,
-)
+from bench.models.probing import find_geometry, gives_probabilities, require_one_device
+from bench.models.segmenter import build_model
 from bench.suite.model import ModelSpec
 
 ONES = torch.ones(1, 3, 1, 1)

@@ -13,7 +13,8 @@ from bench.models import segmenter as models
 from bench.models.complexity import complexity
 from bench.models.geometry import Geometry
 from bench.models.networks import build_network
-from bench.models.segmenter import Segmenter, build_model, find_geometry, normalization
+from bench.models.probing import find_geometry
+from bench.models.segmenter import Segmenter, build_model, normalization
 from bench.suite.catalog import smp_architectures
 from bench.suite.model import ModelSpec, Weights
 

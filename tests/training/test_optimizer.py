@@ -7,7 +7,8 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from bench.errors import UserError
-from bench.models.segmenter import Segmenter, build_model, without_values
+from bench.models.probing import without_values
+from bench.models.segmenter import Segmenter, build_model
 from bench.suite.case import canonical
 from bench.suite.model import ModelSpec
 from bench.suite.optimizer import SGD, Adam, AdamW, Constant, Cosine, Poly, Step, Warmup

@@ -17,7 +17,8 @@ from bench.machine.clock import Clock
 from bench.machine.numerics import Numerics, Precision
 from bench.models.geometry import Geometry
 from bench.models.networks import build_network
-from bench.models.segmenter import IMAGENET, Segmenter, find_geometry
+from bench.models.probing import find_geometry
+from bench.models.segmenter import IMAGENET, Segmenter
 from bench.suite.evaluation import Evaluation
 from bench.suite.model import ModelSpec
 from bench.suite.optimizer import SGD

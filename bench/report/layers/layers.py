@@ -21,7 +21,7 @@ from torch import nn
 from bench.errors import UserError
 from bench.models.geometry import declared
 from bench.models.networks import RUN_ERRORS, needs_values
-from bench.models.segmenter import without_values
+from bench.models.probing import without_values
 from bench.report.layers.rows import Reading, Row
 from bench.report.layers.trace import trace
 from bench.report.table import EMPTY, Cell, Header, Table, Text
