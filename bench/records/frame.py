@@ -56,6 +56,8 @@ OF_A_MACHINE = (
     "latency_p50_ms",
     "latency_p95_ms",
     "inference_images_per_s",
+    "inference_tflops",
+    "inference_mfu",
 )
 OF_SCORING = ("device", "precision", "memory_format", "deterministic")  # what scoring shares
 NOT_OF_A_VARIANT: Any = {
@@ -132,6 +134,8 @@ def load_profiles(folder: Path) -> pd.DataFrame:
 
 def _profile_row(profile: Profile, folder: Path) -> dict[str, Any]:
     case, latency, ran = profile.case, profile.latency, read_numerics(profile.numerics)
+    achieved = 2 * profile.complexity["gmacs"] * latency.images_per_s / 1e3 if latency else None
+    peak = profile.peak_tflops
     return {
         "folder": str(folder),
         "id": profile.id,
@@ -147,6 +151,8 @@ def _profile_row(profile: Profile, folder: Path) -> dict[str, Any]:
         "latency_p50_ms": latency and latency.p50_ms,
         "latency_p95_ms": latency and latency.p95_ms,
         "inference_images_per_s": latency and latency.images_per_s,
+        "inference_tflops": achieved,
+        "inference_mfu": achieved / peak if achieved is not None and peak else None,
         "timed_size": "x".join(map(str, latency.size if latency else profile.complexity["size"])),
         "timed_batch": profile.batch_size,
         "untimed": profile.untimed,

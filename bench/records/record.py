@@ -106,6 +106,7 @@ class Profile(BaseModel):
     """What a case's network costs, without any training.
 
     batch_size: images in a timed pass.
+    peak_tflops: what a large matrix product reaches here, in 10^12 operations per second.
     untimed: why there is no latency.
     """
 
@@ -119,6 +120,7 @@ class Profile(BaseModel):
     complexity: dict[str, Any]
     latency: Latency | None = None
     batch_size: int = 1
+    peak_tflops: float | None = None
     untimed: str | None = None
 
 

@@ -15,6 +15,7 @@ from bench.machine.clock import synchronize
 from bench.machine.device import autocast, describe_device, set_precision
 from bench.machine.environment import environment, num_cores
 from bench.machine.numerics import CompileMode, Precision
+from bench.machine.peak import peak_tflops
 from bench.models.complexity import backward, complexity, forward_gmacs, state_bytes
 from bench.models.geometry import Geometry
 from bench.models.memory_format import takes_channels_last
@@ -97,6 +98,7 @@ def profile_case(case: Case, device: torch.device, conditions: Conditions | None
         if conditions.compile is not None and expected <= MOST_S:
             timed.compile(conditions.compile, size, case.model.arch)
         latency = timed.latency(size) if expected <= MOST_S else None
+        peak = peak_tflops(device, ran.precision) if latency else None
     return Profile(
         id=case.id,
         case=case,
@@ -108,6 +110,7 @@ def profile_case(case: Case, device: torch.device, conditions: Conditions | None
         | {"checkpoint_bytes": _checkpoint_bytes(case, num_classes, model.geometry)},
         latency=latency,
         batch_size=conditions.batch_size,
+        peak_tflops=peak,
         untimed=None if latency else f"one pass would take about {expected:.0f} s",
     )
 

@@ -100,6 +100,8 @@ COLUMNS = (
         "latency_p50_ms": Column("Latency p50", "case", 1, unit="ms", better="lower"),
         "latency_p95_ms": Column("Latency p95", "case", 1, unit="ms", better="lower"),
         "inference_images_per_s": Column("Inference", "case", 1, unit="img/s", better="higher"),
+        "inference_tflops": Column("Achieved", "case", 3, unit="TFLOP/s", better="higher"),
+        "inference_mfu": Column("MFU", "case", 1, 100, "%", "higher"),
         "peak_memory_mib": Column("Peak memory", "case", 0, unit="MiB", better="lower"),
     }
 )

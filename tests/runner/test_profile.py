@@ -17,7 +17,7 @@ from bench.errors import Exit, UserError
 from bench.records.frame import load_profiles
 from bench.records.record import Profile, read_record
 from bench.report.report import report, text
-from bench.report.table import EMPTY, Text
+from bench.report.table import EMPTY, Header, Text
 from bench.runner import profile as profiles
 from bench.runner.plan import plan
 from bench.runner.profile import Conditions, profile_case
@@ -66,6 +66,8 @@ def test_a_profile_says_what_a_trained_record_says(
     assert found.latency.num_runs == profiles.FEWEST_RUNS
     assert 0 < found.latency.p50_ms <= found.latency.p95_ms
     assert found.latency.images_per_s > 0
+    assert found.peak_tflops is not None
+    assert found.peak_tflops > 0
 
 
 def test_without_a_size_counts_are_at_512(write_suite: Callable[..., Path]) -> None:
@@ -211,6 +213,12 @@ def test_several_ways_stand_in_one_table(
         *("bf16, compiled (default), 1 image", "bf16, compiled (default), 2 images"),
     ]
     assert "1 and 2 images of 64x64 at a time" in table.notes[1]
+    achieved, mfu = (table.headers.index(Header(n)) for n in ("Achieved (TFLOP/s)", "MFU (%)"))
+    rate, gmacs = (table.headers.index(Header(n)) for n in ("img/s", "MACs (G)"))
+    for row in table.rows:
+        operations = 2e-3 * row[gmacs].value * row[rate].value
+        assert row[achieved].value == pytest.approx(operations)
+        assert 0 < row[mfu].value < 150
     for flag, value, said in (
         ("--batch-size", "1,x", "--batch-size takes numbers of images, such as 1,8, not 'x'"),
         ("--precision", "fp3", "Unknown precision 'fp3'. Did you mean 'fp32'"),

@@ -9,7 +9,7 @@ from bench.report.rows import Row, each, figure
 from bench.report.table import Cell, Footnotes, Header, Table, Text
 from bench.text import enumerated, plural
 
-SHOWN = {  # headers short enough for a page
+ALWAYS = {  # headers short enough for a page
     "num_params": Header("all", "Params (M)"),
     "num_trainable": Header("trainable", "Params (M)"),
     "num_unreached": Header("no grad.", "Params (M)"),
@@ -20,11 +20,24 @@ SHOWN = {  # headers short enough for a page
     "latency_p95_ms": Header("p95", "Latency (ms)"),
     "inference_images_per_s": Header("img/s"),
 }
+ACHIEVED = {  # shown if they are known: older profiles lack the second
+    "inference_tflops": Header("Achieved (TFLOP/s)"),
+    "inference_mfu": Header("MFU (%)"),
+}
 
-
+MFU = (
+    "MFU: the achieved operations as a share of what a large matrix product reaches on this "
+    "machine in the same precision."
+)
 SAME = ["machine", "macs_size"]  # within a table
 HOW = ["precision", "memory_format", "compile", "timed_batch"]  # a network is timed
-LATENCIES = ["latency_p50_ms", "latency_p95_ms", "inference_images_per_s"]
+TIMES = (
+    "latency_p50_ms",
+    "latency_p95_ms",
+    "inference_images_per_s",
+    "inference_tflops",
+    "inference_mfu",
+)
 
 
 def profile(name: str, rows: pd.DataFrame, changes: tuple[str, ...]) -> list[Table]:
@@ -40,7 +53,8 @@ def _table(name: str, rows: pd.DataFrame, changes: tuple[str, ...]) -> Table:
     timed = rows[rows["latency_p50_ms"].notna()]
     size = _usual((timed if len(timed) else rows)["timed_size"])
     ways = rows[HOW].drop_duplicates()
-    headers = [Header("Model"), Header("K"), *SHOWN.values()]
+    shown = ALWAYS | (ACHIEVED if rows["inference_mfu"].notna().any() else {})
+    headers = [Header("Model"), Header("K"), *shown.values()]
     if len(ways) > 1:
         headers.insert(1, Header("Timed in"))
     body: list[list[Cell]] = []
@@ -53,7 +67,7 @@ def _table(name: str, rows: pd.DataFrame, changes: tuple[str, ...]) -> Table:
         cells: list[Cell] = [Text(str(row["label"]), notes), Text(str(row["num_classes"]))]
         if len(ways) > 1:
             cells.insert(1, Text(_way(row, with_batch=ways["timed_batch"].nunique() > 1)))
-        body.append([*cells, *(figure(row, column) for column in SHOWN)])
+        body.append([*cells, *(figure(row, column) for column in shown)])
     sizes = ", ".join(dict.fromkeys(rows["macs_size"]))
     (_, first), *_ = each(rows)
     batches = sorted({int(batch) for batch in rows["timed_batch"]})
@@ -63,6 +77,7 @@ def _table(name: str, rows: pd.DataFrame, changes: tuple[str, ...]) -> Table:
         "K: number of classes. No grad.: parameters that get no gradient in training.",
         f"Latency and img/s: {images} of {size} at a time, from uint8 to logits, on "
         f"{first['machine']}{way}.",
+        *([MFU] if shown.keys() >= ACHIEVED.keys() else []),
         *changed_note(changes),
     ]
     caption = mark_changed(f"Complexity without training; MACs per image of {sizes}", changes)
@@ -88,7 +103,7 @@ def _way(row: Row, with_batch: bool) -> str:
 
 def _at_one_size(rows: pd.DataFrame, size: str) -> dict[str, "pd.Series[float]"]:
     """Blank latencies of other image sizes: they do not compare."""
-    return {name: rows[name].where(rows["timed_size"] == size) for name in LATENCIES}
+    return {name: rows[name].where(rows["timed_size"] == size) for name in TIMES}
 
 
 def _usual(sizes: "pd.Series[str]") -> str:
