@@ -28,20 +28,27 @@ def in_turn(
     benchmark: BenchmarkFixture, arms: Mapping[str, Arm], rounds: int
 ) -> dict[str, list[float]]:
     """Run every arm once to warm up, then A B A B …; return the seconds each run took."""
-    seconds: dict[str, list[float]] = {name: [] for name in arms}
+    seconds: dict[str, list[float]] = {}
+
+    def run() -> None:
+        seconds.update(alternate(arms, rounds))
+
     for arm in arms.values():
         arm()
-
-    def alternate() -> None:
-        for _ in range(rounds):
-            for name, arm in arms.items():
-                start = time.perf_counter()
-                arm()
-                seconds[name].append(time.perf_counter() - start)
-
-    benchmark.pedantic(alternate, rounds=1)
+    benchmark.pedantic(run, rounds=1)
     for name, times in seconds.items():
         benchmark.extra_info[f"{name}, s"] = round(float(np.median(times)), 4)
+    return seconds
+
+
+def alternate(arms: Mapping[str, Arm], rounds: int) -> dict[str, list[float]]:
+    """Run the arms A B A B …; return the seconds each run took."""
+    seconds: dict[str, list[float]] = {name: [] for name in arms}
+    for _ in range(rounds):
+        for name, arm in arms.items():
+            start = time.perf_counter()
+            arm()
+            seconds[name].append(time.perf_counter() - start)
     return seconds
 
 

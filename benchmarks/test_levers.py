@@ -15,27 +15,22 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 
 import pytest
 import torch
-from paired import in_turn, median, ratio, show
 from pytest_benchmark.fixture import BenchmarkFixture
 
-from bench.evaluation.setup import Setup
-from bench.machine.clock import Clock
 from bench.machine.device import cpu_computes_bf16
 from bench.machine.numerics import Numerics
-from bench.models.segmenter import build_model
 from bench.suite.model import ModelSpec
-from bench.suite.recipe import Recipe
-from bench.training.loop import TrainState, train_epoch
-from bench.training.losses import build_loss
-from bench.training.optimizer import build_optimizer
+from benchmarks.paired import in_turn, median, ratio, show
+from benchmarks.steps import built, noise, training
 
 CPU = torch.device("cpu")
-NUM_CLASSES, BATCH = 11, 8
+BATCH = 8
 NETWORKS = {  # (H, W), and by how much the fast way must be faster
     "fcn": ({"arch": "custom/fcn"}, (192, 256), 2.0),
     "unet-r18": ({"arch": "smp/unet", "encoder": "resnet18"}, (192, 256), 2.0),
@@ -57,35 +52,14 @@ recipe: {epochs: 1, batch_size: 4}
 """
 
 
-def steps(spec: dict, size: tuple[int, int], fast: bool) -> Callable[[], None]:
+def steps(asked: dict, size: tuple[int, int], fast: bool) -> Callable[[], None]:
     """Return a function that trains two steps as a case does."""
-    torch.manual_seed(0)
-    recipe = Recipe.model_validate({"epochs": 1, "batch_size": BATCH})
-    model, _ = build_model(ModelSpec.model_validate(spec | {"weights": None}), NUM_CLASSES)
     numerics = Numerics("cpu", micro_batch=BATCH)
     if fast:
         numerics = Numerics("cpu", "bf16", micro_batch=BATCH, memory_format="channels_last")
-    model.lay_out(numerics.memory_format)
-    setup = Setup(CPU, numerics, NUM_CLASSES, build_loss(recipe.loss, NUM_CLASSES, CPU, 0.4))
-    state = TrainState(
-        model=model,
-        optimizer=build_optimizer(recipe, model.net),
-        scaler=torch.amp.GradScaler("cpu", enabled=False),
-        num_steps=1000,
-        steps_per_epoch=2,
-        losses=torch.zeros(2),
-        counts=torch.zeros(4, NUM_CLASSES, dtype=torch.int64),
-        clock=Clock(),
-    )
-    image = torch.randint(0, 256, (BATCH, 3, *size), dtype=torch.uint8)
-    target = torch.randint(0, NUM_CLASSES, (BATCH, *size), dtype=torch.uint8)
-    batches = [(image, target, ["a"] * BATCH)] * 2
-
-    def run() -> None:
-        state.begin_epoch()
-        train_epoch(state, batches, recipe, setup)
-
-    return run
+    spec, batch = ModelSpec.model_validate(asked), noise(BATCH, size, CPU)
+    run = training(built(spec, numerics, CPU), numerics, batch, CPU, spec.arch)
+    return partial(run, [batch] * 2, 2)
 
 
 @pytest.mark.parametrize("name", NETWORKS)

@@ -25,7 +25,6 @@ import pytest
 import segmentation_models_pytorch as smp
 import torch
 import torch.nn.functional as F
-from paired import in_turn, median, ratio, show
 from pytest_benchmark.fixture import BenchmarkFixture
 from torch import Tensor, nn
 
@@ -53,6 +52,7 @@ from bench.suite.recipe import Recipe
 from bench.training.loop import TrainState, train_epoch
 from bench.training.losses import Loss, build_loss
 from bench.training.optimizer import build_optimizer
+from benchmarks.paired import in_turn, median, ratio, show
 
 CAMVID = Path(__file__).parent.parent.parent / "shared" / "data" / "camvid"
 CPU = torch.device("cpu")
@@ -340,7 +340,7 @@ name: sleepy
 datasets:
   shapes: {size: [32, 32], num_train: 40, num_val: 4}
 models:
-  sleepy: {arch: "test_training:Sleepy"}
+  sleepy: {arch: "benchmarks.test_training:Sleepy"}
 recipe: {epochs: 4, batch_size: 2}
 """
 
