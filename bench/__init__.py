@@ -39,9 +39,10 @@ def run(
     device: str = "auto",
     roots: Mapping[str, str | Path] | None = None,
     out: str | Path = "results",
-    engine: Literal["process", "in-process"] | None = None,
+    engine: Literal["process", "in-process", "ray"] | None = None,
     workers: int = 1,
     timeout_s: float | None = None,
+    ray_address: str | None = None,
     loader_workers: int | None = None,
     cache: CacheMode | None = None,
     retry_failed: bool = False,
@@ -60,9 +61,10 @@ def run(
         device: auto, cpu, cuda, cuda:1 or mps.
         roots: the folder of each dataset, by its name or its key in the suite.
         out: folder for results.
-        engine: one process per case, or all in this one; None: as the suite says.
+        engine: one process per case, all in this one, or a Ray cluster; None: as the suite says.
         workers: cases at once, each with a GPU or a share of the cores.
         timeout_s: end a case that runs for longer.
+        ray_address: of the Ray cluster; None: the one that Ray finds, or one for this call.
         loader_workers: processes that read images; None: as measured.
         cache: where decoded images are kept; None: as the suite says.
         retry_failed: run failed cases again.
@@ -91,8 +93,9 @@ def run(
     from bench.runner.validate import remarks
 
     require(suite=suite, pattern=pattern, device=device, workers=workers)
-    require(timeout_s=timeout_s, loader_workers=loader_workers, on_result=on_result)
-    place, placing = as_path("out", out), Placing(engine, workers, timeout_s)
+    require(timeout_s=timeout_s, ray_address=ray_address)
+    require(loader_workers=loader_workers, on_result=on_result)
+    place, placing = as_path("out", out), Placing(engine, workers, timeout_s, ray_address)
     options = Options(device, as_roots(roots), loader_workers, cache, retry_failed)
     found = plan_suites([suite], _settings(settings), pattern, place, options, need_data=True)
     if not found:

@@ -94,8 +94,14 @@ def run(
         int, typer.Option(min=1, help="cases at once, each with a GPU or a share of the cores")
     ] = 1,
     engine: Annotated[
-        Literal["process", "in-process"] | None,
-        typer.Option(help="one process per case, or one for all; default: as the suite says"),
+        Literal["process", "in-process", "ray"] | None,
+        typer.Option(
+            help="one process per case, one for all, or a Ray cluster; default: as the suite says"
+        ),
+    ] = None,
+    ray_address: Annotated[
+        str | None,
+        typer.Option(help="of the Ray cluster; default: RAY_ADDRESS, or one for this run"),
     ] = None,
     loader_workers: LoaderWorkers = None,
     cache: CacheMode = None,
@@ -119,7 +125,7 @@ def run(
             all_settings(settings, limit),
             Where(device, root or (), out, loader_workers, cache),
             Console(json_lines),
-            Placing(engine, workers, read_seconds("--timeout", timeout)),
+            Placing(engine, workers, read_seconds("--timeout", timeout), ray_address),
             dry_run=dry_run,
             retry_failed=retry_failed,
             fail_fast=fail_fast,

@@ -21,7 +21,7 @@ from bench.suite.expand import matching
 from bench.suite.load import SuiteFile, SuiteSource
 from bench.suite.suite import Suite
 
-ENGINES = ("process", "in-process")
+ENGINES = ("process", "in-process", "ray")
 
 
 @dataclass(frozen=True)
@@ -29,13 +29,15 @@ class Placing:
     """Which engine runs the cases of suites, and how many at once.
 
     engine: of every suite; None: as each suite says.
-    num_workers: cases at once.
+    num_workers: cases at once; Ray decides this itself.
     timeout_s: a case that runs for longer is killed and has failed.
+    ray_address: of the Ray cluster; None: as Ray finds it, or one for this run.
     """
 
-    engine: Literal["process", "in-process"] | None = None
+    engine: Literal["process", "in-process", "ray"] | None = None
     num_workers: int = 1
     timeout_s: float | None = None
+    ray_address: str | None = None
 
     def __post_init__(self) -> None:
         """Refuse values that no engine can have.
@@ -49,6 +51,13 @@ class Placing:
             raise UserError(f"workers must be at least 1, not {self.num_workers}.")
         if self.timeout_s is not None and not self.timeout_s > 0:
             raise UserError(f"The timeout must be more than 0 s, not {self.timeout_s}.")
+        if self.engine == "ray" and self.num_workers > 1:
+            raise UserError(
+                "--workers does not go with --engine ray: Ray runs as many cases at once as the "
+                "cluster has room for."
+            )
+        if self.engine != "ray" and self.ray_address is not None:
+            raise UserError("--ray-address goes with --engine ray.")
 
 
 @dataclass(frozen=True)
@@ -137,6 +146,10 @@ def require_engines(suites: Sequence[PlannedSuite], options: Options, placing: P
     Raises:
         UserError: if one cannot do what is asked, or there are too few cores or GPUs.
     """
+    if placing.engine == "ray":
+        from bench.runner.engines import on_ray
+
+        on_ray.require(options)
     for one in suites:
         _is_in_process(placing, one.suite)
         if one.left and placing.num_workers > 1:
@@ -196,6 +209,10 @@ def run_planned(
 def _engine(placing: Placing, suite: Suite, options: Options) -> Engine:
     if _is_in_process(placing, suite):
         return _in_process()
+    if placing.engine == "ray":
+        from bench.runner.engines import on_ray
+
+        return partial(on_ray.run, address=placing.ray_address, timeout_s=placing.timeout_s)
     from bench.machine.device import pick_device
     from bench.runner.engines import processes
 

@@ -18,6 +18,7 @@ from bench.machine.memory import process_memory_mib
 from bench.records.case_folder import CaseFolder
 from bench.records.record import Failure, now
 from bench.runner.engines.case_process import CaseProcess, Message, start
+from bench.runner.engines.engine import next_ready
 from bench.runner.run_case import record_death
 from bench.runner.task import Options, Outcome, Task
 from bench.text import duration
@@ -129,7 +130,10 @@ def run(
         with _killed_on_error(running):
             while running or (waiting and not stopping):
                 stopping = stopping or interrupted or options.should_stop()
-                while free and not stopping and (task := _next(waiting, running)) is not None:
+                while free and not stopping:
+                    task = next_ready(waiting, (case.task for case in running))
+                    if task is None:
+                        break
                     waiting.remove(task)
                     announce(task)
                     running.append(_start(task, options, free.pop(0)))
@@ -170,13 +174,6 @@ def _end(running: list[Running], timeout_s: float | None) -> None:
             case.ask_to_stop()
         running[:] = [case for case in running if _look_after(case, timeout_s) is None]
         time.sleep(POLL_S)
-
-
-def _next(waiting: Sequence[Task], running: Sequence[Running]) -> Task | None:
-    """Return the first task whose parent has ended."""
-    coming = {task.case.name for task in waiting} | {case.task.case.name for case in running}
-    ready = (t for t in waiting if t.case.parent is None or t.case.parent.name not in coming)
-    return next(ready, None)
 
 
 def _start(task: Task, options: Options, slot: Slot) -> Running:
