@@ -2,6 +2,7 @@
 
 import logging
 import os
+import signal
 import socket
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -186,12 +187,15 @@ def connected(address: str | None) -> Iterator[ModuleType]:
         yield ray
         return
     _require_listener(address or os.environ.get("RAY_ADDRESS", ""))
+    before = signal.getsignal(signal.SIGTERM)
     try:
         ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
     except (OSError, RuntimeError, ValueError, TimeoutError) as error:
         where = address or os.environ.get("RAY_ADDRESS") or "this machine"
         raise UserError(f"No Ray cluster at {where}: {first_line(error)}") from error
     try:
+        if signal.getsignal(signal.SIGTERM) != before:  # Ray's own handler would end this process
+            signal.signal(signal.SIGTERM, before)
         yield ray
     finally:
         ray.shutdown()
