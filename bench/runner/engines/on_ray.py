@@ -67,7 +67,7 @@ def run(
 
 
 def _run(
-    waiting: list[Task], options: Options, announce: Callable[[Task], None], cluster: "Cluster"
+    waiting: list[Task], options: Options, announce: Callable[[Task], None], cluster: Cluster
 ) -> Generator[Outcome, None, None]:
     stopping = interrupted = False
     while cluster.placed or (waiting and not stopping):
@@ -101,7 +101,7 @@ def _run(
         yield Outcome(waiting[0].case, "interrupted", "before it started")
 
 
-def _after_loss(case: Placed, outcome: Outcome, cluster: "Cluster") -> Outcome | None:
+def _after_loss(case: Placed, outcome: Outcome, cluster: Cluster) -> Outcome | None:
     """Give a case to Ray again, or after too many losses in vain, record that it failed."""
     size = _history_bytes(case.task)
     case.losses = 1 if size > case.history else case.losses + 1
