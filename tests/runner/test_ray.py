@@ -70,18 +70,28 @@ def on_cluster(cluster: Any) -> Engine:
     return partial(on_ray.run, address=cluster.address)
 
 
-@pytest.fixture
-def run(write_suite: Callable[..., Path], tmp_path: Path) -> Run:
+def run_in(folder: Path, text: str, engine: Engine, **options: object) -> list[Outcome]:
     """Run a suite given as text with an engine."""
+    folder.mkdir(exist_ok=True)
+    (folder / "suite.yaml").write_text(text)
+    file = load(folder / "suite.yaml")
+    cases = expand(file.suite)
+    checked = check(file, cases, {}, need_data=True)
+    planned = plan(file.suite, cases, folder / file.suite.name, checked)
+    return list(run_planned(planned, Options(device="cpu", **options), engine))
 
-    def run_text(text: str, engine: Engine, out: str = "out", **options: object) -> list[Outcome]:
-        file = load(write_suite(text))
-        cases = expand(file.suite)
-        checked = check(file, cases, {}, need_data=True)
-        planned = plan(file.suite, cases, tmp_path / out / file.suite.name, checked)
-        return list(run_planned(planned, Options(device="cpu", **options), engine))
 
-    return run_text
+@pytest.fixture
+def run(tmp_path: Path) -> Run:
+    return lambda text, engine, out="out", **more: run_in(tmp_path / out, text, engine, **more)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, torch.Tensor]:
+    """The weights of the slow case if it is not interrupted."""
+    folder = tmp_path_factory.mktemp("whole")
+    assert [outcome.status for outcome in run_in(folder, SLOW, processes.run)] == ["ok"]
+    return read_weights(only(folder).weights)
 
 
 def only(out: Path) -> CaseFolder:
@@ -114,15 +124,14 @@ def once(act: Callable[[], None], out: Path) -> Callable[[], bool]:
     return look
 
 
-def assert_went_on(run: Run, tmp_path: Path) -> None:
+def assert_went_on(out: Path, whole: Mapping[str, torch.Tensor]) -> None:
     """Check that the case was resumed and equals one that was never interrupted."""
-    record = read_record(only(tmp_path / "out").path)
+    record = read_record(only(out).path)
     assert record is not None
     assert record.training is not None
     assert record.training.resumed == 1
-    assert [o.status for o in run(SLOW, processes.run, out="whole")] == ["ok"]
-    cut, whole = (read_weights(only(tmp_path / out).weights) for out in ("out", "whole"))
-    assert all(torch.equal(cut[key], whole[key]) for key in whole)
+    weights = read_weights(only(out).weights)
+    assert all(torch.equal(weights[key], whole[key]) for key in whole)
 
 
 def test_the_scores_are_those_of_the_local_engine(
@@ -160,27 +169,32 @@ def test_the_scores_are_those_of_the_local_engine(
 
 
 @pytest.mark.slow
-def test_a_stopped_case_goes_on(run: Run, on_cluster: Engine, tmp_path: Path) -> None:
+def test_a_stopped_case_goes_on(
+    run: Run, on_cluster: Engine, tmp_path: Path, whole: Mapping[str, torch.Tensor]
+) -> None:
     text = SLOW.replace("'planted:slow'}", "'planted:slow'}, other: {arch: 'planted:good'}")
     [outcome] = run(text, on_cluster, should_stop=lambda: trains(tmp_path))  # the other one waits
     assert (outcome.status, str(outcome.reason)[:10]) == ("interrupted", "after step")
     assert [o.status for o in run(text, on_cluster)] == ["ok", "ok"]
-    assert_went_on(run, tmp_path)
+    assert_went_on(tmp_path / "out", whole)
 
 
 @pytest.mark.slow
-def test_a_case_outlives_its_worker(run: Run, on_cluster: Engine, tmp_path: Path) -> None:
+def test_a_case_outlives_its_worker(
+    run: Run, on_cluster: Engine, tmp_path: Path, whole: Mapping[str, torch.Tensor]
+) -> None:
     out = tmp_path / "out"
     [outcome] = run(SLOW, on_cluster, should_stop=once(lambda: worker_of(out).kill(), out))
     assert outcome.status == "ok", outcome.reason
     assert "its worker was lost" in outcome.notes[-1]
-    assert_went_on(run, tmp_path)
+    assert_went_on(tmp_path / "out", whole)
 
 
 @pytest.mark.slow
 def test_a_case_whose_worker_is_always_lost_has_failed(
-    run: Run, on_cluster: Engine, tmp_path: Path
+    run: Run, on_cluster: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(on_ray, "MOST_LOSSES", 1)
     killed: set[int] = set()
 
     def kill() -> bool:
@@ -194,8 +208,8 @@ def test_a_case_whose_worker_is_always_lost_has_failed(
     text = SLOW.replace("num_train: 16", "num_train: 4000")
     [outcome] = run(text, on_cluster, should_stop=kill)
     assert outcome.status == "failed"
-    assert len(killed) == on_ray.MOST_LOSSES + 1
-    assert "lost 4 times within one epoch" in str(outcome.reason)
+    assert len(killed) == 2
+    assert "lost 2 times within one epoch" in str(outcome.reason)
     record = read_record(only(tmp_path / "out").path)
     assert record is not None
     assert record.failure is not None
@@ -205,7 +219,7 @@ def test_a_case_whose_worker_is_always_lost_has_failed(
 
 @pytest.mark.slow
 def test_a_case_outlives_its_node(
-    run: Run, on_cluster: Engine, cluster: Any, tmp_path: Path
+    run: Run, on_cluster: Engine, cluster: Any, tmp_path: Path, whole: Mapping[str, torch.Tensor]
 ) -> None:
     out = tmp_path / "out"
     cluster.add_node(**NODE, num_cpus=1)
@@ -221,7 +235,7 @@ def test_a_case_outlives_its_node(
 
     [outcome] = run(SLOW, on_cluster, should_stop=once(remove, out))
     assert outcome.status == "ok", outcome.reason
-    assert_went_on(run, tmp_path)
+    assert_went_on(tmp_path / "out", whole)
 
 
 @pytest.mark.slow
