@@ -22,7 +22,7 @@ class Heartbeat:
         self.folder, self.should_stop = folder, should_stop
         self.progress: dict[str, Any] = {}
         self.last = time.monotonic()
-        self.lock = folder.lock_id()
+        self.holder = folder.holder()
 
     def __call__(self, **progress: Any) -> None:
         """Note progress, write it if the last time was over a second ago, and stop if asked to.
@@ -30,11 +30,12 @@ class Heartbeat:
         Raises:
             Interrupted: if the case was asked to stop.
             CannotWrite: if the case's folder is gone.
+            Held: if another process took the case, because this one was silent for too long.
         """
         self.progress |= progress
         if time.monotonic() - self.last > BEAT_S:
             self.last = time.monotonic()
-            self.folder.require_lock(self.lock)
+            self.folder.require(self.holder)
             with suppress(CannotWrite):  # a full disk is reported when results are written
                 self.folder.beat(**self.progress)
         if self.should_stop():

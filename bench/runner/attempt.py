@@ -62,7 +62,7 @@ class Attempt:
 
 def run_to_record(task: Task, options: Options, folder: CaseFolder, started: str) -> Record:
     """Train and score a case, from its seed or its checkpoint, and return its record."""
-    case, machine = task.case, dict(environment())
+    case, machine, mine = task.case, dict(environment()), folder.holder()
     device = use_device(options)
     with algorithms(case.recipe.deterministic):
         done = _train(task, options, folder, device)
@@ -70,6 +70,7 @@ def run_to_record(task: Task, options: Options, folder: CaseFolder, started: str
         for name, evaluation in task.evaluations.items():
             score(model, case, name, evaluation, evaluator, folder)
         draw(model, next(iter(task.evaluations.values())), evaluator, folder)
+    folder.require(mine)
     if task.keep != "none":
         state = model.net.state_dict()
         write_atomically(folder.weights, lambda beside: write_weights(state, beside))

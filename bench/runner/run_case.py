@@ -118,7 +118,7 @@ def _under_lock(task: Task, options: Options, work: Callable[[CaseFolder], Endin
             status, reason = work(folder)
             record = read_record(task.folder)
     except Held as holder:
-        return Outcome(task.case, "held", f"by {holder}")
+        return Outcome(task.case, "held", str(holder))
     except Interrupted as stop:
         notes = tuple(getattr(stop, "__notes__", ()))
         return Outcome(task.case, "interrupted", str(stop), notes=notes)
@@ -132,11 +132,11 @@ def _under_lock(task: Task, options: Options, work: Callable[[CaseFolder], Endin
 
 def _train_and_score(task: Task, options: Options, folder: CaseFolder) -> Ending:
     started = now()
-    threads, lock = torch.get_num_threads(), folder.lock_id()
+    threads, mine = torch.get_num_threads(), folder.holder()
     write_json(folder.case, task.case.model_dump(mode="json"))
     try:
         record = run_to_record(task, options, folder, started)
-    except (Interrupted, Refused, CannotWrite):
+    except (Interrupted, Refused, CannotWrite, Held):
         raise
     except (Exception, SystemExit) as error:  # any failure becomes a record
         log.error("failed\n%s", traceback.format_exc())
@@ -146,7 +146,7 @@ def _train_and_score(task: Task, options: Options, folder: CaseFolder) -> Ending
         return "failed", reason
     finally:
         torch.set_num_threads(threads)
-    folder.require_lock(lock)
+    folder.require(mine)
     write_text(folder.record, record.model_dump_json(indent=1) + "\n")
     drop_checkpoints(folder, keep_last=task.keep == "all")
     return "ok", None
@@ -181,7 +181,7 @@ def record_death(task: Task, started: str, reason: str, failure: Failure) -> Out
                 return Outcome(task.case, "ok")
             _write_ending(task, folder, started, "failed", reason, failure)
     except Held as holder:
-        return Outcome(task.case, "held", f"by {holder}")
+        return Outcome(task.case, "held", str(holder))
     except CannotWrite as error:
         return Outcome(task.case, "stopped", f"{reason}. {error}")
     except UserError as error:

@@ -212,6 +212,7 @@ def _validate(job: Job, state: TrainState) -> dict[str, Any]:
 
 
 def _save(job: Job, state: TrainState, progress: Progress) -> None:
+    job.folder.require(job.heartbeat.holder)
     data = trained_on(job.evaluator.dataset, job.case, job.select)
     save_checkpoint(job.folder, job.case.id, data, state, progress, job.setup)
 
