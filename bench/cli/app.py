@@ -97,13 +97,21 @@ def run(
         Literal["process", "in-process"] | None,
         typer.Option(help="one process per case, or one for all; default: as the suite says"),
     ] = None,
+    wait: Annotated[
+        bool, typer.Option("--wait", help="wait for cases that other hosts or processes run, too")
+    ] = False,
+    shard: Annotated[
+        str | None,
+        typer.Option(help="run only a share of the cases: 2/8 is the second of 8"),
+    ] = None,
     loader_workers: LoaderWorkers = None,
     cache: CacheMode = None,
     json_lines: JsonLines = False,
 ) -> None:
     """Train and evaluate the cases of suites; finished cases are skipped.
 
-    Ctrl-C and the signals of clusters save and stop; the same command then continues.
+    Ctrl-C and the signals of clusters save and stop; the same command then continues. Several hosts
+    can run the same command on a shared folder: each case is run by one of them.
 
     Exit codes: 0 all cases are ok, 1 a case failed or results cannot be written, 2 usage or a bad
     suite, 3 nothing matched, 4 interrupted after saving, 5 running elsewhere, 6 stopped by a
@@ -111,6 +119,7 @@ def run(
     """
     from bench.cli.commands.run import run_suites
     from bench.runner.run_suite import Placing
+    from bench.runner.shard import read_shard
 
     leave(
         run_suites(
@@ -119,11 +128,12 @@ def run(
             all_settings(settings, limit),
             Where(device, root or (), out, loader_workers, cache),
             Console(json_lines),
-            Placing(engine, workers, read_seconds("--timeout", timeout)),
+            Placing(engine, workers, read_seconds("--timeout", timeout), wait),
             dry_run=dry_run,
             retry_failed=retry_failed,
             fail_fast=fail_fast,
             max_time_s=read_seconds("--max-time", max_time),
+            shard=read_shard(shard),
         )
     )
 

@@ -21,6 +21,7 @@ from functools import cache
 from pathlib import Path
 
 from bench.errors import UserError
+from bench.machine.process import has_ended, started
 
 VARIABLE = "BENCH_LEASE_S"
 LEASE_S = 120.0  # NFS may show a change a minute late
@@ -53,16 +54,7 @@ class Owner:
     @property
     def has_ended(self) -> bool:
         """Whether this machine ran the process and no longer does."""
-        if not self.is_here:
-            return False
-        try:
-            os.kill(self.pid, 0)
-        except ProcessLookupError:
-            return True
-        except PermissionError:  # another user's
-            return False
-        start, state = _process(self.pid)
-        return state == "Z" or (start is not None and start != self.start)
+        return self.is_here and has_ended(self.pid, self.start)
 
 
 @dataclass(frozen=True)
@@ -178,8 +170,8 @@ def _take(place: Path, watch: Watch) -> tuple[int, Owner]:
     if not watch.is_free():
         raise Taken(watch.seen.owner if watch.seen else None)
     number = (watch.seen.number if watch.seen else 0) + 1
-    start, _ = _process(os.getpid())
-    owner = Owner(socket.gethostname(), os.getpid(), _machine(), start, secrets.token_hex(8))
+    pid, token = os.getpid(), secrets.token_hex(8)
+    owner = Owner(socket.gethostname(), pid, _machine(), started(pid), token)
     file = _file(place, number)
     try:
         created = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
@@ -241,13 +233,3 @@ def _machine() -> str:
         parts.append(Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip())
         parts.append(str(Path("/proc/self/ns/pid").stat().st_ino))
     return " ".join(parts)
-
-
-def _process(pid: int) -> tuple[int | None, str]:
-    """Return when a process started, in ticks, and its state; None and "" if that is unknown."""
-    try:
-        text = Path(f"/proc/{pid}/stat").read_text(errors="replace")
-    except OSError:
-        return None, ""
-    state, *fields = text[text.rfind(")") + 2 :].split()
-    return int(fields[18]), state

@@ -17,6 +17,7 @@ from bench.machine.environment import environment
 from bench.machine.files import CannotWrite, write_json, write_text
 from bench.machine.memory import gpu_peak_memory_mib, is_out_of_memory, process_memory_mib
 from bench.machine.numerics import read_numerics
+from bench.machine.sharing import listed
 from bench.models.networks import mixes_devices, said
 from bench.models.segmenter import build_model
 from bench.models.weight_files import read_weights
@@ -25,15 +26,15 @@ from bench.records.case_folder import CaseFolder, Held, clear, drop_checkpoints
 from bench.records.heartbeat import Heartbeat, Interrupted
 from bench.records.record import Failure, Record, now, read_record
 from bench.runner.attempt import open_evaluator, run_to_record, use_device
+from bench.runner.elsewhere import decided
 from bench.runner.evaluate import score
 from bench.runner.numerics import Refused, scoring_numerics
 from bench.runner.plan import look_up, unscored
-from bench.runner.task import Options, Outcome, Status, Task
+from bench.runner.task import Ending, Options, Outcome, Task
 from bench.suite.model import Normalize
 from bench.text import first_line
 
 log = logging.getLogger("bench.case")
-Ending = tuple[Status, str | None]
 
 
 def run_case(task: Task, options: Options) -> Outcome:
@@ -43,12 +44,10 @@ def run_case(task: Task, options: Options) -> Outcome:
     """
 
     def work(folder: CaseFolder) -> Ending:
-        state, reason = look_up(task)
-        if state == "done":
-            return "ok", None
-        if state == "failed" and not options.retry_failed:
-            return "failed", f"{reason} (in an earlier run; --retry-failed runs it again)"
-        if state == "stale":
+        ending = decided(task, options)
+        if ending is not None:
+            return ending
+        if look_up(task)[0] == "stale":
             clear(folder)
         parent = _parent_status(task)
         if parent == "ok":
@@ -112,7 +111,7 @@ def _under_lock(task: Task, options: Options, work: Callable[[CaseFolder], Endin
     start = time.perf_counter()
     folder = CaseFolder(task.folder)
     try:
-        with folder.hold(), _logging_to(folder.log):
+        with folder.hold(), listed(), _logging_to(folder.log):
             if options.should_stop():
                 raise Interrupted("before it started")
             status, reason = work(folder)

@@ -102,6 +102,7 @@ def train(job: Job, begin: Beginning) -> Trained:
                 score = row[f"select_{recipe.select_by}"]
                 note_best(progress, job.model, recipe, row["epoch"], score)
             progress.history.append(row)
+            progress.num_sharing = max(progress.num_sharing, job.heartbeat.num_sharing)
             log.info("epoch %s", row)
             write_history(job.folder.history, progress.history)
             state.begin_epoch()

@@ -85,7 +85,7 @@ def test_what_a_case_leaves(run: Run, tmp_path: Path) -> None:
         "case.json",
         "eval",
         "history.csv",
-        "lock",
+        "lease.1",
         "log.txt",
         "pictures",
         "record.json",
