@@ -362,6 +362,24 @@ def show(
 
 
 @app.command()
+def status(
+    targets: Annotated[
+        list[str] | None,
+        typer.Argument(help="suites or folders; default: every suite in --results"),
+    ] = None,
+    results: Results = Path("results"),
+    watch: Annotated[
+        bool, typer.Option("--watch", help="show it again every 5 s until all is over")
+    ] = False,
+    json_lines: JsonLines = False,
+) -> None:
+    """Show what runs on all hosts, what waits and what failed, from the folder of results."""
+    from bench.cli.commands.status import show_status
+
+    show_status(targets or [], results, Console(json_lines), watch=watch)
+
+
+@app.command()
 def rm(
     pattern: Annotated[str, typer.Argument(help="glob on case names")] = "",
     stale: Annotated[

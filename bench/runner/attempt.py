@@ -170,6 +170,7 @@ def _attempt(
         numerics = _numerics(case, device, micro_batch, begin.saved)
         seed_everything(case.seed)
         heartbeat = Heartbeat(folder, options.should_stop)
+        heartbeat.progress["device"] = describe_device(device).get("gpu", str(device))
         evaluator = open_evaluator(task, options, device, numerics, heartbeat)
         model, facts = _build(case, folder, evaluator.setup)
         set_precision(numerics.precision, search=numerics.cudnn_benchmark)
