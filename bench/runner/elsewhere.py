@@ -12,8 +12,8 @@ from bench.records.record import read_record
 from bench.runner.plan import look_up
 from bench.runner.task import Ending, Options, Outcome, Task
 
-POLL_S = 2.0
-LOOKS_PER_S = 100.0  # at most, at the folders of waiting cases
+POLL_S = 5.0
+LOOKS_PER_S = 2.0  # at most, of a driver that waits
 Run = Callable[[Sequence[Task]], Iterator[Outcome]]
 
 
