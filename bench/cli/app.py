@@ -371,12 +371,15 @@ def status(
     watch: Annotated[
         bool, typer.Option("--watch", help="show it again every 5 s until all is over")
     ] = False,
+    settings: Settings = None,
+    limit: Limit = None,
     json_lines: JsonLines = False,
 ) -> None:
     """Show what runs on all hosts, what waits and what failed, from the folder of results."""
     from bench.cli.commands.status import show_status
 
-    show_status(targets or [], results, Console(json_lines), watch=watch)
+    changes = all_settings(settings, limit)
+    show_status(targets or [], results, changes, Console(json_lines), watch=watch)
 
 
 @app.command()

@@ -2,6 +2,7 @@
 
 import logging
 import math
+import sys
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from typing import Any
@@ -27,7 +28,7 @@ from bench.machine.device import (
 )
 from bench.machine.environment import environment
 from bench.machine.files import write_atomically
-from bench.machine.memory import is_out_of_memory, release_memory
+from bench.machine.memory import is_out_of_memory, keep_freed_memory, release_memory
 from bench.machine.numerics import Numerics
 from bench.machine.random_state import seed_everything
 from bench.models.activation_checkpointing import recompute_activations
@@ -192,6 +193,8 @@ def _numerics(case: Case, device: torch.device, micro_batch: int, saved: Saved |
 def use_device(options: Options) -> torch.device:
     """Return the requested device, after making it the current one."""
     device = pick_device(options.device)
+    if device.type == "cpu" and sys.platform == "linux":
+        keep_freed_memory()
     if device.type == "cuda" and device.index is not None:
         torch.cuda.set_device(device)
     return device

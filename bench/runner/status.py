@@ -85,8 +85,11 @@ class SuiteStatus:
         return (sum(still) + after * typical) / len(running)
 
 
-def find_folders(targets: Sequence[str], out: Path) -> list[Path]:
+def find_folders(targets: Sequence[str], out: Path, settings: Sequence[str] = ()) -> list[Path]:
     """Return the folders of suites: of suites by name or file, and those in other folders.
+
+    Args:
+        settings: with which the suites were run.
 
     Raises:
         UserError: if a target is neither, or nothing has run yet.
@@ -94,7 +97,7 @@ def find_folders(targets: Sequence[str], out: Path) -> list[Path]:
     found: list[Path] = []
     for target in targets or [str(out)]:
         if is_suite(target):
-            folder = results_folder(out, load(target).suite, ())
+            folder = results_folder(out, load(target, settings).suite, settings)
             if not (folder / "suite.json").is_file():
                 raise UserError(f"Nothing of {target} has run yet: there is no {folder}.")
             found.append(folder)

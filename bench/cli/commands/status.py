@@ -18,10 +18,17 @@ MOST_FAILED = 20
 VERSION = 1
 
 
-def show_status(targets: Sequence[str], out: Path, console: Console, *, watch: bool) -> None:
+def show_status(
+    targets: Sequence[str],
+    out: Path,
+    settings: Sequence[str],
+    console: Console,
+    *,
+    watch: bool,
+) -> None:
     """Print what became of suites so far; if watched, again and again until all is over."""
     while True:
-        found = [read_status(folder) for folder in find_folders(targets, out)]
+        found = [read_status(folder) for folder in find_folders(targets, out, settings)]
         if watch and console.is_terminal:
             console.rich.clear()
         for suite in found:
