@@ -14,7 +14,7 @@ from typing import Any
 
 from bench.errors import UserError
 from bench.machine.files import CannotWrite, read_json, write_json
-from bench.machine.lease import Owner, Taken, is_free, latest
+from bench.machine.lease import Owner, Taken, Watch, await_sign, is_free, latest
 from bench.machine.lease import hold as hold_lease
 from bench.suite.suite import Suite
 
@@ -110,8 +110,12 @@ class CaseFolder:
         return self.path / "eval" / f"{name}.json"
 
     @contextmanager
-    def hold(self) -> Iterator[None]:
+    def hold(self, *, patiently: bool = False) -> Iterator[None]:
         """Keep other processes away from this case; this ends with the process, or its silence.
+
+        Args:
+            patiently: if another host has it, wait until that gives a sign of life, or was silent
+                for so long that it lost the case.
 
         Raises:
             Held: if another process has the lease; names that process.
@@ -120,7 +124,10 @@ class CaseFolder:
         with ExitStack() as stack:
             try:
                 self.path.mkdir(parents=True, exist_ok=True)
-                stack.enter_context(hold_lease(self.lease))
+                watch = Watch(self.lease)
+                if patiently:
+                    await_sign(watch)
+                stack.enter_context(hold_lease(self.lease, watch))
             except Taken as taken:
                 raise Held(taken.owner) from None
             except OSError as error:

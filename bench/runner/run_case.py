@@ -81,7 +81,7 @@ def evaluate_case(task: Task, options: Options) -> Outcome:
             _score_kept_weights(task, options, folder, record, missing)
         return "ok", None
 
-    return _under_lock(task, options, work)
+    return _under_lock(task, options, work, patiently=True)
 
 
 def _score_kept_weights(
@@ -106,12 +106,14 @@ def _as_recorded(record: Record) -> dict[str, Any]:
     return {"weights": None, "normalize": "none" if mean is None else Normalize(mean=mean, std=std)}
 
 
-def _under_lock(task: Task, options: Options, work: Callable[[CaseFolder], Ending]) -> Outcome:
-    """Run `work` on a case while holding its lock."""
+def _under_lock(
+    task: Task, options: Options, work: Callable[[CaseFolder], Ending], *, patiently: bool = False
+) -> Outcome:
+    """Run `work` on a case while no other process can."""
     start = time.perf_counter()
     folder = CaseFolder(task.folder)
     try:
-        with folder.hold(), listed(), _logging_to(folder.log):
+        with folder.hold(patiently=patiently), listed(), _logging_to(folder.log):
             if options.should_stop():
                 raise Interrupted("before it started")
             status, reason = work(folder)

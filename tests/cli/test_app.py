@@ -179,13 +179,20 @@ def test_show(finished: Path) -> None:
     ],
 )
 def test_an_unfinished_case_is_called_so(
-    finished: Path, tmp_path: Path, left: str, said: str, status: str, warned: str
+    finished: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    left: str,
+    said: str,
+    status: str,
+    warned: str,
 ) -> None:
     shutil.copytree(finished / "out", tmp_path / "out")
     [folder] = (tmp_path / "out" / "tiny").glob("shapes__*")
     (folder / "record.json").unlink()
     owner = {"host": "far", "pid": 7, "machine": "m", "start": 1, "token": "t"}
     (folder / left).write_text(json.dumps(owner) + "\n")
+    monkeypatch.setattr("bench.records.case_folder.await_sign", lambda watch: False)
     for command in (["show", folder], ["evaluate", folder]):
         assert f"has no record: {said}." in bench(*command, code=2).stderr
     done = bench("show", "shapes__enet", "--results", tmp_path / "out", code=2)

@@ -201,6 +201,16 @@ def test_an_old_view_of_the_folder_takes_nothing(
 
 
 @pytest.mark.usefixtures("_short")
+def test_a_patient_process_takes_what_a_dead_host_left(tmp_path: Path) -> None:
+    case = CaseFolder(tmp_path)
+    elsewhere(case.lease)
+    with pytest.raises(Held), case.hold():
+        pass
+    with case.hold(patiently=True):
+        assert case.holder().pid == os.getpid()
+
+
+@pytest.mark.usefixtures("_short")
 @pytest.mark.parametrize("text", ["", "{", "[1]\n", '{"host": "x"}\n'])
 def test_a_lease_that_cannot_be_read_is_taken_after_silence(place: Path, text: str) -> None:
     place.with_name("lease.1").write_text(text)
