@@ -94,9 +94,17 @@ def run(
         int, typer.Option(min=1, help="cases at once, each with a GPU or a share of the cores")
     ] = 1,
     engine: Annotated[
-        Literal["process", "in-process"] | None,
-        typer.Option(help="one process per case, or one for all; default: as the suite says"),
+        Literal["process", "in-process", "slurm"] | None,
+        typer.Option(
+            help="one process per case, one for all, or jobs of Slurm; default: as the suite says"
+        ),
     ] = None,
+    cluster: Annotated[
+        Path | None, typer.Option(help="with --engine slurm: what the jobs ask for (YAML)")
+    ] = None,
+    wait: Annotated[
+        bool, typer.Option("--wait", help="with --engine slurm: stay until the jobs have ended")
+    ] = False,
     loader_workers: LoaderWorkers = None,
     cache: CacheMode = None,
     json_lines: JsonLines = False,
@@ -119,7 +127,7 @@ def run(
             all_settings(settings, limit),
             Where(device, root or (), out, loader_workers, cache),
             Console(json_lines),
-            Placing(engine, workers, read_seconds("--timeout", timeout)),
+            Placing(engine, workers, read_seconds("--timeout", timeout), cluster, wait),
             dry_run=dry_run,
             retry_failed=retry_failed,
             fail_fast=fail_fast,
