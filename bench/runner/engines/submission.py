@@ -161,7 +161,7 @@ def read_submission(path: Path) -> Submission | None:
 
 
 def read_submissions(folder: Path) -> list[Submission]:
-    """Read the submissions of a suite, oldest first."""
+    """Read the submissions of a suite."""
     room = folder.absolute() / ROOM
     places = sorted(room.iterdir()) if room.is_dir() else []
     return [one for place in places if (one := read_submission(place)) is not None]
