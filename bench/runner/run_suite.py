@@ -56,8 +56,8 @@ class Placing:
             raise UserError(f"The timeout must be more than 0 s, not {self.timeout_s}.")
         if (self.engine == "slurm") != (self.cluster is not None):
             raise UserError(
-                "--engine slurm and --cluster FILE go together; FILE says what a case asks for, "
-                "such as partition: gpu (docs/clusters.md)."
+                "--engine slurm and --cluster FILE of bench run go together; FILE says what a case "
+                "asks for, such as partition: gpu (docs/clusters.md)."
             )
         if self.engine == "slurm" and self.num_workers > 1:
             raise UserError(

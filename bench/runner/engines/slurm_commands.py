@@ -70,7 +70,7 @@ def sbatch(script: Path, dependencies: Collection[str]) -> str:
     after = [f"--dependency=afterany:{':'.join(dependencies)}"] if dependencies else []
     done = _ask("sbatch", "--parsable", *after, str(script))
     if done.returncode:
-        raise UserError(f"Slurm refuses {script}: {_said(done)}")
+        raise UserError(f"Slurm refuses the job: {_said(done)}")
     return done.stdout.strip().partition(";")[0]
 
 

@@ -181,6 +181,7 @@ def script_text(one: Submission, resources: Resources, cluster: Cluster) -> str:
         "--ntasks=1",
         *resources.options,
     ]
+    has_cores = resources.cpus is not None
     python = cluster.python or shlex.quote(sys.executable)
     path = ":".join(map(shlex.quote, _own_path()))
     return "\n".join(
@@ -190,6 +191,8 @@ def script_text(one: Submission, resources: Resources, cluster: Cluster) -> str:
             "set -e",
             f"cd {shlex.quote(str(Path.cwd()))}",
             *cluster.setup,
+            # Where Slurm binds no cores, a case would use all of its node.
+            *(['export OMP_NUM_THREADS="${OMP_NUM_THREADS:-$SLURM_CPUS_PER_TASK}"'] * has_cores),
             *([f'export PYTHONPATH={path}"${{PYTHONPATH:+:$PYTHONPATH}}"'] if path else []),
             "# exec: Slurm signals this process alone before the time ends.",
             f"exec {python} -m bench.runner.engines.slurm_task "
