@@ -60,7 +60,7 @@ def start(
     def start_run(text: str, *more: str, asked: str = "cpus: 1") -> Forked:
         file = tmp_path / "cluster.yaml"
         file.write_text(asked + "\n")
-        place = ("--out", tmp_path / "out", "--device", "cpu")
+        place = ("--out", tmp_path / "the results", "--device", "cpu")
         args = ("run", write_suite(text), *place, "--engine", "slurm", "--cluster", file, *more)
         plant = PLANT.format(conf=str(cluster.conf))
         begun.append(Forked(*args, out=tmp_path / f"printed{len(begun)}.txt", plant=plant))
@@ -106,7 +106,7 @@ def test_two_drivers_submit_each_case_once_and_children_follow(
     both = [start(text, "--wait"), start(text, "--wait")]
     codes = [process.wait(200) for process in both]
     assert codes == [Exit.OK, Exit.OK], [process.text for process in both]
-    out = tmp_path / "out"
+    out = tmp_path / "the results"
     arrays = submissions(out)
     assert sorted(len(one.cases) for one in arrays) == [1, 2]
     for model in ("good", "tells", "good2"):
@@ -118,11 +118,42 @@ def test_two_drivers_submit_each_case_once_and_children_follow(
     assert "good2" in done.stdout
 
 
+def test_a_job_that_fails_before_its_case_begins_is_no_failure_of_the_case(
+    start: Start, tmp_path: Path
+) -> None:
+    refused = start(suite_text("good"), asked="partition: none")
+    assert refused.wait(60) == Exit.USAGE, refused.text
+    assert "Slurm refuses the job: sbatch: error: invalid partition specified: none" in refused.text
+    assert not submissions(tmp_path / "the results")
+    failed = start(suite_text("good"), "--wait", asked="setup: [echo no such module, exit 3]")
+    assert failed.wait(60) == Exit.INTERRUPTED, failed.text
+    [one] = submissions(tmp_path / "the results")
+    assert f"ended before the case began: see {one.output(0)}" in failed.text
+    assert one.output(0).read_text() == "no such module\n"
+
+
+@pytest.mark.slow
+def test_a_job_that_was_started_again_waits_for_what_is_left_of_its_last_turn(
+    start: Start, tmp_path: Path, cluster: SlurmCluster, write_suite: Callable[..., Path]
+) -> None:
+    out, text = tmp_path / "the results", suite_text("slow", epochs=150)
+    place = ("--out", out, "--device", "cpu")
+    # Stands for the processes on a node that Slurm has lost.
+    left = Forked("run", write_suite(text), *place, out=tmp_path / "left.txt")
+    wait_for(lambda: trains(out))
+    driver = start(text, "--wait", asked="setup: [export SLURM_RESTART_COUNT=1]")
+    wait_for(lambda: submissions(out) and submissions(out)[0].start(0))
+    assert left.is_running
+    assert driver.wait(200) == Exit.OK, driver.text
+    assert left.wait(60) == Exit.OK
+    assert folder_of(out, "slow").log.read_text().count("epoch {'epoch': 1,") == 1
+
+
 @pytest.mark.slow
 def test_a_case_whose_time_ends_is_requeued_and_ends_with_the_same_numbers(
     start: Start, tmp_path: Path, cluster: SlurmCluster, write_suite: Callable[..., Path]
 ) -> None:
-    out, text = tmp_path / "out", suite_text("slow", epochs=60)
+    out, text = tmp_path / "the results", suite_text("slow", epochs=60)
     driver = start(text, "--wait")
     wait_for(lambda: trains(out))
     [one] = submissions(out)
@@ -143,7 +174,7 @@ def test_a_case_whose_time_ends_is_requeued_and_ends_with_the_same_numbers(
 def test_a_case_that_gets_no_further_between_two_ends_of_its_time_has_failed(
     start: Start, tmp_path: Path, cluster: SlurmCluster
 ) -> None:
-    out = tmp_path / "out"
+    out = tmp_path / "the results"
     driver = start(suite_text("slow", epochs=1000), "--wait")
     wait_for(lambda: submissions(out) and submissions(out)[0].job)
     [one] = submissions(out)
@@ -163,7 +194,7 @@ def test_a_case_that_gets_no_further_between_two_ends_of_its_time_has_failed(
 def test_a_cancelled_case_goes_back_to_waiting(
     start: Start, tmp_path: Path, cluster: SlurmCluster
 ) -> None:
-    out, text = tmp_path / "out", suite_text("slow", "good", epochs=1000)
+    out, text = tmp_path / "the results", suite_text("slow", "good", epochs=1000)
     driver = start(text.replace("epochs: 1000", "epochs: 200"), "--wait")
     wait_for(lambda: trains(out))
     first = submissions(out)[0]
@@ -183,7 +214,10 @@ def test_a_cancelled_case_goes_back_to_waiting(
 def test_another_driver_collects_what_was_killed_by_memory(
     start: Start, tmp_path: Path, cluster: SlurmCluster
 ) -> None:
-    out, text = tmp_path / "out", suite_text("slow", "good", epochs=3, parents={"good": "slow"})
+    out, text = (
+        tmp_path / "the results",
+        suite_text("slow", "good", epochs=3, parents={"good": "slow"}),
+    )
     driver = start(text, "--wait", asked="overrides: [{match: '*slow*', memory: 100M}]")
     wait_for(lambda: submissions(out) and all(one.job for one in submissions(out)))
     driver.send_signal(signal.SIGKILL)
@@ -208,7 +242,7 @@ def test_a_failure_blocks_its_children_alone(
     assert driver.wait(60) == Exit.OK, driver.text
     driver = start(text, "--wait")
     assert driver.wait(200) == Exit.NEGATIVE, driver.text
-    out = tmp_path / "out"
+    out = tmp_path / "the results"
     assert "ended with code 3" in str(record_of(out, "leave").reason)
     assert record_of(out, "good").status == "blocked"
     assert record_of(out, "good2").status == "ok"
@@ -216,7 +250,7 @@ def test_a_failure_blocks_its_children_alone(
 
 @pytest.mark.slow
 def test_who_leaves_stops_nothing(start: Start, tmp_path: Path, cluster: SlurmCluster) -> None:
-    out = tmp_path / "out"
+    out = tmp_path / "the results"
     driver = start(suite_text("slow", epochs=1000), "--wait")
     wait_for(lambda: trains(out))
     driver.send_signal(signal.SIGINT)
@@ -245,7 +279,7 @@ def test_code_that_changes_while_a_case_waits_is_not_taken_for_what_was_asked(
     driver = start(text, "--wait", asked=asked)
     wait_for(lambda: cluster.jobs("pending"))
     network.write_text(code.replace("1)", "1, bias=False)"))
-    [one] = submissions(tmp_path / "out")
+    [one] = submissions(tmp_path / "the results")
     cluster.ask("scontrol", "release", str(one.job))
     assert driver.wait(60) == Exit.INTERRUPTED, driver.text
     assert "the code of its network was changed after it was submitted" in driver.text
@@ -262,7 +296,16 @@ def test_the_plan_shows_what_would_be_submitted(
         "directives: {exclusive: true, nice: 10}\nsetup: [module load cuda]\npython: python3\n"
         "overrides: [{match: '*slow*', memory: 64G, directives: {nice: 20}}]\n"
     )
-    flags = ("--engine", "slurm", "--cluster", file, "--out", tmp_path / "out", "--device", "cuda")
+    flags = (
+        "--engine",
+        "slurm",
+        "--cluster",
+        file,
+        "--out",
+        tmp_path / "the results",
+        "--device",
+        "cuda",
+    )
     shown = bench("run", suite, *flags, "--dry-run", SLURM_CONF="/none", PATH="").stdout
     first, second, third = shown.split("\nArray ")[1:]
     assert first.startswith("1: shapes__good__default__s0\n#!/bin/bash\n")
@@ -286,7 +329,7 @@ def test_the_plan_shows_what_would_be_submitted(
     )
     assert '#SBATCH --mem="64G"' in second
     assert '#SBATCH --nice="20"' in second
-    assert not list((tmp_path / "out").rglob("*"))
+    assert not list((tmp_path / "the results").rglob("*"))
 
 
 def test_every_fault_of_a_cluster_file_is_told_with_its_line(tmp_path: Path) -> None:

@@ -305,6 +305,8 @@ def _outcome(one: Placed, has_end: bool) -> Outcome | None:
 def _collect(one: Placed) -> Outcome:
     """Find out how a job ended that did not say so itself, and note it."""
     task, job = one.task, one.job
+    if job.is_held_back:
+        slurm_commands.scancel(job.id)
     end, start = one.submission.end(one.index), one.submission.start(one.index)
     if end is not None and end.is_final:
         return outcome_of(task, end)
@@ -323,7 +325,7 @@ def _collect(one: Placed) -> Outcome:
 
 
 def _is_no_fault(job: Job) -> bool:
-    return job.state == "UNKNOWN" or job.state in slurm_commands.NO_FAULT
+    return job.is_held_back or job.state in {"UNKNOWN", *slurm_commands.NO_FAULT}
 
 
 def _death(one: Placed, start: str, said: str | None) -> Outcome:
@@ -343,7 +345,7 @@ def _death(one: Placed, start: str, said: str | None) -> Outcome:
             f"{f' ({said})' if said else ''}; give it more in the cluster file"
         )
     else:
-        about = f", {one.job.reason}" if one.job.reason not in ("", "None") else ""
+        about = f", {one.job.reason}" if one.job.reason != "None" else ""
         reason = (
             f"its {one.job} ended{about}, exit code {code}:{number}; "
             f"see {one.submission.output(one.index)}"

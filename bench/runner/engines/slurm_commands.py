@@ -32,17 +32,23 @@ class Job:
 
     id: str
     state: str
-    reason: str = ""
+    reason: str = "None"
     node: str = ""
 
     @property
     def has_ended(self) -> bool:
-        """Whether nothing of it will run any more."""
-        return self.state in ENDED or self.state == "UNKNOWN"
+        """Whether nothing of it will run any more, unless somebody releases it."""
+        return self.state in ENDED or self.state == "UNKNOWN" or self.is_held_back
+
+    @property
+    def is_held_back(self) -> bool:
+        """Whether Slurm could not start it again, and leaves it to be released by hand."""
+        return "requeue" in self.reason and "held" in self.reason
 
     def __str__(self) -> str:
         where = f" on {self.node}" if self.node else ""
-        return f"job {self.id} ({self.state}{where})"
+        why = f", {self.reason}" if self.state == "PENDING" and self.reason != "None" else ""
+        return f"job {self.id} ({self.state}{where}{why})"
 
 
 def require_slurm() -> None:
@@ -115,6 +121,11 @@ def exit_code(job: str) -> tuple[int, int] | None:
 def requeue(job: str) -> bool:
     """Let a job start again after it has ended; False if Slurm refuses."""
     return _ask("scontrol", "requeue", job).returncode == 0
+
+
+def scancel(job: str) -> None:
+    """End a job, if Slurm still has it."""
+    _ask("scancel", job)
 
 
 def max_array() -> int:

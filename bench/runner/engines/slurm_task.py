@@ -26,8 +26,10 @@ TIME_IS_UP = ("SIGUSR1", "SIGUSR2")
 def main() -> int:
     """Run the task of an array that the arguments name."""
     with stopping(lambda text: print(text, flush=True)) as stop:
+        from bench.runner.engines.case_process import begin_imports
         from bench.runner.engines.submission import read_submission
 
+        begin_imports()
         submission, index = read_submission(Path(sys.argv[1])), int(sys.argv[2])
         if submission is None:
             print(f"{sys.argv[1]} was removed: its cases were not submitted.", file=sys.stderr)
