@@ -56,13 +56,17 @@ class Placing:
             raise UserError(f"The timeout must be more than 0 s, not {self.timeout_s}.")
         if (self.engine == "slurm") != (self.cluster is not None):
             raise UserError(
-                "--engine slurm and --cluster FILE of bench run go together; FILE says what a case "
-                "asks for, such as partition: gpu (docs/clusters.md)."
+                "The engine slurm and a cluster file go together (--engine slurm --cluster FILE); "
+                "the file says what a case asks for, such as partition: gpu (docs/clusters.md)."
             )
         if self.engine == "slurm" and self.num_workers > 1:
             raise UserError(
                 "--engine slurm takes no workers; give max_running in the cluster file."
             )
+
+    def here(self, options: Options) -> Options:
+        """Return the options of checks on this machine; the device may be that of other nodes."""
+        return options if self.cluster is None else replace(options, device="cpu")
 
 
 @dataclass(frozen=True)

@@ -360,7 +360,7 @@ def test_every_fault_of_a_cluster_file_is_told_with_its_line(tmp_path: Path) -> 
 @pytest.mark.parametrize(
     ("flags", "said"),
     [
-        ((), "--engine slurm and --cluster FILE of bench run go together"),
+        ((), "The engine slurm and a cluster file go together"),
         (("--cluster", "cluster.yaml", "--workers", "2"), "give max_running in the cluster file"),
         (("--cluster", "cluster.yaml"), "needs Slurm's program sbatch"),
         (("--cluster", "none.yaml"), "Cannot read none.yaml"),

@@ -52,8 +52,7 @@ def run_suites(
     """Check every suite, then run what is left of them."""
     placing = placing or Placing()
     options = replace(where.options(), retry_failed=retry_failed)
-    # The device is that of the nodes; here, networks are tried on the CPU.
-    here = options if placing.cluster is None else replace(options, device="cpu")
+    here = placing.here(options)
     suites = plan_suites(sources, settings, pattern, where.out, here, need_data=not dry_run)
     if not suites:
         return nothing_matched(console, pattern)
