@@ -39,7 +39,8 @@ def run(
     device: str = "auto",
     roots: Mapping[str, str | Path] | None = None,
     out: str | Path = "results",
-    engine: Literal["process", "in-process"] | None = None,
+    engine: Literal["process", "in-process", "slurm"] | None = None,
+    cluster: str | Path | None = None,
     workers: int = 1,
     timeout_s: float | None = None,
     loader_workers: int | None = None,
@@ -62,14 +63,16 @@ def run(
         device: auto, cpu, cuda, cuda:1 or mps.
         roots: the folder of each dataset, by its name or its key in the suite.
         out: folder for results.
-        engine: one process per case, or all in this one; None: as the suite says.
+        engine: one process per case, all in this one, or jobs of Slurm; None: as the suite says.
+        cluster: with the engine slurm, the file that says what the jobs ask for.
         workers: cases at once, each with a GPU or a share of the cores.
         timeout_s: end a case that runs for longer.
         loader_workers: processes that read images; None: as measured.
         cache: where decoded images are kept; None: as the suite says.
         retry_failed: run failed cases again.
         fail_fast: stop at the first failed case.
-        wait: wait for cases that other hosts or processes run, too.
+        wait: wait for what other hosts or processes run, too; with Slurm, for the jobs, else the
+            cases that have not ended are `submitted`.
         shard: "K/N": run only the K-th of N shares of the cases.
         on_result: called with each result as soon as there is one.
 
@@ -97,12 +100,11 @@ def run(
 
     require(suite=suite, pattern=pattern, device=device, workers=workers)
     require(timeout_s=timeout_s, loader_workers=loader_workers, on_result=on_result, shard=shard)
-    place, placing = as_path("out", out), Placing(engine, workers, timeout_s, wait)
+    asked = None if cluster is None else as_path("cluster", cluster)
+    place, placing = as_path("out", out), Placing(engine, workers, timeout_s, asked, wait)
     options = Options(device, as_roots(roots), loader_workers, cache, retry_failed)
-    changes = _settings(settings)
-    found = plan_suites(
-        [suite], changes, pattern, place, options, need_data=True, shard=read_shard(shard)
-    )
+    here, changes, part = placing.here(options), _settings(settings), read_shard(shard)
+    found = plan_suites([suite], changes, pattern, place, here, need_data=True, shard=part)
     if not found:
         raise UserError(f"No case matches {pattern!r}.")
     require_engines(found, options, placing)

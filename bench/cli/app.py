@@ -94,11 +94,16 @@ def run(
         int, typer.Option(min=1, help="cases at once, each with a GPU or a share of the cores")
     ] = 1,
     engine: Annotated[
-        Literal["process", "in-process"] | None,
-        typer.Option(help="one process per case, or one for all; default: as the suite says"),
+        Literal["process", "in-process", "slurm"] | None,
+        typer.Option(
+            help="one process per case, one for all, or jobs of Slurm; default: as the suite says"
+        ),
+    ] = None,
+    cluster: Annotated[
+        Path | None, typer.Option(help="with --engine slurm: what the jobs ask for (YAML)")
     ] = None,
     wait: Annotated[
-        bool, typer.Option("--wait", help="wait for cases that other hosts or processes run, too")
+        bool, typer.Option("--wait", help="wait for what other hosts, or Slurm's jobs, run, too")
     ] = False,
     shard: Annotated[
         str | None,
@@ -128,7 +133,7 @@ def run(
             all_settings(settings, limit),
             Where(device, root or (), out, loader_workers, cache),
             Console(json_lines),
-            Placing(engine, workers, read_seconds("--timeout", timeout), wait),
+            Placing(engine, workers, read_seconds("--timeout", timeout), cluster, wait),
             dry_run=dry_run,
             retry_failed=retry_failed,
             fail_fast=fail_fast,

@@ -104,6 +104,12 @@ class Watch:
             self.seen, self.since, self.is_alive = seen, time.monotonic(), True
         return seen
 
+    @property
+    def lives(self) -> bool:
+        """Whether the holder gave a sign of life, or runs on this machine."""
+        owner = self.seen.owner if self.seen else None
+        return self.is_alive or (owner is not None and owner.is_here)
+
     def is_free(self) -> bool:
         """Look again; return whether the lease can be taken."""
         seen = self.look()
@@ -128,8 +134,7 @@ def is_free(seen: Seen | None) -> bool:
 def await_sign(watch: Watch) -> bool:
     """Wait until a lease is free, or its holder gives a sign of life; return whether it is free."""
     while not watch.is_free():
-        owner = watch.seen.owner if watch.seen else None
-        if watch.is_alive or (owner is not None and owner.is_here):
+        if watch.lives:
             return False
         time.sleep(min(1.0, lease_s() / BEATS))
     return True

@@ -96,9 +96,9 @@ def run_with_others(
             return
 
 
-def _can_run(task: Task, watch: Watch) -> bool:
-    """Return whether a case can start; frees the lease of one whose host is silent."""
-    if unfinished_parent(task) is not None or not watch.is_free():
+def freed(watch: Watch) -> bool:
+    """Return whether a case's lease is free; frees that of a host that was silent for long."""
+    if not watch.is_free():
         return False
     if not is_free(watch.seen):  # only who has watched it for long enough can take it
         try:
@@ -109,9 +109,12 @@ def _can_run(task: Task, watch: Watch) -> bool:
     return True
 
 
+def _can_run(task: Task, watch: Watch) -> bool:
+    return unfinished_parent(task) is None and freed(watch)
+
+
 def _lives(task: Task, watch: Watch) -> bool:
     """Return whether the host that runs a case, or its parent, gave a sign of life."""
     if unfinished_parent(task) is not None:  # which is waited for, too
         return True
-    owner = watch.seen.owner if watch.seen else None
-    return watch.is_alive or (owner is not None and owner.is_here)
+    return watch.lives

@@ -175,19 +175,35 @@ def _failure(folder: CaseFolder) -> Failure:
 
 def record_death(task: Task, started: str, reason: str, failure: Failure) -> Outcome:
     """Record that the process of a case ended without an outcome; its checkpoint stays."""
+    return _record(task, started, "failed", reason, failure)
+
+
+def record_blocked(task: Task, reason: str) -> Outcome:
+    """Record that a case cannot start because of the case whose weights it needs."""
+    return _record(task, now(), "blocked", reason)
+
+
+def _record(
+    task: Task,
+    started: str,
+    status: Literal["failed", "blocked"],
+    reason: str,
+    failure: Failure | None = None,
+) -> Outcome:
+    """Record the ending of a case that no process runs, unless it is done."""
     folder = CaseFolder(task.folder)
     try:
-        with folder.hold():
+        with folder.hold(patiently=True):  # its host may be another one
             if look_up(task)[0] == "done":  # it died after its record was written
                 return Outcome(task.case, "ok")
-            _write_ending(task, folder, started, "failed", reason, failure)
+            _write_ending(task, folder, started, status, reason, failure)
     except Held as holder:
         return Outcome(task.case, "held", str(holder))
     except CannotWrite as error:
         return Outcome(task.case, "stopped", f"{reason}. {error}")
     except UserError as error:
         return Outcome(task.case, "failed", f"{reason}. {error}")
-    return Outcome(task.case, "failed", reason)
+    return Outcome(task.case, status, reason)
 
 
 def _write_ending(

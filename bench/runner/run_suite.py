@@ -13,6 +13,7 @@ from bench.models.counts import Complexity, read_complexity
 from bench.records.case_folder import CaseFolder, drop_checkpoints, results_folder
 from bench.records.record import Resolved, read_record, read_resolved, write_resolved
 from bench.runner.elsewhere import run_with_others
+from bench.runner.engines.cluster import load_cluster
 from bench.runner.engines.engine import Engine
 from bench.runner.plan import Planned, check_disk, disk_needed, look_up, plan
 from bench.runner.shard import Shard
@@ -23,7 +24,7 @@ from bench.suite.expand import matching
 from bench.suite.load import SuiteFile, SuiteSource
 from bench.suite.suite import Suite
 
-ENGINES = ("process", "in-process")
+ENGINES = ("process", "in-process", "slurm")
 
 
 @dataclass(frozen=True)
@@ -33,12 +34,14 @@ class Placing:
     engine: of every suite; None: as each suite says.
     num_workers: cases at once.
     timeout_s: a case that runs for longer is killed and has failed.
-    wait: also for the cases that other drivers run.
+    cluster: file that says what the jobs of a cluster ask for.
+    wait: also for the cases that a cluster has, or that other drivers run.
     """
 
-    engine: Literal["process", "in-process"] | None = None
+    engine: Literal["process", "in-process", "slurm"] | None = None
     num_workers: int = 1
     timeout_s: float | None = None
+    cluster: Path | None = None
     wait: bool = False
 
     def __post_init__(self) -> None:
@@ -53,6 +56,19 @@ class Placing:
             raise UserError(f"workers must be at least 1, not {self.num_workers}.")
         if self.timeout_s is not None and not self.timeout_s > 0:
             raise UserError(f"The timeout must be more than 0 s, not {self.timeout_s}.")
+        if (self.engine == "slurm") != (self.cluster is not None):
+            raise UserError(
+                "The engine slurm and a cluster file go together (--engine slurm --cluster FILE); "
+                "the file says what a case asks for, such as partition: gpu (docs/clusters.md)."
+            )
+        if self.engine == "slurm" and self.num_workers > 1:
+            raise UserError(
+                "--engine slurm takes no workers; give max_running in the cluster file."
+            )
+
+    def here(self, options: Options) -> Options:
+        """Return the options of checks on this machine; the device may be that of other nodes."""
+        return options if self.cluster is None else replace(options, device="cpu")
 
 
 @dataclass(frozen=True)
@@ -145,6 +161,9 @@ def require_engines(suites: Sequence[PlannedSuite], options: Options, placing: P
     Raises:
         UserError: if one cannot do what is asked, or there are too few cores or GPUs.
     """
+    if placing.cluster is not None:
+        load_cluster(placing.cluster)
+        return
     for one in suites:
         _is_in_process(placing, one.suite)
         if one.left and placing.num_workers > 1:
@@ -182,7 +201,7 @@ def run_suite(
         engine,
         fail_fast=fail_fast,
         announce=announce,
-        wait=placing.wait,
+        wait=None if placing.cluster else placing.wait,
     )
 
 
@@ -193,12 +212,12 @@ def run_planned(
     *,
     fail_fast: bool = False,
     announce: Callable[[Task], None] = lambda task: None,
-    wait: bool = False,
+    wait: bool | None = False,
 ) -> Iterator[Outcome]:
     """Run the cases that are not done, with an engine; None: one after another, in this process.
 
     Args:
-        wait: also for the cases that other drivers run.
+        wait: also for the cases that other drivers run; None: the engine sees to them itself.
     """
     for item in planned:
         if item.is_done:  # its process may have been killed before it cleaned up
@@ -212,14 +231,32 @@ def run_planned(
         with closing(start(some, options, announce)) as outcomes:
             yield from outcomes
 
-    with closing(run_with_others(tasks, run, options, wait=wait)) as outcomes:
+    whole = run(tasks) if wait is None else run_with_others(tasks, run, options, wait=wait)
+    with closing(whole) as outcomes:
         for outcome in outcomes:
             yield outcome
             if fail_fast and outcome.status == "failed":
                 return
 
 
+def submission_text(one: PlannedSuite, options: Options, placing: Placing) -> str:
+    """Show what would be submitted to a cluster; nothing if all is done, or runs here."""
+    if placing.cluster is None or not one.left:
+        return ""
+    from bench.runner.engines import slurm
+
+    tasks = [item.task for item in one.left]
+    return slurm.preview(tasks, options, load_cluster(placing.cluster))
+
+
 def _engine(placing: Placing, suite: Suite, options: Options) -> Engine:
+    if placing.cluster is not None:
+        from bench.runner.engines import slurm
+        from bench.runner.engines.slurm_commands import require_slurm
+
+        require_slurm()
+        cluster = load_cluster(placing.cluster)
+        return partial(slurm.run, cluster=cluster, wait=placing.wait, timeout_s=placing.timeout_s)
     if _is_in_process(placing, suite):
         return _in_process()
     from bench.machine.device import pick_device

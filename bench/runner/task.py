@@ -13,7 +13,7 @@ from bench.suite.schema import Cache
 from bench.suite.suite import Suite
 
 State = Literal["done", "failed", "stale", "resume", "to do"]
-Status = Literal["ok", "failed", "blocked", "held", "interrupted", "stopped"]
+Status = Literal["ok", "failed", "blocked", "held", "submitted", "interrupted", "stopped"]
 Ending = tuple[Status, str | None]  # and the reason
 
 
@@ -80,8 +80,9 @@ class Task:
 class Outcome:
     """The outcome of a task.
 
-    interrupted: the case was asked to stop and continues in the next run. stopped: its results
-    cannot be written. Neither has a record, and after either, no further case is started.
+    submitted: a cluster has the case. interrupted: the case was asked to stop and continues in the
+    next run. stopped: its results cannot be written. None of these has a record, and after the
+    last two, no further case is started.
     """
 
     case: Case
