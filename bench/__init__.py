@@ -39,7 +39,8 @@ def run(
     device: str = "auto",
     roots: Mapping[str, str | Path] | None = None,
     out: str | Path = "results",
-    engine: Literal["process", "in-process", "ray"] | None = None,
+    engine: Literal["process", "in-process", "slurm", "ray"] | None = None,
+    cluster: str | Path | None = None,
     workers: int = 1,
     timeout_s: float | None = None,
     ray_address: str | None = None,
@@ -47,6 +48,8 @@ def run(
     cache: CacheMode | None = None,
     retry_failed: bool = False,
     fail_fast: bool = False,
+    wait: bool = False,
+    shard: str | None = None,
     on_result: "Callable[[CaseResult], None] | None" = None,
 ) -> "list[CaseResult]":
     """Train and evaluate the cases of a suite; finished cases are skipped.
@@ -61,7 +64,9 @@ def run(
         device: auto, cpu, cuda, cuda:1 or mps.
         roots: the folder of each dataset, by its name or its key in the suite.
         out: folder for results.
-        engine: one process per case, all in this one, or a Ray cluster; None: as the suite says.
+        engine: one process per case, all in this one, jobs of Slurm, or Ray; None: as the suite
+            says.
+        cluster: with the engine slurm, the file that says what the jobs ask for.
         workers: cases at once, each with a GPU or a share of the cores.
         timeout_s: end a case that runs for longer.
         ray_address: of the Ray cluster; None: the one that Ray finds, or one for this call.
@@ -69,6 +74,9 @@ def run(
         cache: where decoded images are kept; None: as the suite says.
         retry_failed: run failed cases again.
         fail_fast: stop at the first failed case.
+        wait: wait for what other hosts or processes run, too; with Slurm, for the jobs, else the
+            cases that have not ended are `submitted`.
+        shard: "K/N": run only the K-th of N shares of the cases.
         on_result: called with each result as soon as there is one.
 
     Returns:
@@ -88,16 +96,20 @@ def run(
         require_engines,
         run_suite,
     )
+    from bench.runner.shard import read_shard
     from bench.runner.stopping import stopping
     from bench.runner.task import Options, Outcome
     from bench.runner.validate import remarks
 
     require(suite=suite, pattern=pattern, device=device, workers=workers)
-    require(timeout_s=timeout_s, ray_address=ray_address)
-    require(loader_workers=loader_workers, on_result=on_result)
-    place, placing = as_path("out", out), Placing(engine, workers, timeout_s, ray_address)
+    require(timeout_s=timeout_s, ray_address=ray_address, loader_workers=loader_workers)
+    require(on_result=on_result, shard=shard)
+    asked = None if cluster is None else as_path("cluster", cluster)
+    placing = Placing(engine, workers, timeout_s, asked, wait, ray_address)
+    place = as_path("out", out)
     options = Options(device, as_roots(roots), loader_workers, cache, retry_failed)
-    found = plan_suites([suite], _settings(settings), pattern, place, options, need_data=True)
+    here, changes, part = placing.here(options), _settings(settings), read_shard(shard)
+    found = plan_suites([suite], changes, pattern, place, here, need_data=True, shard=part)
     if not found:
         raise UserError(f"No case matches {pattern!r}.")
     require_engines(found, options, placing)

@@ -21,6 +21,7 @@ KINDS: Mapping[str, tuple[Any, str]] = {  # of `run`'s arguments
     "timeout_s": ((int, float, NoneType), "a number of seconds"),
     "ray_address": ((str, NoneType), 'an address, such as "10.0.0.1:6379"'),
     "loader_workers": ((int, NoneType), "a whole number"),
+    "shard": ((str, NoneType), 'a share, such as "2/8"'),
     "on_result": ((Callable, NoneType), "a function of one result"),
 }
 

@@ -94,14 +94,25 @@ def run(
         int, typer.Option(min=1, help="cases at once, each with a GPU or a share of the cores")
     ] = 1,
     engine: Annotated[
-        Literal["process", "in-process", "ray"] | None,
+        Literal["process", "in-process", "slurm", "ray"] | None,
         typer.Option(
-            help="one process per case, one for all, or a Ray cluster; default: as the suite says"
+            help="one process per case, one for all, jobs of Slurm, or a Ray cluster; default: as "
+            "the suite says"
         ),
     ] = None,
     ray_address: Annotated[
         str | None,
         typer.Option(help="of the Ray cluster; default: RAY_ADDRESS, or one for this run"),
+    ] = None,
+    cluster: Annotated[
+        Path | None, typer.Option(help="with --engine slurm: what the jobs ask for (YAML)")
+    ] = None,
+    wait: Annotated[
+        bool, typer.Option("--wait", help="wait for what other hosts, or Slurm's jobs, run, too")
+    ] = False,
+    shard: Annotated[
+        str | None,
+        typer.Option(help="run only a share of the cases: 2/8 is the second of 8"),
     ] = None,
     loader_workers: LoaderWorkers = None,
     cache: CacheMode = None,
@@ -109,7 +120,8 @@ def run(
 ) -> None:
     """Train and evaluate the cases of suites; finished cases are skipped.
 
-    Ctrl-C and the signals of clusters save and stop; the same command then continues.
+    Ctrl-C and the signals of clusters save and stop; the same command then continues. Several hosts
+    can run the same command on a shared folder: each case is run by one of them.
 
     Exit codes: 0 all cases are ok, 1 a case failed or results cannot be written, 2 usage or a bad
     suite, 3 nothing matched, 4 interrupted after saving, 5 running elsewhere, 6 stopped by a
@@ -117,6 +129,7 @@ def run(
     """
     from bench.cli.commands.run import run_suites
     from bench.runner.run_suite import Placing
+    from bench.runner.shard import read_shard
 
     leave(
         run_suites(
@@ -125,11 +138,14 @@ def run(
             all_settings(settings, limit),
             Where(device, root or (), out, loader_workers, cache),
             Console(json_lines),
-            Placing(engine, workers, read_seconds("--timeout", timeout), ray_address),
+            Placing(
+                engine, workers, read_seconds("--timeout", timeout), cluster, wait, ray_address
+            ),
             dry_run=dry_run,
             retry_failed=retry_failed,
             fail_fast=fail_fast,
             max_time_s=read_seconds("--max-time", max_time),
+            shard=read_shard(shard),
         )
     )
 
@@ -355,6 +371,27 @@ def show(
     from bench.cli.commands.results import shown
 
     Console().say(shown(case, results))
+
+
+@app.command()
+def status(
+    targets: Annotated[
+        list[str] | None,
+        typer.Argument(help="suites or folders; default: every suite in --results"),
+    ] = None,
+    results: Results = Path("results"),
+    watch: Annotated[
+        bool, typer.Option("--watch", help="show it again every 5 s until all is over")
+    ] = False,
+    settings: Settings = None,
+    limit: Limit = None,
+    json_lines: JsonLines = False,
+) -> None:
+    """Show what runs on all hosts, what waits and what failed, from the folder of results."""
+    from bench.cli.commands.status import show_status
+
+    changes = all_settings(settings, limit)
+    show_status(targets or [], results, changes, Console(json_lines), watch=watch)
 
 
 @app.command()

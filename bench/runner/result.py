@@ -19,8 +19,8 @@ class CaseResult:
     case: name of the case, DATASET__MODEL__RECIPE__sSEED.
     id: SHA-256 of the resolved case.
     status: ok, failed, blocked (the case that it starts from failed), held (it, or the
-        case that it starts from, is running elsewhere), interrupted or stopped (it has no record;
-        the next run continues).
+        case that it starts from, is running elsewhere), submitted (a cluster has it), interrupted
+        or stopped (it has no record; the next run continues).
     skipped: whether it was already done before this run.
     reason: why the status is not ok.
     seconds: that this run spent on it.

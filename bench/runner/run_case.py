@@ -17,6 +17,7 @@ from bench.machine.environment import environment
 from bench.machine.files import CannotWrite, write_json, write_text
 from bench.machine.memory import gpu_peak_memory_mib, is_out_of_memory, process_memory_mib
 from bench.machine.numerics import read_numerics
+from bench.machine.sharing import listed
 from bench.models.networks import mixes_devices, said
 from bench.models.segmenter import build_model
 from bench.models.weight_files import read_weights
@@ -25,15 +26,15 @@ from bench.records.case_folder import CaseFolder, Held, clear, drop_checkpoints
 from bench.records.heartbeat import Heartbeat, Interrupted
 from bench.records.record import Failure, Record, now, read_record
 from bench.runner.attempt import open_evaluator, run_to_record, use_device
+from bench.runner.elsewhere import decided
 from bench.runner.evaluate import score
 from bench.runner.numerics import Refused, scoring_numerics
 from bench.runner.plan import look_up, unscored
-from bench.runner.task import Options, Outcome, Status, Task
+from bench.runner.task import Ending, Options, Outcome, Task
 from bench.suite.model import Normalize
 from bench.text import first_line
 
 log = logging.getLogger("bench.case")
-Ending = tuple[Status, str | None]
 
 
 def run_case(task: Task, options: Options) -> Outcome:
@@ -43,12 +44,10 @@ def run_case(task: Task, options: Options) -> Outcome:
     """
 
     def work(folder: CaseFolder) -> Ending:
-        state, reason = look_up(task)
-        if state == "done":
-            return "ok", None
-        if state == "failed" and not options.retry_failed:
-            return "failed", f"{reason} (in an earlier run; --retry-failed runs it again)"
-        if state == "stale":
+        ending = decided(task, options)
+        if ending is not None:
+            return ending
+        if look_up(task)[0] == "stale":
             clear(folder)
         parent = _parent_status(task)
         if parent == "ok":
@@ -82,7 +81,7 @@ def evaluate_case(task: Task, options: Options) -> Outcome:
             _score_kept_weights(task, options, folder, record, missing)
         return "ok", None
 
-    return _under_lock(task, options, work)
+    return _under_lock(task, options, work, patiently=True)
 
 
 def _score_kept_weights(
@@ -107,18 +106,20 @@ def _as_recorded(record: Record) -> dict[str, Any]:
     return {"weights": None, "normalize": "none" if mean is None else Normalize(mean=mean, std=std)}
 
 
-def _under_lock(task: Task, options: Options, work: Callable[[CaseFolder], Ending]) -> Outcome:
-    """Run `work` on a case while holding its lock."""
+def _under_lock(
+    task: Task, options: Options, work: Callable[[CaseFolder], Ending], *, patiently: bool = False
+) -> Outcome:
+    """Run `work` on a case while no other process can."""
     start = time.perf_counter()
     folder = CaseFolder(task.folder)
     try:
-        with folder.hold(), _logging_to(folder.log):
+        with folder.hold(patiently=patiently), listed(), _logging_to(folder.log):
             if options.should_stop():
                 raise Interrupted("before it started")
             status, reason = work(folder)
             record = read_record(task.folder)
     except Held as holder:
-        return Outcome(task.case, "held", f"by {holder}")
+        return Outcome(task.case, "held", str(holder))
     except Interrupted as stop:
         notes = tuple(getattr(stop, "__notes__", ()))
         return Outcome(task.case, "interrupted", str(stop), notes=notes)
@@ -132,11 +133,11 @@ def _under_lock(task: Task, options: Options, work: Callable[[CaseFolder], Endin
 
 def _train_and_score(task: Task, options: Options, folder: CaseFolder) -> Ending:
     started = now()
-    threads, lock = torch.get_num_threads(), folder.lock_id()
+    threads, mine = torch.get_num_threads(), folder.holder()
     write_json(folder.case, task.case.model_dump(mode="json"))
     try:
         record = run_to_record(task, options, folder, started)
-    except (Interrupted, Refused, CannotWrite):
+    except (Interrupted, Refused, CannotWrite, Held):
         raise
     except (Exception, SystemExit) as error:  # any failure becomes a record
         log.error("failed\n%s", traceback.format_exc())
@@ -146,7 +147,7 @@ def _train_and_score(task: Task, options: Options, folder: CaseFolder) -> Ending
         return "failed", reason
     finally:
         torch.set_num_threads(threads)
-    folder.require_lock(lock)
+    folder.require(mine)
     write_text(folder.record, record.model_dump_json(indent=1) + "\n")
     drop_checkpoints(folder, keep_last=task.keep == "all")
     return "ok", None
@@ -174,19 +175,35 @@ def _failure(folder: CaseFolder) -> Failure:
 
 def record_death(task: Task, started: str, reason: str, failure: Failure) -> Outcome:
     """Record that the process of a case ended without an outcome; its checkpoint stays."""
+    return _record(task, started, "failed", reason, failure)
+
+
+def record_blocked(task: Task, reason: str) -> Outcome:
+    """Record that a case cannot start because of the case whose weights it needs."""
+    return _record(task, now(), "blocked", reason)
+
+
+def _record(
+    task: Task,
+    started: str,
+    status: Literal["failed", "blocked"],
+    reason: str,
+    failure: Failure | None = None,
+) -> Outcome:
+    """Record the ending of a case that no process runs, unless it is done."""
     folder = CaseFolder(task.folder)
     try:
-        with folder.hold():
+        with folder.hold(patiently=True):  # its host may be another one
             if look_up(task)[0] == "done":  # it died after its record was written
                 return Outcome(task.case, "ok")
-            _write_ending(task, folder, started, "failed", reason, failure)
+            _write_ending(task, folder, started, status, reason, failure)
     except Held as holder:
-        return Outcome(task.case, "held", f"by {holder}")
+        return Outcome(task.case, "held", str(holder))
     except CannotWrite as error:
         return Outcome(task.case, "stopped", f"{reason}. {error}")
     except UserError as error:
         return Outcome(task.case, "failed", f"{reason}. {error}")
-    return Outcome(task.case, "failed", reason)
+    return Outcome(task.case, status, reason)
 
 
 def _write_ending(

@@ -1,6 +1,6 @@
 """Running suites: what `bench run` and `bench.run` share. It prints nothing."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import partial
@@ -12,8 +12,11 @@ from bench.lookup import unknown
 from bench.models.counts import Complexity, read_complexity
 from bench.records.case_folder import CaseFolder, drop_checkpoints, results_folder
 from bench.records.record import Resolved, read_record, read_resolved, write_resolved
+from bench.runner.elsewhere import run_with_others
+from bench.runner.engines.cluster import load_cluster
 from bench.runner.engines.engine import Engine
 from bench.runner.plan import Planned, check_disk, disk_needed, look_up, plan
+from bench.runner.shard import Shard
 from bench.runner.task import Options, Outcome, Task
 from bench.runner.validate import Checked, check, load_checked
 from bench.suite.case import Case
@@ -21,7 +24,7 @@ from bench.suite.expand import matching
 from bench.suite.load import SuiteFile, SuiteSource
 from bench.suite.suite import Suite
 
-ENGINES = ("process", "in-process", "ray")
+ENGINES = ("process", "in-process", "slurm", "ray")
 
 
 @dataclass(frozen=True)
@@ -31,12 +34,16 @@ class Placing:
     engine: of every suite; None: as each suite says.
     num_workers: cases at once; Ray decides this itself.
     timeout_s: a case that runs for longer is killed and has failed.
+    cluster: file that says what the jobs of a cluster ask for.
+    wait: also for the cases that a cluster has, or that other drivers run.
     ray_address: of the Ray cluster; None: as Ray finds it, or one for this run.
     """
 
-    engine: Literal["process", "in-process", "ray"] | None = None
+    engine: Literal["process", "in-process", "slurm", "ray"] | None = None
     num_workers: int = 1
     timeout_s: float | None = None
+    cluster: Path | None = None
+    wait: bool = False
     ray_address: str | None = None
 
     def __post_init__(self) -> None:
@@ -58,6 +65,19 @@ class Placing:
             )
         if self.engine != "ray" and self.ray_address is not None:
             raise UserError("--ray-address goes with --engine ray.")
+        if (self.engine == "slurm") != (self.cluster is not None):
+            raise UserError(
+                "The engine slurm and a cluster file go together (--engine slurm --cluster FILE); "
+                "the file says what a case asks for, such as partition: gpu (docs/clusters.md)."
+            )
+        if self.engine == "slurm" and self.num_workers > 1:
+            raise UserError(
+                "--engine slurm takes no workers; give max_running in the cluster file."
+            )
+
+    def here(self, options: Options) -> Options:
+        """Return the options of checks on this machine; the device may be that of other nodes."""
+        return replace(options, device="cpu") if self.engine in ("slurm", "ray") else options
 
 
 @dataclass(frozen=True)
@@ -92,6 +112,7 @@ def plan_suites(
     options: Options,
     *,
     need_data: bool,
+    shard: Shard | None = None,
 ) -> list[PlannedSuite]:
     """Read and check suites, and look up the state of their cases.
 
@@ -99,6 +120,7 @@ def plan_suites(
         settings: "key=value" texts that override each suite.
         pattern: glob on case names; suites without a matching case are left out.
         need_data: whether data and weight files must exist.
+        shard: the share of each suite's cases to keep; None: all.
 
     Raises:
         UserError: with every fault of the first suite that has any, or if two suites would share
@@ -114,6 +136,8 @@ def plan_suites(
         checked = check(file, chosen, options.roots, need_data, options.device, known)
         resolved = Resolved(suite=file.suite, settings=tuple(settings), cases=tuple(cases))
         planned = plan(file.suite, chosen, folder, checked)
+        if shard is not None:
+            planned = shard.of(planned)
         found.append(PlannedSuite(resolved, folder, checked, planned))
     folders = [one.folder for one in found]
     for folder in folders:
@@ -146,6 +170,9 @@ def require_engines(suites: Sequence[PlannedSuite], options: Options, placing: P
     Raises:
         UserError: if one cannot do what is asked, or there are too few cores or GPUs.
     """
+    if placing.cluster is not None:
+        load_cluster(placing.cluster)
+        return
     if placing.engine == "ray":
         from bench.runner.engines import on_ray
 
@@ -181,7 +208,14 @@ def run_suite(
     options = replace(options, num_sharing=max(1, min(placing.num_workers, len(one.left))))
     engine = _engine(placing, one.suite, options) if one.left else None
     write_resolved(one.folder, one.resolved)
-    yield from run_planned(one.planned, options, engine, fail_fast=fail_fast, announce=announce)
+    yield from run_planned(
+        one.planned,
+        options,
+        engine,
+        fail_fast=fail_fast,
+        announce=announce,
+        wait=None if placing.cluster else placing.wait,
+    )
 
 
 def run_planned(
@@ -191,22 +225,51 @@ def run_planned(
     *,
     fail_fast: bool = False,
     announce: Callable[[Task], None] = lambda task: None,
+    wait: bool | None = False,
 ) -> Iterator[Outcome]:
-    """Run the cases that are not done, with an engine; None: one after another, in this process."""
+    """Run the cases that are not done, with an engine; None: one after another, in this process.
+
+    Args:
+        wait: also for the cases that other drivers run; None: the engine sees to them itself.
+    """
     for item in planned:
         if item.is_done:  # its process may have been killed before it cleaned up
             drop_checkpoints(CaseFolder(item.task.folder), item.task.keep == "all")
     tasks = [item.task for item in planned if not item.is_done]
     if not tasks:
         return
-    with closing((engine or _in_process())(tasks, options, announce)) as outcomes:
+    start = engine or _in_process()
+
+    def run(some: Sequence[Task]) -> Generator[Outcome, None, None]:
+        with closing(start(some, options, announce)) as outcomes:
+            yield from outcomes
+
+    whole = run(tasks) if wait is None else run_with_others(tasks, run, options, wait=wait)
+    with closing(whole) as outcomes:
         for outcome in outcomes:
             yield outcome
             if fail_fast and outcome.status == "failed":
                 return
 
 
+def submission_text(one: PlannedSuite, options: Options, placing: Placing) -> str:
+    """Show what would be submitted to a cluster; nothing if all is done, or runs here."""
+    if placing.cluster is None or not one.left:
+        return ""
+    from bench.runner.engines import slurm
+
+    tasks = [item.task for item in one.left]
+    return slurm.preview(tasks, options, load_cluster(placing.cluster))
+
+
 def _engine(placing: Placing, suite: Suite, options: Options) -> Engine:
+    if placing.cluster is not None:
+        from bench.runner.engines import slurm
+        from bench.runner.engines.slurm_commands import require_slurm
+
+        require_slurm()
+        cluster = load_cluster(placing.cluster)
+        return partial(slurm.run, cluster=cluster, wait=placing.wait, timeout_s=placing.timeout_s)
     if _is_in_process(placing, suite):
         return _in_process()
     if placing.engine == "ray":

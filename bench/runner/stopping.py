@@ -17,6 +17,7 @@ class Stop:
     deadline: float | None
     asked: bool = False
     terminated: bool = False  # by a signal that clusters or a closed terminal send
+    signal: str | None = None  # the first of those, by its name
 
     def is_due(self) -> bool:
         """Return whether to stop after saving."""
@@ -46,6 +47,7 @@ def stopping(
     def on_terminate(number: int, frame: object) -> None:
         stop.asked = stop.terminated = True
         name = signal.Signals(number).name
+        stop.signal = stop.signal or name
         say(f"Received {name}: stopping once this step is saved; the same command then goes on.")
 
     asked = [number for number in TERMINATING if signal.getsignal(number) != signal.SIG_IGN]

@@ -13,7 +13,8 @@ from bench.suite.schema import Cache
 from bench.suite.suite import Suite
 
 State = Literal["done", "failed", "stale", "resume", "to do"]
-Status = Literal["ok", "failed", "blocked", "held", "interrupted", "stopped"]
+Status = Literal["ok", "failed", "blocked", "held", "submitted", "interrupted", "stopped"]
+Ending = tuple[Status, str | None]  # and the reason
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,7 @@ class Task:
     """A case, how to score it, and its folder.
 
     fingerprints: of the splits as they are now; a record of other data is stale.
+    failed: when the attempt ended that --retry-failed repeats; None: any.
     """
 
     case: Case
@@ -55,6 +57,7 @@ class Task:
     cache: Cache = "auto"
     scoring_batch: int | None = None
     fingerprints: Mapping[str, str] = field(default_factory=dict)
+    failed: str | None = None
 
     @classmethod
     def of(
@@ -77,8 +80,9 @@ class Task:
 class Outcome:
     """The outcome of a task.
 
-    interrupted: the case was asked to stop and continues in the next run. stopped: its results
-    cannot be written. Neither has a record, and after either, no further case is started.
+    submitted: a cluster has the case. interrupted: the case was asked to stop and continues in the
+    next run. stopped: its results cannot be written. None of these has a record, and after the
+    last two, no further case is started.
     """
 
     case: Case

@@ -36,7 +36,7 @@ class SuiteFile:
 
     def error(self, faults: Iterable[Fault]) -> UserError:
         """Return an error for faults found later, such as a model that does not build."""
-        return _located(self.document, faults)
+        return located(self.document, faults)
 
     def cases(self) -> list[Case]:
         """List the cases of the suite in the order of its file.
@@ -107,10 +107,10 @@ def load(
     try:
         suite = Suite.model_validate(document.data, context=context)
     except ValidationError as error:
-        raise _located(document, faults + describe(error, Suite)) from error
+        raise located(document, faults + describe(error, Suite)) from error
     faults += _override_faults(suite, context)
     if faults:
-        raise _located(document, faults)
+        raise located(document, faults)
     return SuiteFile(suite, document)
 
 
@@ -277,7 +277,8 @@ def _override_faults(suite: Suite, context: Any) -> list[Fault]:
     return list(faults.values())
 
 
-def _located(document: yaml_file.Document, faults: Iterable[Fault]) -> UserError:
+def located(document: yaml_file.Document, faults: Iterable[Fault]) -> UserError:
+    """Return one error that lists faults with their files and lines."""
     lines = []
     for fault in faults:
         place = document.place(fault.path) or document.title

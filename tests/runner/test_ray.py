@@ -313,7 +313,7 @@ def test_what_a_cluster_cannot_do(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(UserError, match="--ray-address goes with --engine ray"):
         Placing("process", ray_address="auto")
     monkeypatch.setattr("importlib.util.find_spec", lambda name: object())
-    with pytest.raises(UserError, match="Ray chooses the GPU; give --device cuda"):
+    with pytest.raises(UserError, match="the device is auto, cpu or cuda, not cuda:1"):
         on_ray.require(Options("cuda:1"))
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(UserError, match=r"pip install 'bench\[ray\]'"):

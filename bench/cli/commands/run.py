@@ -1,7 +1,7 @@
 """The command `run`."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from tabulate import tabulate
@@ -24,8 +24,10 @@ from bench.runner.run_suite import (
     require_disk,
     require_engines,
     run_suite,
+    submission_text,
     total_disk,
 )
+from bench.runner.shard import Shard
 from bench.runner.stopping import stopping
 from bench.runner.task import Options, Outcome, Task
 from bench.runner.validate import missing_files, remarks
@@ -47,11 +49,20 @@ def run_suites(
     retry_failed: bool = False,
     fail_fast: bool = False,
     max_time_s: float | None = None,
+    shard: Shard | None = None,
 ) -> Exit:
     """Check every suite, then run what is left of them."""
     placing = placing or Placing()
     options = replace(where.options(), retry_failed=retry_failed)
-    suites = plan_suites(sources, settings, pattern, where.out, options, need_data=not dry_run)
+    suites = plan_suites(
+        sources,
+        settings,
+        pattern,
+        where.out,
+        placing.here(options),
+        need_data=not dry_run,
+        shard=shard,
+    )
     if not suites:
         return nothing_matched(console, pattern)
     require_engines(suites, options, placing)
@@ -62,12 +73,18 @@ def run_suites(
     if dry_run:
         for one in suites:
             _show_plan(one, options, console)
+            if text := submission_text(one, options, placing):
+                console.say(text)
         console.say(f"At most {total_disk(suites, placing) / 1e9:.2f} GB of disk space.")
         return Exit.OK
     require_disk(suites, where.out, placing)
     outcomes: list[Outcome] = []
-    with stopping(console.say, max_time_s) as stop:
+    with stopping(_said_on_stop(placing, console), max_time_s) as stop:
         options = replace(options, should_stop=stop.is_due)
+        if placing.wait and placing.cluster and len(suites) > 1:
+            for one in suites:  # all are submitted before the first is waited for
+                list(run_suite(one, options, replace(placing, wait=False)))
+            options = replace(options, retry_failed=False)
         for one in suites:
             outcomes += (new := _run(one, options, placing, fail_fast, console))
             if must_stop(new, fail_fast=fail_fast):
@@ -97,7 +114,21 @@ def _run(
             watched.end(outcome.case.name, outcome.seconds)
             shown.add(outcome, tasks[outcome.case.name])
     _report(one, time.monotonic() - start, console)
+    if num := sum(outcome.status == "submitted" for outcome in shown.ended):
+        console.say(
+            f"Slurm has {plural(num, 'case')}. The same command collects those that have ended, "
+            "and with --wait watches them."
+        )
     return shown.ended
+
+
+def _said_on_stop(placing: Placing, console: Console) -> Callable[[str], None]:
+    """Return what prints a request to stop; jobs of a cluster are not stopped."""
+    if placing.cluster is None:
+        return console.say
+    return lambda text: console.say(
+        "Leaving; what was submitted goes on (scancel ends it). The same command collects it."
+    )
 
 
 def _heading(one: PlannedSuite) -> str:

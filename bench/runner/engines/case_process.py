@@ -136,6 +136,12 @@ def _forked() -> Forked:
     raise UserError("The process that starts the cases has ended; use --engine in-process.")
 
 
+def begin_imports() -> None:
+    """Start the server, so that what it imports is there when the first case starts."""
+    if CAN_FORK:
+        _server()
+
+
 @dataclass(frozen=True)
 class Server:
     """The process that forks the cases; it ends when its socket is closed."""

@@ -26,12 +26,15 @@ def require(options: Options) -> None:
     """Check what can be checked before the cluster is asked.
 
     Raises:
-        UserError: if Ray is not installed, or a certain GPU is asked for.
+        UserError: if Ray is not installed, or another device is asked for than it can give.
     """
     if importlib.util.find_spec("ray") is None:
         raise UserError("--engine ray needs the package ray: pip install 'bench[ray]'.")
-    if ":" in options.device:
-        raise UserError(f"Ray chooses the GPU; give --device cuda, not {options.device}.")
+    if options.device not in ("auto", "cpu", "cuda"):
+        raise UserError(
+            f"With --engine ray, the device is auto, cpu or cuda, not {options.device}; Ray itself "
+            "chooses a GPU."
+        )
 
 
 def run(

@@ -17,6 +17,7 @@ from bench.machine.environment import num_cores
 from bench.machine.memory import process_memory_mib
 from bench.records.case_folder import CaseFolder
 from bench.records.record import Failure, now
+from bench.runner.elsewhere import known
 from bench.runner.engines.case_process import CaseProcess, Message, start
 from bench.runner.engines.engine import next_ready
 from bench.runner.run_case import record_death
@@ -135,6 +136,10 @@ def run(
                     if task is None:
                         break
                     waiting.remove(task)
+                    outcome = known(task, options)
+                    if outcome is not None:  # without starting a process to say so
+                        yield outcome
+                        continue
                     announce(task)
                     running.append(_start(task, options, free.pop(0)))
                 for case in list(running):
