@@ -42,6 +42,7 @@ def run(
     engine: Literal["process", "in-process"] | None = None,
     workers: int = 1,
     timeout_s: float | None = None,
+    gpus_per_case: int = 1,
     loader_workers: int | None = None,
     cache: CacheMode | None = None,
     retry_failed: bool = False,
@@ -63,6 +64,7 @@ def run(
         engine: one process per case, or all in this one; None: as the suite says.
         workers: cases at once, each with a GPU or a share of the cores.
         timeout_s: end a case that runs for longer.
+        gpus_per_case: train each case on several GPUs, by a process on each.
         loader_workers: processes that read images; None: as measured.
         cache: where decoded images are kept; None: as the suite says.
         retry_failed: run failed cases again.
@@ -91,8 +93,9 @@ def run(
     from bench.runner.validate import remarks
 
     require(suite=suite, pattern=pattern, device=device, workers=workers)
+    require(gpus_per_case=gpus_per_case)
     require(timeout_s=timeout_s, loader_workers=loader_workers, on_result=on_result)
-    place, placing = as_path("out", out), Placing(engine, workers, timeout_s)
+    place, placing = as_path("out", out), Placing(engine, workers, timeout_s, gpus_per_case)
     options = Options(device, as_roots(roots), loader_workers, cache, retry_failed)
     found = plan_suites([suite], _settings(settings), pattern, place, options, need_data=True)
     if not found:

@@ -93,6 +93,9 @@ def run(
     workers: Annotated[
         int, typer.Option(min=1, help="cases at once, each with a GPU or a share of the cores")
     ] = 1,
+    gpus_per_case: Annotated[
+        int, typer.Option(min=1, help="train each case on several GPUs, by a process on each")
+    ] = 1,
     engine: Annotated[
         Literal["process", "in-process"] | None,
         typer.Option(help="one process per case, or one for all; default: as the suite says"),
@@ -119,7 +122,7 @@ def run(
             all_settings(settings, limit),
             Where(device, root or (), out, loader_workers, cache),
             Console(json_lines),
-            Placing(engine, workers, read_seconds("--timeout", timeout)),
+            Placing(engine, workers, read_seconds("--timeout", timeout), gpus_per_case),
             dry_run=dry_run,
             retry_failed=retry_failed,
             fail_fast=fail_fast,

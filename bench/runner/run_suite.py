@@ -13,6 +13,7 @@ from bench.models.counts import Complexity, read_complexity
 from bench.records.case_folder import CaseFolder, drop_checkpoints, results_folder
 from bench.records.record import Resolved, read_record, read_resolved, write_resolved
 from bench.runner.engines.engine import Engine
+from bench.runner.gpus_per_case import require_one_start, require_several
 from bench.runner.plan import Planned, check_disk, disk_needed, look_up, plan
 from bench.runner.task import Options, Outcome, Task
 from bench.runner.validate import Checked, check, load_checked
@@ -31,11 +32,13 @@ class Placing:
     engine: of every suite; None: as each suite says.
     num_workers: cases at once.
     timeout_s: a case that runs for longer is killed and has failed.
+    gpus_per_case: processes that train a case together, each on a GPU or a share of the cores.
     """
 
     engine: Literal["process", "in-process"] | None = None
     num_workers: int = 1
     timeout_s: float | None = None
+    gpus_per_case: int = 1
 
     def __post_init__(self) -> None:
         """Refuse values that no engine can have.
@@ -47,6 +50,8 @@ class Placing:
             raise UserError(unknown("engine", str(self.engine), ENGINES))
         if self.num_workers < 1:
             raise UserError(f"workers must be at least 1, not {self.num_workers}.")
+        if self.gpus_per_case < 1:
+            raise UserError(f"GPUs per case must be at least 1, not {self.gpus_per_case}.")
         if self.timeout_s is not None and not self.timeout_s > 0:
             raise UserError(f"The timeout must be more than 0 s, not {self.timeout_s}.")
 
@@ -137,9 +142,12 @@ def require_engines(suites: Sequence[PlannedSuite], options: Options, placing: P
     Raises:
         UserError: if one cannot do what is asked, or there are too few cores or GPUs.
     """
+    require_one_start()
     for one in suites:
         _is_in_process(placing, one.suite)
-        if one.left and placing.num_workers > 1:
+        if placing.gpus_per_case > 1:
+            require_several([item.case for item in one.left], placing.gpus_per_case)
+        if one.left and placing.num_workers * placing.gpus_per_case > 1:
             _engine(placing, one.suite, options)
 
 
@@ -199,7 +207,8 @@ def _engine(placing: Placing, suite: Suite, options: Options) -> Engine:
     from bench.machine.device import pick_device
     from bench.runner.engines import processes
 
-    slots = processes.divide(placing.num_workers, pick_device(options.device))
+    device = pick_device(options.device)
+    slots = processes.divide(placing.num_workers, device, placing.gpus_per_case)
     return partial(processes.run, slots=slots, timeout_s=placing.timeout_s)
 
 
@@ -211,10 +220,10 @@ def _is_in_process(placing: Placing, suite: Suite) -> bool:
     """
     if (placing.engine or suite.engine) != "in-process":
         return False
-    if placing.num_workers > 1 or placing.timeout_s:
+    if placing.num_workers * placing.gpus_per_case > 1 or placing.timeout_s:
         raise UserError(
-            f"{suite.name}: --workers and --timeout need one process per case; give "
-            "--engine process."
+            f"{suite.name}: --workers, --gpus-per-case and --timeout need processes per case; "
+            "give --engine process."
         )
     return True
 
