@@ -46,6 +46,14 @@ class Planted(nn.Module):
                 print(f"BENCH_TOLD={told} in {os.getsid(0)}, {could_use_cuda}", flush=True)
             case "insatiable":
                 raise torch.OutOfMemoryError("planted: out of memory")
+            case "kills_second" if torch.distributed.get_rank() == 1:
+                os.kill(os.getpid(), signal.SIGKILL)
+            case "fails_second" if torch.distributed.get_rank() == 1:
+                raise ValueError("planted: only here")
+            case "hangs_second" if torch.distributed.get_rank() == 1:
+                time.sleep(1000)
+            case "kills_first" if torch.distributed.get_rank() == 0:
+                os.kill(os.getpid(), signal.SIGKILL)
             case "greedy" if batch > 2:
                 raise torch.OutOfMemoryError("planted: out of memory")
 
@@ -72,5 +80,9 @@ class Unpooling(Planted):
         return nn.functional.max_unpool2d(pooled, indices, [2, 2])
 
 
+kills_second, fails_second, hangs_second, kills_first = (
+    partial(Planted, what=what)
+    for what in ("kills_second", "fails_second", "hangs_second", "kills_first")
+)
 nan = partial(NotANumber, what="nan")
 unpool = partial(Unpooling, what="unpool")

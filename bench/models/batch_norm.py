@@ -107,7 +107,7 @@ def _statistics(x: Tensor, world: World) -> tuple[Tensor, Tensor, Tensor]:
     sums would lose digits.
     """
     channels = x.shape[1]
-    var, mean = torch.var_mean(x.float(), _without_channels(x), correction=0)
+    var, mean = torch.var_mean(_exact(x), _without_channels(x), correction=0)
     own = torch.cat([mean, var, mean.new_full((1,), x.numel() / channels)])
     of_all = own.new_zeros(world.size, len(own))
     of_all[world.rank] = own
@@ -117,6 +117,11 @@ def _statistics(x: Tensor, world: World) -> tuple[Tensor, Tensor, Tensor]:
     mean = (means * counts).sum(0) / count
     var = ((variances + (means - mean) ** 2) * counts).sum(0) / count
     return count, mean, var
+
+
+def _exact(x: Tensor) -> Tensor:
+    """Return half-precision numbers in fp32."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
 def _without_channels(x: Tensor) -> list[int]:
@@ -148,12 +153,12 @@ class _Normalise(torch.autograd.Function):
         x, weight, count, mean, inverse_std = ctx.saved_tensors
         shape = [1, -1, *(1,) * (x.ndim - 2)]
         axes = _without_channels(x)
-        dy = grad.float()
-        normalised = (x.float() - mean.view(shape)) * inverse_std.view(shape)
+        dy = _exact(grad)
+        normalised = (_exact(x) - mean.view(shape)) * inverse_std.view(shape)
         sums = torch.stack([dy.sum(axes), (dy * normalised).sum(axes)])
         grad_bias, grad_weight = sums.clone().unbind()  # of this process; added up with all others
         of_all = ctx.world.add_up(sums) / count
-        scale = inverse_std if weight is None else inverse_std * weight.float()
+        scale = inverse_std if weight is None else inverse_std * weight
         dx = dy - of_all[0].view(shape) - normalised * of_all[1].view(shape)
         dx = (dx * scale.view(shape)).to(x.dtype)
         needs = ctx.needs_input_grad

@@ -15,6 +15,7 @@ from bench.machine.world import LOST_CODE, Place
 from bench.runner.engines.case_process import CaseProcess
 from bench.runner.task import Status
 
+KILLED_S = 0.01  # between looks whether a killed process has ended
 GRACE_S = 10.0  # for the first process to end by itself after another failed
 Answer = tuple[Status, str | None, float, tuple[str, ...]]
 
@@ -102,7 +103,11 @@ class Ranks:
     def close(self) -> None:
         """Kill what is left, and remove what they met by."""
         self.kill()
-        for process in self.processes:
+        for rank, process in enumerate(self.processes):
+            while process.poll() is None:
+                time.sleep(KILLED_S)
+            if rank not in self.ends:
+                self.ends[rank] = _end(rank, process)
             with suppress(BrokenPipeError):
                 process.stdin.close()
         if self.store is not None:
