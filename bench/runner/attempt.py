@@ -151,6 +151,8 @@ def _train(task: Task, options: Options, folder: CaseFolder, device: torch.devic
         except (RuntimeError, MemoryError) as error:
             restarts = recipe.on_oom == "accumulate" and options.world.is_alone
             if not is_out_of_memory(error) or not restarts or micro_batch == 1:
+                if recipe.on_oom == "accumulate" and not options.world.is_alone:
+                    notes.append("on several GPUs, on_oom: accumulate does nothing; set accumulate")
                 for note in notes:
                     error.add_note(note)
                 raise

@@ -108,8 +108,8 @@ def train(job: Job, begin: Beginning) -> Trained:
                 score = row[f"select_{recipe.select_by}"]
                 note_best(progress, job.model, recipe, row["epoch"], score)
             progress.history.append(row)
-            log.info("epoch %s", row)
             if job.setup.world.writes:
+                log.info("epoch %s", row)
                 write_history(job.folder.history, progress.history)
             state.begin_epoch()
             warming_up = False
