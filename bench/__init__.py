@@ -47,6 +47,8 @@ def run(
     cache: CacheMode | None = None,
     retry_failed: bool = False,
     fail_fast: bool = False,
+    wait: bool = False,
+    shard: str | None = None,
     on_result: "Callable[[CaseResult], None] | None" = None,
 ) -> "list[CaseResult]":
     """Train and evaluate the cases of a suite; finished cases are skipped.
@@ -69,6 +71,8 @@ def run(
         cache: where decoded images are kept; None: as the suite says.
         retry_failed: run failed cases again.
         fail_fast: stop at the first failed case.
+        wait: wait for cases that other hosts or processes run, too.
+        shard: "K/N": run only the K-th of N shares of the cases.
         on_result: called with each result as soon as there is one.
 
     Returns:
@@ -88,16 +92,21 @@ def run(
         require_engines,
         run_suite,
     )
+    from bench.runner.shard import read_shard
     from bench.runner.stopping import stopping
     from bench.runner.task import Options, Outcome
     from bench.runner.validate import remarks
 
     require(suite=suite, pattern=pattern, device=device, workers=workers)
+    require(timeout_s=timeout_s, loader_workers=loader_workers, on_result=on_result, shard=shard)
     require(gpus_per_case=gpus_per_case)
-    require(timeout_s=timeout_s, loader_workers=loader_workers, on_result=on_result)
-    place, placing = as_path("out", out), Placing(engine, workers, timeout_s, gpus_per_case)
+    place = as_path("out", out)
+    placing = Placing(engine, workers, timeout_s, wait, gpus_per_case)
     options = Options(device, as_roots(roots), loader_workers, cache, retry_failed)
-    found = plan_suites([suite], _settings(settings), pattern, place, options, need_data=True)
+    changes = _settings(settings)
+    found = plan_suites(
+        [suite], changes, pattern, place, options, need_data=True, shard=read_shard(shard)
+    )
     if not found:
         raise UserError(f"No case matches {pattern!r}.")
     require_engines(found, options, placing)

@@ -21,6 +21,7 @@ KINDS: Mapping[str, tuple[Any, str]] = {  # of `run`'s arguments
     "gpus_per_case": (int, "a whole number"),
     "timeout_s": ((int, float, NoneType), "a number of seconds"),
     "loader_workers": ((int, NoneType), "a whole number"),
+    "shard": ((str, NoneType), 'a share, such as "2/8"'),
     "on_result": ((Callable, NoneType), "a function of one result"),
 }
 

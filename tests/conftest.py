@@ -34,8 +34,9 @@ CLOCKS = (  # columns of a history that may differ between a killed run and an u
 
 @pytest.fixture(scope="session", autouse=True)
 def _cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Do not touch the user's own cache; the tests of one process share one."""
+    """Do not touch the user's own cache; the tests of one process share one, and count as alone."""
     with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("BENCH_RUNNING", str(tmp_path_factory.getbasetemp() / "running"))
         patch.setenv("BENCH_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
         yield
 

@@ -46,6 +46,7 @@ SMALL = (
 QUICKLY = {  # what the test adds to a command so that it takes seconds
     "bench run street.yaml*": f"{SMALL} --engine in-process",
     "bench report street.yaml": SMALL,
+    "bench status street.yaml": SMALL,
     "bench validate street.yaml --deep": f"{SMALL} --root camvid=data/camvid",
     "bench run suites/camvid_small.yaml*": f"{SMALL} --engine in-process --filter *enet*",
     "bench run suites/camvid_all.yaml*": f"{SMALL} --engine in-process --filter *__enet__*",

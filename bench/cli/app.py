@@ -100,13 +100,21 @@ def run(
         Literal["process", "in-process"] | None,
         typer.Option(help="one process per case, or one for all; default: as the suite says"),
     ] = None,
+    wait: Annotated[
+        bool, typer.Option("--wait", help="wait for cases that other hosts or processes run, too")
+    ] = False,
+    shard: Annotated[
+        str | None,
+        typer.Option(help="run only a share of the cases: 2/8 is the second of 8"),
+    ] = None,
     loader_workers: LoaderWorkers = None,
     cache: CacheMode = None,
     json_lines: JsonLines = False,
 ) -> None:
     """Train and evaluate the cases of suites; finished cases are skipped.
 
-    Ctrl-C and the signals of clusters save and stop; the same command then continues.
+    Ctrl-C and the signals of clusters save and stop; the same command then continues. Several hosts
+    can run the same command on a shared folder: each case is run by one of them.
 
     Exit codes: 0 all cases are ok, 1 a case failed or results cannot be written, 2 usage or a bad
     suite, 3 nothing matched, 4 interrupted after saving, 5 running elsewhere, 6 stopped by a
@@ -114,6 +122,7 @@ def run(
     """
     from bench.cli.commands.run import run_suites
     from bench.runner.run_suite import Placing
+    from bench.runner.shard import read_shard
 
     leave(
         run_suites(
@@ -122,11 +131,12 @@ def run(
             all_settings(settings, limit),
             Where(device, root or (), out, loader_workers, cache),
             Console(json_lines),
-            Placing(engine, workers, read_seconds("--timeout", timeout), gpus_per_case),
+            Placing(engine, workers, read_seconds("--timeout", timeout), wait, gpus_per_case),
             dry_run=dry_run,
             retry_failed=retry_failed,
             fail_fast=fail_fast,
             max_time_s=read_seconds("--max-time", max_time),
+            shard=read_shard(shard),
         )
     )
 
@@ -352,6 +362,27 @@ def show(
     from bench.cli.commands.results import shown
 
     Console().say(shown(case, results))
+
+
+@app.command()
+def status(
+    targets: Annotated[
+        list[str] | None,
+        typer.Argument(help="suites or folders; default: every suite in --results"),
+    ] = None,
+    results: Results = Path("results"),
+    watch: Annotated[
+        bool, typer.Option("--watch", help="show it again every 5 s until all is over")
+    ] = False,
+    settings: Settings = None,
+    limit: Limit = None,
+    json_lines: JsonLines = False,
+) -> None:
+    """Show what runs on all hosts, what waits and what failed, from the folder of results."""
+    from bench.cli.commands.status import show_status
+
+    changes = all_settings(settings, limit)
+    show_status(targets or [], results, changes, Console(json_lines), watch=watch)
 
 
 @app.command()

@@ -5,7 +5,7 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -13,11 +13,11 @@ from typing import Any
 
 import numpy as np
 import psutil
-from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 
 from bench.datasets.base import Pair
 from bench.errors import UserError
+from bench.machine import lease
 from bench.machine.cache_folder import cache_folder
 from bench.machine.files import CannotWrite, read_json, write_json
 from bench.suite.schema import Cache
@@ -188,17 +188,17 @@ def _on_disk(
 
 @contextmanager
 def _lock(file: Path, beat: Callable[[], None]) -> Iterator[None]:
-    """Take a lock, calling `beat` while another process holds it."""
-    lock = FileLock(file, timeout=LOCK_WAIT_S)
-    while not lock.is_locked:
-        try:
-            lock.acquire()
-        except Timeout:
-            beat()
-    try:
+    """Take a lease, calling `beat` while another process has it."""
+    watch = lease.Watch(file)
+    with ExitStack() as stack:
+        while True:
+            try:
+                stack.enter_context(lease.hold(file, watch))
+                break
+            except lease.Taken:
+                beat()
+                time.sleep(LOCK_WAIT_S)
         yield
-    finally:
-        lock.release()
 
 
 def _write(folder: Path, pairs: Iterator[Pair]) -> int:
@@ -271,11 +271,7 @@ def make_room(folder: Path, needed: int) -> None:
 
 def _is_held(unfinished: Path) -> bool:
     """Return whether a process is still writing an entry."""
-    try:
-        with FileLock(unfinished.with_suffix(".lock"), timeout=0):
-            return False
-    except Timeout:
-        return True
+    return not lease.is_free(lease.latest(unfinished.with_suffix(".lock")))
 
 
 def _bound(folder: Path) -> int:

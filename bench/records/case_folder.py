@@ -1,4 +1,4 @@
-"""The folder of a case: its layout, its lock, its heartbeat."""
+"""The folder of a case: its layout, its lease, its heartbeat."""
 
 import hashlib
 import os
@@ -7,15 +7,15 @@ import shutil
 import socket
 import time
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
-
 from bench.errors import UserError
 from bench.machine.files import CannotWrite, read_json, write_json
+from bench.machine.lease import Owner, Taken, Watch, await_sign, is_free, latest
+from bench.machine.lease import hold as hold_lease
 from bench.suite.suite import Suite
 
 MOST_OF_A_NAME = 80
@@ -24,6 +24,10 @@ LOG_TAIL_LINES, LOG_TAIL_BYTES = 40, 1 << 16
 
 class Held(Exception):
     """Another process is running this case."""
+
+    def __init__(self, owner: Owner | None, why: str = "") -> None:
+        where = "elsewhere" if owner is None else f"on {owner.host} (process {owner.pid})"
+        super().__init__(f"running {where}{why and '; '}{why}")
 
 
 @dataclass(frozen=True)
@@ -52,9 +56,9 @@ class CaseFolder:
         return self.path / "alive.json"
 
     @property
-    def lock(self) -> Path:
-        """Held by the process that runs the case."""
-        return self.path / "lock"
+    def lease(self) -> Path:
+        """The right to write here, had by the process that runs the case."""
+        return self.path / "lease"
 
     @property
     def history(self) -> Path:
@@ -79,9 +83,9 @@ class CaseFolder:
     @property
     def unfinished(self) -> str:
         """Say what a case without a record lacks, and what to do."""
-        beat = read_json(self.alive)
-        if beat is not None and beat.get("pid") != os.getpid():  # else this process holds it
-            return f"it is running, or was killed: {self.holder()}; bench run continues it"
+        holder = self.holder()
+        if holder is not None and holder.pid != os.getpid():  # else this process writes here
+            return f"it is {Held(holder)}"
         if self.has_checkpoint:
             return "its training was interrupted; bench run continues it"
         return "it has not been trained; bench run trains it"
@@ -106,54 +110,59 @@ class CaseFolder:
         return self.path / "eval" / f"{name}.json"
 
     @contextmanager
-    def hold(self) -> Iterator[None]:
-        """Keep other processes away from this case; the lock ends with its process.
+    def hold(self, *, patiently: bool = False) -> Iterator[None]:
+        """Keep other processes away from this case; this ends with the process, or its silence.
+
+        Args:
+            patiently: if another host has it, wait until that gives a sign of life, or was silent
+                for so long that it lost the case.
 
         Raises:
-            Held: if another process has the lock; names that process.
+            Held: if another process has the lease; names that process.
             UserError: if the folder cannot be written.
         """
-        try:
-            self.path.mkdir(parents=True, exist_ok=True)
-            lock = FileLock(self.lock, timeout=0)
-            lock.acquire()
-        except Timeout:
-            raise Held(self.holder()) from None
-        except OSError as error:
-            raise UserError(f"Cannot write to {self.path}: {error.strerror}.") from error
-        try:
+        with ExitStack() as stack:
+            try:
+                self.path.mkdir(parents=True, exist_ok=True)
+                watch = Watch(self.lease)
+                if patiently:
+                    await_sign(watch)
+                stack.enter_context(hold_lease(self.lease, watch))
+            except Taken as taken:
+                raise Held(taken.owner) from None
+            except OSError as error:
+                raise UserError(f"Cannot write to {self.path}: {error.strerror}.") from error
             # Left by a process that was killed while writing.
             for left in self.path.rglob(".*.tmp"):
                 left.unlink(missing_ok=True)
             self.beat()
-            yield
-        finally:
-            self.alive.unlink(missing_ok=True)
-            lock.release()
+            mine = self.holder()
+            try:
+                yield
+            finally:
+                if self.holder() == mine:
+                    self.alive.unlink(missing_ok=True)
 
-    def lock_id(self) -> int | None:
-        """Return a number that changes if the lock is recreated; None if there is no lock."""
-        try:
-            return self.lock.stat().st_ino
-        except OSError:
-            return None
+    def holder(self) -> Owner | None:
+        """Return who runs this case, as far as one look can tell; None if nobody does."""
+        seen = latest(self.lease)
+        return None if seen is None or is_free(seen) else seen.owner
 
-    def require_lock(self, lock_id: int | None) -> None:
-        """Make sure that the lock is still where another process would look for it.
+    def require(self, mine: Owner | None) -> None:
+        """Make sure that a process still has the lease with which it began.
 
         Raises:
-            CannotWrite: if it is not, because the folder was moved or removed.
+            Held: if another process took it, because this one was silent.
+            CannotWrite: if there is no lease, because the folder was moved or removed.
         """
-        if lock_id is None or self.lock_id() != lock_id:
+        seen = latest(self.lease)
+        if seen is None:
             raise CannotWrite(
                 f"{self.path} disappeared while its case ran. Its progress is lost; bench run "
                 "starts the case again."
             )
-
-    def holder(self) -> str:
-        """Return the pid and host of the process that last wrote a heartbeat here."""
-        beat = read_json(self.alive) or {}
-        return f"process {beat.get('pid', '?')} on {beat.get('host', '?')}"
+        if seen.owner != mine:
+            raise Held(seen.owner, "another process took it over, because this one was silent")
 
     def log_tail(self) -> tuple[str, ...]:
         """Return the last lines of the log."""

@@ -102,11 +102,18 @@ def load(*folders: str | Path) -> pd.DataFrame:
 def warn_of_missing(folders: Iterable[Path], frame: pd.DataFrame) -> None:
     """Warn of cases below some folders that have no record, or if there is no record at all."""
     for folder in folders:
-        waiting = [
-            place.name.rpartition("__")[0]
-            for place in folders_with("case.json", folder)
-            if not (place / "record.json").exists()
-        ]
+        waiting, running = [], []
+        for place in folders_with("case.json", folder):
+            if (place / "record.json").exists():
+                continue
+            name, holder = place.name.rpartition("__")[0], CaseFolder(place).holder()
+            if holder is None:
+                waiting.append(name)
+            else:
+                running.append(f"{name} on {holder.host}")
+        if running:
+            num = plural(len(running), "case")
+            warnings.warn(f"{num} in {folder} still running: {listed(running)}.", stacklevel=3)
         if waiting:
             num = plural(len(waiting), "case")
             text = f"{num} in {folder} did not finish and left no record: {listed(waiting)}."

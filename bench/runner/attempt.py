@@ -2,6 +2,7 @@
 
 import logging
 import math
+import sys
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from typing import Any
@@ -27,7 +28,7 @@ from bench.machine.device import (
 )
 from bench.machine.environment import environment
 from bench.machine.files import write_atomically
-from bench.machine.memory import is_out_of_memory, release_memory
+from bench.machine.memory import is_out_of_memory, keep_freed_memory, release_memory
 from bench.machine.numerics import Numerics
 from bench.machine.random_state import seed_everything
 from bench.machine.world import World
@@ -65,12 +66,13 @@ class Attempt:
 
 def run_to_record(task: Task, options: Options, folder: CaseFolder, started: str) -> Record:
     """Train and score a case, from its seed or its checkpoint, and return its record."""
-    case, machine = task.case, dict(environment())
+    case, machine, mine = task.case, dict(environment()), folder.holder()
     device = use_device(options)
     with algorithms(case.recipe.deterministic):
         done = _train_and_score(task, options, folder, device)
         model, evaluator = done.job.model, done.job.evaluator
         draw(model, next(iter(task.evaluations.values())), evaluator, folder)
+    folder.require(mine)
     if task.keep != "none":
         state = model.net.state_dict()
         write_atomically(folder.weights, lambda beside: write_weights(state, beside))
@@ -191,6 +193,7 @@ def _attempt(
         seed_everything(case.seed)
         stop = SharedStop(options.world, options.should_stop)
         beats = Heartbeat(folder, stop.is_due) if options.world.writes else Follower(stop.is_due)
+        beats.progress["device"] = describe_device(device).get("gpu", str(device))
         evaluator = open_evaluator(task, options, device, numerics, beats)
         model, facts = _build(case, folder, evaluator.setup)
         start_alike(model, case.seed, options.world)
@@ -215,6 +218,8 @@ def _numerics(
 def use_device(options: Options) -> torch.device:
     """Return the requested device, after making it the current one."""
     device = pick_device(options.device)
+    if device.type == "cpu" and sys.platform == "linux":
+        keep_freed_memory()
     if device.type == "cuda" and device.index is not None:
         torch.cuda.set_device(device)
     return device

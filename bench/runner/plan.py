@@ -2,7 +2,7 @@
 
 import shutil
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryFile
 from typing import TYPE_CHECKING
@@ -55,7 +55,10 @@ def plan(
     for case in in_order(cases):
         fingerprints = checked[case.name].fingerprints
         task = Task.of(suite, case, folder / case.folder, fingerprints)
-        planned.append(Planned(task, *look_up(task)))
+        record = read_record(task.folder)
+        if record is not None and record.status == "failed":
+            task = replace(task, failed=record.finished)
+        planned.append(Planned(task, *look_up(task, record)))
     return planned
 
 

@@ -17,6 +17,7 @@ from bench.machine.environment import environment
 from bench.machine.files import CannotWrite, write_json, write_text
 from bench.machine.memory import gpu_peak_memory_mib, is_out_of_memory, process_memory_mib
 from bench.machine.numerics import read_numerics
+from bench.machine.sharing import listed
 from bench.machine.world import Lost
 from bench.models.networks import mixes_devices, said
 from bench.models.segmenter import build_model
@@ -26,15 +27,15 @@ from bench.records.case_folder import CaseFolder, Held, clear, drop_checkpoints
 from bench.records.heartbeat import Heartbeat, Interrupted
 from bench.records.record import Failure, Record, now, read_record
 from bench.runner.attempt import open_evaluator, run_to_record, use_device
+from bench.runner.elsewhere import decided
 from bench.runner.evaluate import score
 from bench.runner.numerics import Refused, scoring_numerics
 from bench.runner.plan import look_up, unscored
-from bench.runner.task import Options, Outcome, Status, Task
+from bench.runner.task import Ending, Options, Outcome, Task
 from bench.suite.model import Normalize
 from bench.text import first_line
 
 log = logging.getLogger("bench.case")
-Ending = tuple[Status, str | None]
 
 
 def run_case(task: Task, options: Options) -> Outcome:
@@ -44,12 +45,10 @@ def run_case(task: Task, options: Options) -> Outcome:
     """
 
     def work(folder: CaseFolder) -> Ending:
-        state, reason = look_up(task)
-        if state == "done":
-            return "ok", None
-        if state == "failed" and not options.retry_failed:
-            return "failed", f"{reason} (in an earlier run; --retry-failed runs it again)"
-        if state == "stale":
+        ending = decided(task, options)
+        if ending is not None:
+            return ending
+        if look_up(task)[0] == "stale":
             clear(folder)
         parent = _parent_status(task)
         if parent == "ok":
@@ -83,7 +82,7 @@ def evaluate_case(task: Task, options: Options) -> Outcome:
             _score_kept_weights(task, options, folder, record, missing)
         return "ok", None
 
-    return _under_lock(task, options, work)
+    return _under_lock(task, options, work, patiently=True)
 
 
 def _score_kept_weights(
@@ -108,18 +107,20 @@ def _as_recorded(record: Record) -> dict[str, Any]:
     return {"weights": None, "normalize": "none" if mean is None else Normalize(mean=mean, std=std)}
 
 
-def _under_lock(task: Task, options: Options, work: Callable[[CaseFolder], Ending]) -> Outcome:
-    """Run `work` on a case while holding its lock."""
+def _under_lock(
+    task: Task, options: Options, work: Callable[[CaseFolder], Ending], *, patiently: bool = False
+) -> Outcome:
+    """Run `work` on a case while no other process can."""
     start = time.perf_counter()
     folder = CaseFolder(task.folder)
     try:
-        with folder.hold(), logging_to(folder.log):
+        with folder.hold(patiently=patiently), listed(), logging_to(folder.log):
             if options.should_stop():
                 raise Interrupted("before it started")
             status, reason = work(folder)
             record = read_record(task.folder)
     except Held as holder:
-        return Outcome(task.case, "held", f"by {holder}")
+        return Outcome(task.case, "held", str(holder))
     except Interrupted as stop:
         notes = tuple(getattr(stop, "__notes__", ()))
         return Outcome(task.case, "interrupted", str(stop), notes=notes)
@@ -133,12 +134,12 @@ def _under_lock(task: Task, options: Options, work: Callable[[CaseFolder], Endin
 
 def _train_and_score(task: Task, options: Options, folder: CaseFolder) -> Ending:
     started = now()
-    threads, lock = torch.get_num_threads(), folder.lock_id()
+    threads, mine = torch.get_num_threads(), folder.holder()
     write_json(folder.case, task.case.model_dump(mode="json"))
     options.world.told(True)  # the other processes begin
     try:
         record = run_to_record(task, options, folder, started)
-    except (Interrupted, Refused, CannotWrite, Lost):
+    except (Interrupted, Refused, CannotWrite, Held, Lost):
         raise
     except (Exception, SystemExit) as error:  # any failure becomes a record
         log.error("failed\n%s", traceback.format_exc())
@@ -148,7 +149,7 @@ def _train_and_score(task: Task, options: Options, folder: CaseFolder) -> Ending
         return "failed", reason
     finally:
         torch.set_num_threads(threads)
-    folder.require_lock(lock)
+    folder.require(mine)
     write_text(folder.record, record.model_dump_json(indent=1) + "\n")
     drop_checkpoints(folder, keep_last=task.keep == "all")
     return "ok", None
@@ -184,7 +185,7 @@ def record_death(task: Task, started: str, reason: str, failure: Failure) -> Out
                 return Outcome(task.case, "ok")
             _write_ending(task, folder, started, "failed", reason, failure)
     except Held as holder:
-        return Outcome(task.case, "held", f"by {holder}")
+        return Outcome(task.case, "held", str(holder))
     except CannotWrite as error:
         return Outcome(task.case, "stopped", f"{reason}. {error}")
     except UserError as error:

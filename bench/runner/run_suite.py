@@ -1,6 +1,6 @@
 """Running suites: what `bench run` and `bench.run` share. It prints nothing."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import partial
@@ -12,9 +12,11 @@ from bench.lookup import unknown
 from bench.models.counts import Complexity, read_complexity
 from bench.records.case_folder import CaseFolder, drop_checkpoints, results_folder
 from bench.records.record import Resolved, read_record, read_resolved, write_resolved
+from bench.runner.elsewhere import run_with_others
 from bench.runner.engines.engine import Engine
 from bench.runner.gpus_per_case import require_one_start, require_several
 from bench.runner.plan import Planned, check_disk, disk_needed, look_up, plan
+from bench.runner.shard import Shard
 from bench.runner.task import Options, Outcome, Task
 from bench.runner.validate import Checked, check, load_checked
 from bench.suite.case import Case
@@ -32,12 +34,14 @@ class Placing:
     engine: of every suite; None: as each suite says.
     num_workers: cases at once.
     timeout_s: a case that runs for longer is killed and has failed.
+    wait: also for the cases that other drivers run.
     gpus_per_case: processes that train a case together, each on a GPU or a share of the cores.
     """
 
     engine: Literal["process", "in-process"] | None = None
     num_workers: int = 1
     timeout_s: float | None = None
+    wait: bool = False
     gpus_per_case: int = 1
 
     def __post_init__(self) -> None:
@@ -88,6 +92,7 @@ def plan_suites(
     options: Options,
     *,
     need_data: bool,
+    shard: Shard | None = None,
 ) -> list[PlannedSuite]:
     """Read and check suites, and look up the state of their cases.
 
@@ -95,6 +100,7 @@ def plan_suites(
         settings: "key=value" texts that override each suite.
         pattern: glob on case names; suites without a matching case are left out.
         need_data: whether data and weight files must exist.
+        shard: the share of each suite's cases to keep; None: all.
 
     Raises:
         UserError: with every fault of the first suite that has any, or if two suites would share
@@ -110,6 +116,8 @@ def plan_suites(
         checked = check(file, chosen, options.roots, need_data, options.device, known)
         resolved = Resolved(suite=file.suite, settings=tuple(settings), cases=tuple(cases))
         planned = plan(file.suite, chosen, folder, checked)
+        if shard is not None:
+            planned = shard.of(planned)
         found.append(PlannedSuite(resolved, folder, checked, planned))
     folders = [one.folder for one in found]
     for folder in folders:
@@ -176,7 +184,14 @@ def run_suite(
     options = replace(options, num_sharing=max(1, min(placing.num_workers, len(one.left))))
     engine = _engine(placing, one.suite, options) if one.left else None
     write_resolved(one.folder, one.resolved)
-    yield from run_planned(one.planned, options, engine, fail_fast=fail_fast, announce=announce)
+    yield from run_planned(
+        one.planned,
+        options,
+        engine,
+        fail_fast=fail_fast,
+        announce=announce,
+        wait=placing.wait,
+    )
 
 
 def run_planned(
@@ -186,15 +201,26 @@ def run_planned(
     *,
     fail_fast: bool = False,
     announce: Callable[[Task], None] = lambda task: None,
+    wait: bool = False,
 ) -> Iterator[Outcome]:
-    """Run the cases that are not done, with an engine; None: one after another, in this process."""
+    """Run the cases that are not done, with an engine; None: one after another, in this process.
+
+    Args:
+        wait: also for the cases that other drivers run.
+    """
     for item in planned:
         if item.is_done:  # its process may have been killed before it cleaned up
             drop_checkpoints(CaseFolder(item.task.folder), item.task.keep == "all")
     tasks = [item.task for item in planned if not item.is_done]
     if not tasks:
         return
-    with closing((engine or _in_process())(tasks, options, announce)) as outcomes:
+    start = engine or _in_process()
+
+    def run(some: Sequence[Task]) -> Generator[Outcome, None, None]:
+        with closing(start(some, options, announce)) as outcomes:
+            yield from outcomes
+
+    with closing(run_with_others(tasks, run, options, wait=wait)) as outcomes:
         for outcome in outcomes:
             yield outcome
             if fail_fast and outcome.status == "failed":

@@ -15,6 +15,7 @@ from bench.suite.suite import Suite
 
 State = Literal["done", "failed", "stale", "resume", "to do"]
 Status = Literal["ok", "failed", "blocked", "held", "interrupted", "stopped"]
+Ending = tuple[Status, str | None]  # and the reason
 
 
 @dataclass(frozen=True)
@@ -47,6 +48,7 @@ class Task:
     """A case, how to score it, and its folder.
 
     fingerprints: of the splits as they are now; a record of other data is stale.
+    failed: when the attempt ended that --retry-failed repeats; None: any.
     """
 
     case: Case
@@ -57,6 +59,7 @@ class Task:
     cache: Cache = "auto"
     scoring_batch: int | None = None
     fingerprints: Mapping[str, str] = field(default_factory=dict)
+    failed: str | None = None
 
     @classmethod
     def of(

@@ -78,6 +78,7 @@ class Follower(Heartbeat):
     def __init__(self, should_stop: Callable[[], bool]) -> None:
         self.should_stop = should_stop
         self.progress: dict[str, Any] = {}
+        self.num_sharing = 1
 
     def __call__(self, **progress: Any) -> None:
         """Stop if asked to.

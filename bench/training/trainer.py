@@ -108,6 +108,7 @@ def train(job: Job, begin: Beginning) -> Trained:
                 score = row[f"select_{recipe.select_by}"]
                 note_best(progress, job.model, recipe, row["epoch"], score)
             progress.history.append(row)
+            progress.num_sharing = max(progress.num_sharing, job.heartbeat.num_sharing)
             if job.setup.world.writes:
                 log.info("epoch %s", row)
                 write_history(job.folder.history, progress.history)
@@ -228,6 +229,7 @@ def _validate(job: Job, state: TrainState) -> dict[str, Any]:
 def _save(job: Job, state: TrainState, progress: Progress) -> None:
     if not job.setup.world.writes:
         return
+    job.folder.require(job.heartbeat.holder)
     data = trained_on(job.evaluator.dataset, job.case, job.select)
     save_checkpoint(job.folder, job.case.id, data, state, progress, job.setup)
 

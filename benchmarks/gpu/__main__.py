@@ -29,7 +29,7 @@ from benchmarks.gpu.stages import STAGES
 
 PACKING_S = 5.0  # of the time, for the files at the end
 GRACE_S = 10.0  # between asking a stage to end and ending it
-LEFT_OUT = (".safetensors", ".pt", ".lock")
+LEFT_OUT = ("*.safetensors", "*.pt", "lease.*")
 
 
 def main(words: list[str] | None = None) -> int:
@@ -137,7 +137,7 @@ def _pack(out: Path) -> None:
         return
     with tarfile.open(out / "cases.tar.gz", "w:gz") as archive:
         for file in sorted((out / "cases").rglob("*")):
-            if file.is_file() and file.suffix not in LEFT_OUT:
+            if file.is_file() and not any(map(file.match, LEFT_OUT)):
                 archive.add(file, file.relative_to(out))
 
 

@@ -13,7 +13,6 @@ import psutil
 import pytest
 import torch
 from conftest import ROOT
-from filelock import FileLock
 from fixtures import make_camvid
 
 from bench.datasets.base import Dataset, Pair, Sample
@@ -26,6 +25,7 @@ from bench.loading.images import EvalImages, TrainImages
 from bench.loading.loader import train_loader
 from bench.loading.loading import Loading
 from bench.loading.predecode import keep_decoded
+from bench.machine import lease
 from bench.machine.files import CannotWrite
 from bench.suite.evaluation import Evaluation
 from bench.suite.recipe import Recipe
@@ -234,7 +234,7 @@ def test_what_is_being_written_stays(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("held", "left"):
         (folder / f"{name}.tmp").mkdir(parents=True)
         (folder / f"{name}.tmp" / "data.bin").write_bytes(bytes(1500))
-    with FileLock(folder / "held.lock"):
+    with lease.hold(folder / "held.lock"):
         kept("a")
     assert [path.name for path in sorted(folder.glob("*.tmp"))] == ["held.tmp"]
 
@@ -289,15 +289,15 @@ def test_waiting_for_another_process_gives_signs_of_life(
     train_images(camvid, "disk")
     path = entries()[0].path
     clear_cache()
-    lock = FileLock(path.with_suffix(".lock"))
     path.parent.mkdir(parents=True)
-    lock.acquire()
+    other = lease.hold(path.with_suffix(".lock"))
+    other.__enter__()
     beats = []
 
     def beat() -> None:
         beats.append(1)
         if len(beats) == 3:
-            lock.release()
+            other.__exit__(None, None, None)
 
     images = TrainImages(camvid, camvid.samples("train"), RECIPE, seed=1)
     keep_decoded(images, "disk", "train", 2, beat)

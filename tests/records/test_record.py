@@ -45,7 +45,7 @@ def test_a_case_is_held_by_one_process_and_freed_by_its_death(tmp_path: Path) ->
     process = context.Process(target=hold, args=(tmp_path, held, go_on))
     process.start()
     held.get(timeout=60)
-    with pytest.raises(Held, match=f"process {process.pid} on "), CaseFolder(tmp_path).hold():
+    with pytest.raises(Held, match=rf"\(process {process.pid}\)"), CaseFolder(tmp_path).hold():
         pass
     process.kill()
     process.join()

@@ -3,6 +3,7 @@
 import csv
 import functools
 import json
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -84,7 +85,7 @@ def test_what_a_case_leaves(run: Run, tmp_path: Path) -> None:
         "case.json",
         "eval",
         "history.csv",
-        "lock",
+        "lease.1",
         "log.txt",
         "pictures",
         "record.json",
@@ -502,7 +503,7 @@ def test_a_case_that_another_process_holds(run: Run, tmp_path: Path) -> None:
         folder.beat(epoch=1)
         [outcome] = run()
     assert outcome.status == "held"
-    assert "by process" in str(outcome.reason)
+    assert re.fullmatch(r"running on .+ \(process \d+\)", str(outcome.reason))
 
 
 def test_the_pictures_show_errors(run: Run, tmp_path: Path) -> None:

@@ -105,7 +105,7 @@ def remove(
         if failed and not _has_failed(folder):
             continue
         try:
-            with CaseFolder(folder).hold():
+            with CaseFolder(folder).hold(patiently=True):
                 if not dry_run:
                     shutil.rmtree(folder)
         except Held:

@@ -26,6 +26,7 @@ from bench.runner.run_suite import (
     run_suite,
     total_disk,
 )
+from bench.runner.shard import Shard
 from bench.runner.stopping import stopping
 from bench.runner.task import Options, Outcome, Task
 from bench.runner.validate import missing_files, remarks
@@ -47,11 +48,20 @@ def run_suites(
     retry_failed: bool = False,
     fail_fast: bool = False,
     max_time_s: float | None = None,
+    shard: Shard | None = None,
 ) -> Exit:
     """Check every suite, then run what is left of them."""
     placing = placing or Placing()
     options = replace(where.options(), retry_failed=retry_failed)
-    suites = plan_suites(sources, settings, pattern, where.out, options, need_data=not dry_run)
+    suites = plan_suites(
+        sources,
+        settings,
+        pattern,
+        where.out,
+        options,
+        need_data=not dry_run,
+        shard=shard,
+    )
     if not suites:
         return nothing_matched(console, pattern)
     require_engines(suites, options, placing)

@@ -3,19 +3,18 @@
 import os
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from http import HTTPStatus
 from http.client import HTTPException, HTTPResponse
 from pathlib import Path
 from urllib.error import HTTPError, URLError
 from urllib.request import Request, urlopen
 
-from filelock import FileLock, Timeout
-
 from bench.datasets.registry import open_dataset
 from bench.datasets.tools.archives import Archive, archives
 from bench.datasets.tools.unpack import MIB, Progress, check_space, unpack, verify
 from bench.errors import UserError
+from bench.machine import lease
 from bench.machine.files import read_json, write_json
 
 TIMEOUT_S = 30.0  # to connect, and between bytes
@@ -108,17 +107,16 @@ def _refuse_hidden(archive: Archive, root: Path) -> None:
 @contextmanager
 def _alone(root: Path) -> Iterator[None]:
     """Keep other processes from downloading into the same folder."""
-    lock = FileLock(root / ".bench-get.lock", timeout=0)
-    try:
-        lock.acquire()
-    except Timeout:
-        raise UserError(
-            f"Another process is downloading into {root}. Wait until it has finished."
-        ) from None
-    try:
+    watch = lease.Watch(root / ".bench-get.lock")
+    lease.await_sign(watch)
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(lease.hold(watch.place, watch))
+        except lease.Taken as taken:
+            raise UserError(
+                f"{str(taken).capitalize()} is downloading into {root}. Wait until it has finished."
+            ) from None
         yield
-    finally:
-        lock.release()
 
 
 def _part(archive: Archive, root: Path) -> Path:

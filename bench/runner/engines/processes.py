@@ -18,6 +18,7 @@ from bench.machine.world import rank_name
 from bench.records.case_folder import CaseFolder
 from bench.records.rank_folder import RankFolder
 from bench.records.record import Failure, now
+from bench.runner.elsewhere import known
 from bench.runner.engines.case_process import CaseProcess, Message, start
 from bench.runner.engines.ranks import Ended, Ranks, meeting
 from bench.runner.run_case import record_death
@@ -146,6 +147,10 @@ def run(
                 stopping = stopping or interrupted or options.should_stop()
                 while free and not stopping and (task := _next(waiting, running)) is not None:
                     waiting.remove(task)
+                    outcome = known(task, options)
+                    if outcome is not None:  # without starting a process to say so
+                        yield outcome
+                        continue
                     announce(task)
                     running.append(_start(task, options, free.pop(0)))
                 for case in list(running):
