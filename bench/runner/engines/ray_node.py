@@ -27,6 +27,7 @@ class Parcel:
     task: Task
     options: Options
     timeout_s: float | None
+    gpus_per_case: int
     marker: Path
     cwd: str
     path: Sequence[str]
@@ -48,11 +49,16 @@ def run_on_node(parcel: Parcel) -> Outcome:
     with suppress(OSError):  # relative paths of data are not found then, which is said
         os.chdir(parcel.cwd)
     sys.path[:] = dict.fromkeys([*parcel.path, *sys.path])
+    from bench.machine.lease import Watch
+    from bench.records.case_folder import CaseFolder
+    from bench.runner.elsewhere import freed
     from bench.runner.engines.on_node import run_here
 
+    watch = Watch(CaseFolder(task.folder).lease)
     deadline = time.monotonic() + (ORPHAN_S if parcel.was_lost else 0)
     while True:
-        outcome = run_here(task, parcel.options, parcel.timeout_s)
+        outcome = run_here(task, parcel.options, parcel.timeout_s, parcel.gpus_per_case)
         if outcome.status != "held" or time.monotonic() > deadline:
             return outcome
-        time.sleep(ORPHAN_POLL_S)
+        while not freed(watch) and time.monotonic() < deadline:
+            time.sleep(ORPHAN_POLL_S)
