@@ -169,7 +169,7 @@ def evaluate(
         KeyboardInterrupt: after saving, if a checkpoint is given.
     """
     from bench.runner.result import case_result
-    from bench.runner.run_suite import checkpoint_settings, scoring_of_folder, scoring_of_suite
+    from bench.runner.scoring import checkpoint_settings, scoring_of_folder, scoring_of_suite
     from bench.runner.task import Options
     from bench.runner.validate import load_checked
 

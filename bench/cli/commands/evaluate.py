@@ -8,7 +8,7 @@ from bench.cli.console import Console
 from bench.cli.options import Where
 from bench.cli.outcomes import Outcomes, exit_code, nothing_matched
 from bench.errors import Exit, UserError
-from bench.runner.run_suite import Scoring, checkpoint_settings, scoring_of_folder, scoring_of_suite
+from bench.runner.scoring import Scoring, checkpoint_settings, scoring_of_folder, scoring_of_suite
 from bench.runner.validate import load_checked
 from bench.suite.expand import matching
 from bench.suite.load import as_settings
