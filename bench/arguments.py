@@ -18,6 +18,7 @@ KINDS: Mapping[str, tuple[Any, str]] = {  # of `run`'s arguments
     "pattern": ((str, NoneType), 'a glob on case names, such as "*unet*"'),
     "device": (str, 'a name, such as "cuda:1"'),
     "workers": (int, "a whole number"),
+    "gpus_per_case": (int, "a whole number"),
     "timeout_s": ((int, float, NoneType), "a number of seconds"),
     "ray_address": ((str, NoneType), 'an address, such as "10.0.0.1:6379"'),
     "loader_workers": ((int, NoneType), "a whole number"),

@@ -46,6 +46,14 @@ class Planted(nn.Module):
                 print(f"BENCH_TOLD={told} in {os.getsid(0)}, {could_use_cuda}", flush=True)
             case "insatiable":
                 raise torch.OutOfMemoryError("planted: out of memory")
+            case "kills_second" if torch.distributed.get_rank() == 1:
+                os.kill(os.getpid(), signal.SIGKILL)
+            case "fails_second" if torch.distributed.get_rank() == 1:
+                raise ValueError("planted: only here")
+            case "hangs_second" if torch.distributed.get_rank() == 1:
+                time.sleep(1000)
+            case "kills_first" if torch.distributed.get_rank() == 0:
+                os.kill(os.getpid(), signal.SIGKILL)
             case "greedy" if batch > 2:
                 raise torch.OutOfMemoryError("planted: out of memory")
 
@@ -72,5 +80,21 @@ class Unpooling(Planted):
         return nn.functional.max_unpool2d(pooled, indices, [2, 2])
 
 
+class Dropping(nn.Sequential):
+    """A small network with BatchNorm and dropout, slow enough to be stopped in between."""
+
+    def __init__(self, num_classes: int) -> None:
+        super().__init__(
+            *(nn.Conv2d(3, 8, 3, padding=1), nn.BatchNorm2d(8), nn.ReLU(), nn.Dropout(0.3)),
+            Planted(num_classes, "slow"),
+        )
+        self[-1].conv = nn.Conv2d(8, num_classes, 1)
+
+
+kills_second, fails_second, hangs_second, kills_first = (
+    partial(Planted, what=what)
+    for what in ("kills_second", "fails_second", "hangs_second", "kills_first")
+)
+dropping = Dropping
 nan = partial(NotANumber, what="nan")
 unpool = partial(Unpooling, what="unpool")

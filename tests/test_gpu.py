@@ -18,7 +18,13 @@ from bench.loading.images import TrainImages
 from bench.loading.loader import train_loader
 from bench.loading.loading import Loading
 from bench.machine.clock import Clock, idle_between, reference_s
-from bench.machine.device import algorithms, autocast, pick_precision, set_precision
+from bench.machine.device import (
+    algorithms,
+    autocast,
+    pick_precision,
+    set_precision,
+    visible_gpus,
+)
 from bench.machine.numerics import Numerics
 from bench.models.segmenter import build_model
 from bench.models.weight_files import read_weights
@@ -257,6 +263,22 @@ def test_a_process_for_a_case(write_suite: Callable[..., Path], tmp_path: Path) 
     engine = partial(processes.run, slots=slots)
     [outcome] = run_planned(planned, Options(device="cuda"), engine)
     assert outcome.status == "ok", outcome.reason
+
+
+def test_two_processes_for_a_case_on_one_gpu(
+    write_suite: Callable[..., Path], tmp_path: Path
+) -> None:
+    loaded = load(write_suite())
+    cases = expand(loaded.suite)
+    checked = check(loaded, cases, {}, need_data=True)
+    planned = plan(loaded.suite, cases, tmp_path / "tiny", checked)
+    gpu = visible_gpus()[0]
+    engine = partial(processes.run, slots=[processes.Slot(gpus=(gpu, gpu), size=2)])
+    [outcome] = run_planned(planned, Options(device="cuda"), engine)
+    assert outcome.status == "ok", outcome.reason
+    record = read_record(planned[0].task.folder)
+    assert record is not None
+    assert record.numerics["world_size"] == 2
 
 
 @pytest.mark.parametrize(("fetch_s", "step_s", "wait_s"), [(0.05, 0.0, 0.05), (0.02, 0.1, 0.0)])

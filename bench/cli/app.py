@@ -93,6 +93,9 @@ def run(
     workers: Annotated[
         int, typer.Option(min=1, help="cases at once, each with a GPU or a share of the cores")
     ] = 1,
+    gpus_per_case: Annotated[
+        int, typer.Option(min=1, help="train each case on several GPUs, by a process on each")
+    ] = 1,
     engine: Annotated[
         Literal["process", "in-process", "slurm", "ray"] | None,
         typer.Option(
@@ -128,7 +131,7 @@ def run(
     signal after saving.
     """
     from bench.cli.commands.run import run_suites
-    from bench.runner.run_suite import Placing
+    from bench.runner.placing import Placing
     from bench.runner.shard import read_shard
 
     leave(
@@ -139,7 +142,13 @@ def run(
             Where(device, root or (), out, loader_workers, cache),
             Console(json_lines),
             Placing(
-                engine, workers, read_seconds("--timeout", timeout), cluster, wait, ray_address
+                engine,
+                workers,
+                read_seconds("--timeout", timeout),
+                cluster,
+                wait,
+                ray_address,
+                gpus_per_case,
             ),
             dry_run=dry_run,
             retry_failed=retry_failed,

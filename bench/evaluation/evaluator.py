@@ -34,7 +34,7 @@ class Evaluator:
     cache: where decoded images are kept.
     prepared: the images of the evaluations that were used before.
     loaders: of evaluations that run several times, with their workers.
-    batch_size: images per forward pass; None: the training's micro-batch.
+    batch_size: images per forward pass; None: as many as in a pass of training.
     """
 
     dataset: Dataset
@@ -77,7 +77,7 @@ class Evaluator:
                         f"{first_line(error)}"
                     ) from error
             smaller = batch_size // 2
-            self.loaders[evaluation] = smaller, eval_loader(images, smaller, self.loading)
+            self.loaders[evaluation] = smaller, self._of_share(images, smaller)
             release_memory(self.setup.device)
 
     def _loader(self, evaluation: Evaluation, images: EvalImages) -> EvalLoader:
@@ -85,11 +85,17 @@ class Evaluator:
         if evaluation in self.loaders:
             return self.loaders[evaluation]
         batch_size = min((size for size, _ in self.loaders.values()), default=self._asked_batch)
-        return batch_size, eval_loader(images, batch_size, self.loading)
+        return batch_size, self._of_share(images, batch_size)
+
+    def _of_share(self, images: EvalImages, batch_size: int) -> Loader:
+        """Return a loader of the images that this process scores."""
+        share = self.setup.world.share(len(images))
+        return eval_loader(images, batch_size, self.loading, share)
 
     @property
     def _asked_batch(self) -> int:
-        return self.batch_size or self.setup.numerics.micro_batch
+        of_one_pass = self.setup.numerics.micro_batch // self.setup.world.size
+        return self.batch_size or max(1, of_one_pass)
 
     def numerics(self, evaluation: Evaluation) -> Numerics:
         """Return what an evaluation runs with; images of different sizes change it."""

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import torch
@@ -14,6 +15,7 @@ from bench.evaluation.confusion import count_pixels, per_class
 from bench.evaluation.setup import Setup
 from bench.loading.loader import Batch, Stack
 from bench.machine.device import autocast
+from bench.machine.world import World
 from bench.suite.evaluation import Evaluation
 from bench.suite.schema import Size
 
@@ -43,8 +45,12 @@ def evaluate(
     """Count the predictions on every image, at the resolution of its target.
 
     Args:
-        batches: images (N, 3, H, W) uint8, targets (N, h, w) uint8 and ids, or lists of images
-            and targets if sizes differ; logits are resized bilinearly to (h, w).
+        batches: of this process's share of the images (`World.share`): images (N, 3, H, W) uint8,
+            targets (N, h, w) uint8 and ids, or lists of images and targets if sizes differ; logits
+            are resized bilinearly to (h, w).
+
+    Returns:
+        The counts of the images of all processes, in order.
     """
     start = time.perf_counter()
     device, num_classes, loss_fn = setup.device, setup.num_classes, setup.loss_fn
@@ -69,15 +75,50 @@ def evaluate(
             weights.append(loss_fn.weights(target.long()))
         ids += batch_ids
         setup.beat()
-    total = torch.stack(totals).cpu().double().sum(0)
-    weight = torch.stack(weights).cpu().double().sum(0)
+    nothing = torch.zeros(0, 4, num_classes, dtype=torch.int64, device=device)
+    part = _Part(
+        ids=ids,
+        per_image=torch.cat(rows or [nothing]).cpu().numpy().astype(np.uint32),
+        confusion=confusion.cpu().numpy(),
+        total=torch.stack(totals).cpu().double().sum(0) if totals else 0,
+        weight=torch.stack(weights).cpu().double().sum(0) if weights else 0,
+        batch_size=batch_size,
+    )
+    return _whole(setup.world.gather(part), start)
+
+
+@dataclass(frozen=True)
+class _Part:
+    """What one process counted; total and weight are (terms,), or 0 if it had no image."""
+
+    ids: list[str]
+    per_image: NDArray[np.uint32]
+    confusion: NDArray[np.int64]
+    total: Tensor | Literal[0]
+    weight: Tensor | Literal[0]
+    batch_size: int
+
+
+def _whole(parts: list[_Part], start: float) -> Counts:
+    """Put the images of all processes into their order, and add up the rest."""
+    num = sum(len(part.ids) for part in parts)
+    ids = [""] * num
+    per_image = np.empty((num, *parts[0].per_image.shape[1:]), np.uint32)
+    for rank, part in enumerate(parts):
+        mine = World(rank, len(parts)).share(num)
+        per_image[mine] = part.per_image
+        for index, name in zip(mine, part.ids, strict=True):
+            ids[index] = name
+    total, weight = (sum(getattr(part, name) for part in parts) for name in ("total", "weight"))
+    assert isinstance(total, Tensor)
+    assert isinstance(weight, Tensor)
     return Counts(
         ids=tuple(ids),
-        per_image=torch.cat(rows).cpu().numpy().astype(np.uint32),
-        confusion=confusion.cpu().numpy(),
+        per_image=per_image,
+        confusion=np.sum([part.confusion for part in parts], 0),
         loss=float((total / weight).sum()),
         seconds=time.perf_counter() - start,
-        batch_size=batch_size,
+        batch_size=max(part.batch_size for part in parts),
     )
 
 

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from bench.machine.numerics import Numerics
+from bench.machine.world import ALONE, World
 
 
 class Loss(Protocol):
@@ -25,6 +26,7 @@ class Setup:
     """How a model runs.
 
     beat: called after each batch; it stops the work by raising.
+    world: the processes that share the work.
     """
 
     device: torch.device
@@ -32,3 +34,4 @@ class Setup:
     num_classes: int
     loss_fn: Loss
     beat: Callable[[], None] = lambda: None
+    world: World = ALONE

@@ -6,7 +6,7 @@ Any number of workers loads the same batches.
 import re
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from multiprocessing.sharedctypes import RawArray
@@ -30,18 +30,23 @@ Batch = tuple[Stack, Stack, list[str]]
 class EpochSampler(Sampler[list[Key]]):
     """The full batches of an epoch, in an order that depends only on (seed, epoch).
 
-    Set `epoch` and `start` (the first batch) before each pass.
+    Set `epoch` and `start` (the first batch) before each pass. `places` are those of a batch whose
+    images this process reads; None: all.
     """
 
-    def __init__(self, num_images: int, batch_size: int, seed: int) -> None:
+    def __init__(
+        self, num_images: int, batch_size: int, seed: int, places: Sequence[int] | None = None
+    ) -> None:
         self.num_images, self.batch_size, self.seed = num_images, batch_size, seed
+        self.places = range(batch_size) if places is None else places
         self.epoch, self.start = 0, 0
 
     def __len__(self) -> int:
         return self.num_images // self.batch_size - self.start
 
     def __iter__(self) -> Iterator[list[Key]]:
-        return iter(self.batches(self.epoch)[self.start :])
+        for batch in self.batches(self.epoch)[self.start :]:
+            yield [batch[place] for place in self.places]
 
     def batches(self, epoch: int) -> list[list[Key]]:
         """List the keys of every batch of an epoch."""
@@ -53,21 +58,30 @@ class EpochSampler(Sampler[list[Key]]):
 
 
 def train_loader(
-    images: TrainImages, batch_size: int, seed: int, loading: Loading
+    images: TrainImages,
+    batch_size: int,
+    seed: int,
+    loading: Loading,
+    places: Sequence[int] | None = None,
 ) -> tuple["Loader", EpochSampler]:
     """Return a loader of full training batches and the sampler that sets their order.
+
+    Args:
+        places: of the images in a batch that are loaded; None: all.
 
     Raises:
         UserError: if there are fewer images than a batch.
     """
     require_batch(len(images), batch_size)
-    sampler = EpochSampler(len(images), batch_size, seed)
+    sampler = EpochSampler(len(images), batch_size, seed, places)
     return Loader(images, sampler, loading), sampler
 
 
-def eval_loader(images: EvalImages, batch_size: int, loading: Loading) -> "Loader":
-    """Return a loader that yields every image once, in order."""
-    keys = [(0, index) for index in range(len(images))]
+def eval_loader(
+    images: EvalImages, batch_size: int, loading: Loading, indices: Sequence[int] | None = None
+) -> "Loader":
+    """Return a loader that yields every image once, in order, or those with the given indices."""
+    keys = [(0, index) for index in (range(len(images)) if indices is None else indices)]
     batches = [keys[i : i + batch_size] for i in range(0, len(keys), batch_size)]
     return Loader(images, batches, loading)
 

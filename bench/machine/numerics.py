@@ -14,7 +14,7 @@ class Numerics:
     """What actually ran; seeds are pooled only if these are equal.
 
     device: "cpu", "cuda" or "mps"; None if unknown.
-    micro_batch: images per forward and backward pass.
+    micro_batch: images per forward and backward pass, over all processes.
     threads: CPU threads of torch.
     world_size: processes that train together.
     compile: the mode of torch.compile; None: not compiled.

@@ -223,7 +223,7 @@ def _case_row(record: Record, folder: Path) -> dict[str, Any]:
         **_facts(record.complexity),
         "epoch_s": timed.epoch_s if timed else None,
         "images_per_s": timed.images_per_s if timed else None,
-        **_achieved(record.complexity.get("train_gflops"), timed),
+        **_achieved(record.complexity.get("train_gflops"), timed, numerics.get("world_size") or 1),
         "num_sharing": training.num_sharing if training else None,
         "data_wait_share": timed.data_wait_share if timed else None,
         "asked_micro_batch": case.recipe.micro_batch,
@@ -238,12 +238,15 @@ def _case_row(record: Record, folder: Path) -> dict[str, Any]:
     }
 
 
-def _achieved(train_gflops: float | None, timed: Training | None) -> dict[str, float | None]:
+def _achieved(
+    train_gflops: float | None, timed: Training | None, num_devices: int
+) -> dict[str, float | None]:
     """Return the operations per second of training, and their share of a matrix product's."""
     if train_gflops is None or timed is None or timed.images_per_s is None:
         return {"tflops": None, "mfu": None}
     tflops = train_gflops * timed.images_per_s / 1e3
-    return {"tflops": tflops, "mfu": tflops / timed.peak_tflops if timed.peak_tflops else None}
+    peak = timed.peak_tflops and num_devices * timed.peak_tflops
+    return {"tflops": tflops, "mfu": tflops / peak if peak else None}
 
 
 def _pooled(trained: Mapping[str, Any], scored: Mapping[str, Any]) -> str:
@@ -275,7 +278,16 @@ def _steadiness(folder: Path) -> dict[str, float | None]:
 
 
 def machine_of(numerics: Mapping[str, Any], environment: Mapping[str, Any]) -> str | None:
-    """Name the hardware that was measured: the GPU, or the CPU with its number of threads."""
+    """Name the hardware that was measured: the GPUs, or the CPU with its number of threads."""
+    size = numerics.get("world_size") or 1
+    machine = _machine_of_one(numerics, environment)
+    if size == 1 or machine is None:
+        return machine
+    return f"{size} x {machine}" if numerics.get("device") == "cuda" else f"{machine} x {size}"
+
+
+def _machine_of_one(numerics: Mapping[str, Any], environment: Mapping[str, Any]) -> str | None:
+    """Name the hardware that each process of a case used."""
     if numerics.get("device") == "cuda":
         return environment.get("gpu")
     cpu: str | None = environment.get("cpu")

@@ -31,7 +31,9 @@ from bench.machine.files import write_atomically
 from bench.machine.memory import is_out_of_memory, keep_freed_memory, release_memory
 from bench.machine.numerics import Numerics
 from bench.machine.random_state import seed_everything
+from bench.machine.world import World
 from bench.models.activation_checkpointing import recompute_activations
+from bench.models.batch_norm import synchronise
 from bench.models.complexity import complexity
 from bench.models.memory_format import takes_channels_last
 from bench.models.segmenter import Segmenter, build_model
@@ -46,6 +48,7 @@ from bench.runner.task import Options, Task
 from bench.suite.case import Case, open_case_dataset
 from bench.suite.recipe import Recipe
 from bench.training.checkpoint import Beginning, Saved, read_checkpoint
+from bench.training.distributed import Follower, SharedStop, start_alike
 from bench.training.losses import build_loss, with_counted_weights
 from bench.training.trainer import Job, Trained, train, trained_on
 
@@ -66,10 +69,8 @@ def run_to_record(task: Task, options: Options, folder: CaseFolder, started: str
     case, machine, mine = task.case, dict(environment()), folder.holder()
     device = use_device(options)
     with algorithms(case.recipe.deterministic):
-        done = _train(task, options, folder, device)
+        done = _train_and_score(task, options, folder, device)
         model, evaluator = done.job.model, done.job.evaluator
-        for name, evaluation in task.evaluations.items():
-            score(model, case, name, evaluation, evaluator, folder)
         draw(model, next(iter(task.evaluations.values())), evaluator, folder)
     folder.require(mine)
     if task.keep != "none":
@@ -103,6 +104,22 @@ def run_to_record(task: Task, options: Options, folder: CaseFolder, started: str
     )
 
 
+def take_part(task: Task, options: Options, folder: CaseFolder) -> None:
+    """Train and score a case as a process that is not its first, which leaves nothing on disk."""
+    device = use_device(options)
+    with algorithms(task.case.recipe.deterministic):
+        _train_and_score(task, options, folder, device)
+
+
+def _train_and_score(
+    task: Task, options: Options, folder: CaseFolder, device: torch.device
+) -> Attempt:
+    done = _train(task, options, folder, device)
+    for name, evaluation in task.evaluations.items():
+        score(done.job.model, task.case, name, evaluation, done.job.evaluator, folder)
+    return done
+
+
 def _changes(asked: Numerics, ran: Numerics) -> list[str]:
     """Say if a network's code changed torch's settings while it trained."""
     if asked == ran:
@@ -119,7 +136,8 @@ def _train(task: Task, options: Options, folder: CaseFolder, device: torch.devic
     clock = Clock()
     with clock.timing("start"):
         data = trained_on(open_case_dataset(case, options.roots), case, task.select)
-        saved, broken = read_checkpoint(folder, case.id, data)
+        # The first process removes a broken checkpoint before the others look.
+        saved, broken = options.world.first(lambda: read_checkpoint(folder, case.id, data))
     notes = [broken] if broken else []
     if broken:
         log.warning(broken)
@@ -133,7 +151,10 @@ def _train(task: Task, options: Options, folder: CaseFolder, device: torch.devic
                 stop.add_note(note)
             raise
         except (RuntimeError, MemoryError) as error:
-            if not is_out_of_memory(error) or recipe.on_oom == "fail" or micro_batch == 1:
+            restarts = recipe.on_oom == "accumulate" and options.world.is_alone
+            if not is_out_of_memory(error) or not restarts or micro_batch == 1:
+                if recipe.on_oom == "accumulate" and not options.world.is_alone:
+                    notes.append("on several GPUs, on_oom: accumulate does nothing; set accumulate")
                 for note in notes:
                     error.add_note(note)
                 raise
@@ -168,26 +189,30 @@ def _attempt(
     """
     case = task.case
     with begin.clock.timing("start"):
-        numerics = _numerics(case, device, micro_batch, begin.saved)
+        numerics = _numerics(case, device, micro_batch, begin.saved, options.world)
         seed_everything(case.seed)
-        heartbeat = Heartbeat(folder, options.should_stop)
-        heartbeat.progress["device"] = describe_device(device).get("gpu", str(device))
-        evaluator = open_evaluator(task, options, device, numerics, heartbeat)
+        stop = SharedStop(options.world, options.should_stop)
+        beats = Heartbeat(folder, stop.is_due) if options.world.writes else Follower(stop.is_due)
+        beats.progress["device"] = describe_device(device).get("gpu", str(device))
+        evaluator = open_evaluator(task, options, device, numerics, beats)
         model, facts = _build(case, folder, evaluator.setup)
+        start_alike(model, case.seed, options.world)
         set_precision(numerics.precision, search=numerics.cudnn_benchmark)
         images = _training_images(case, evaluator)
         evaluator = replace(evaluator, loading=_loading(images, case.recipe, options, device))
         loading = evaluator.loading
         rate = "" if loading.images_per_s is None else f", {loading.images_per_s:.1f}/s"
     log.info("images: %s%s", loading.description, rate)
-    job = Job(case, model, images, evaluator, task.select, folder, heartbeat)
+    job = Job(case, model, images, evaluator, task.select, folder, beats, stop)
     return Attempt(job, facts, train(job, begin))
 
 
-def _numerics(case: Case, device: torch.device, micro_batch: int, saved: Saved | None) -> Numerics:
+def _numerics(
+    case: Case, device: torch.device, micro_batch: int, saved: Saved | None, world: World
+) -> Numerics:
     begun = saved.numerics if saved else None
     takes = takes_channels_last(case.model, case.dataset.labels.num_classes)
-    return choose_numerics(case.recipe, device, BACKEND, micro_batch, begun, takes)
+    return choose_numerics(case.recipe, device, BACKEND, micro_batch, begun, takes, world.size)
 
 
 def use_device(options: Options) -> torch.device:
@@ -212,6 +237,7 @@ def _build(case: Case, folder: CaseFolder, setup: Setup) -> tuple[Segmenter, dic
     log.info("model %s", facts)
     if case.recipe.freeze_encoder:
         model.freeze_encoder()
+    synchronise(model.net, setup.world)
     if case.recipe.memory == "checkpoint":
         recompute_activations(model.net)
     return model.to(setup.device).lay_out(setup.numerics.memory_format), facts
@@ -235,10 +261,14 @@ def _training_images(case: Case, evaluator: Evaluator) -> TrainImages:
 def _loading(
     images: TrainImages, recipe: Recipe, options: Options, device: torch.device
 ) -> Loading:
-    """Return how batches are fetched: as --loader-workers says, else as measured to be fastest."""
+    """Return how batches are fetched: as --loader-workers says, else as measured to be fastest.
+
+    Each process of a case fetches its own share.
+    """
     if options.loader_workers is not None:
         return Loading(options.loader_workers, pin_memory=device.type == "cuda")
-    return choose_loading(images, recipe.batch_size, device)
+    share = recipe.batch_size // options.world.size
+    return options.world.from_first(choose_loading(images, share, device))
 
 
 def _input_size(images: TrainImages) -> tuple[int, int]:
@@ -267,7 +297,7 @@ def open_evaluator(
         dataset=dataset,
         recipe=recipe,
         limit=case.limit,
-        setup=Setup(device, numerics, num_classes, loss_fn, heartbeat),
+        setup=Setup(device, numerics, num_classes, loss_fn, heartbeat, options.world),
         cache=options.cache or task.cache,
         loading=Loading(options.loader_workers or 0, pin_memory=device.type == "cuda"),
         batch_size=task.scoring_batch,

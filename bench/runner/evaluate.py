@@ -33,9 +33,14 @@ def score(
     evaluator: Evaluator,
     folder: CaseFolder,
 ) -> None:
-    """Count an evaluation of a case, write its counts and then its scores."""
+    """Count an evaluation of a case, write its counts and then its scores.
+
+    Of several processes, each counts its share and the first writes.
+    """
     evaluator.compile(model, evaluation, case.model.arch)
     counts = evaluator.count(model, evaluation)
+    if not evaluator.setup.world.writes:
+        return
     names = evaluator.dataset.labels(evaluator.dataset.options).names
     most_frequent, constant = scores.constant_prediction(counts.per_image)
     iou = dict(zip(names, scores.class_iou(counts.per_image), strict=True))

@@ -21,6 +21,7 @@ def choose_numerics(
     micro_batch: int,
     begun: Numerics | None,
     takes_channels_last: bool = True,
+    world_size: int = 1,
 ) -> Numerics:
     """Return the numerics of a case; a case with a checkpoint keeps those of the checkpoint.
 
@@ -29,6 +30,7 @@ def choose_numerics(
     Args:
         begun: numerics of the checkpoint, if there is one; they decide what `auto` means.
         takes_channels_last: whether the network runs in that memory format.
+        world_size: processes that train together.
 
     Raises:
         Refused: if the checkpoint was made with other numerics.
@@ -46,6 +48,7 @@ def choose_numerics(
         compile=recipe.compile or None,
         deterministic=recipe.deterministic,
         threads=torch.get_num_threads(),
+        world_size=world_size,
         cudnn_benchmark=(
             begun.cudnn_benchmark
             if begun
@@ -80,6 +83,7 @@ def scoring_numerics(trained: Numerics, device: torch.device) -> Numerics:
         device=device.type,
         precision=precision,
         threads=torch.get_num_threads(),
+        world_size=1,
         cudnn_benchmark=search,
     )
 

@@ -18,6 +18,7 @@ from bench.machine.files import CannotWrite, write_json, write_text
 from bench.machine.memory import gpu_peak_memory_mib, is_out_of_memory, process_memory_mib
 from bench.machine.numerics import read_numerics
 from bench.machine.sharing import listed
+from bench.machine.world import Lost
 from bench.models.networks import mixes_devices, said
 from bench.models.segmenter import build_model
 from bench.models.weight_files import read_weights
@@ -113,7 +114,7 @@ def _under_lock(
     start = time.perf_counter()
     folder = CaseFolder(task.folder)
     try:
-        with folder.hold(patiently=patiently), listed(), _logging_to(folder.log):
+        with folder.hold(patiently=patiently), listed(), logging_to(folder.log):
             if options.should_stop():
                 raise Interrupted("before it started")
             status, reason = work(folder)
@@ -135,13 +136,14 @@ def _train_and_score(task: Task, options: Options, folder: CaseFolder) -> Ending
     started = now()
     threads, mine = torch.get_num_threads(), folder.holder()
     write_json(folder.case, task.case.model_dump(mode="json"))
+    options.world.told(True)  # the other processes begin
     try:
         record = run_to_record(task, options, folder, started)
-    except (Interrupted, Refused, CannotWrite, Held):
+    except (Interrupted, Refused, CannotWrite, Held, Lost):
         raise
     except (Exception, SystemExit) as error:  # any failure becomes a record
         log.error("failed\n%s", traceback.format_exc())
-        reason = _reason(error, folder, task.case.recipe.on_oom)
+        reason = reason_of(error, folder, task.case.recipe.on_oom)
         notes = tuple(getattr(error, "__notes__", ()))
         _write_ending(task, folder, started, "failed", reason, _failure(folder), notes)
         return "failed", reason
@@ -153,7 +155,8 @@ def _train_and_score(task: Task, options: Options, folder: CaseFolder) -> Ending
     return "ok", None
 
 
-def _reason(error: Exception | SystemExit, folder: CaseFolder, on_oom: str) -> str:
+def reason_of(error: Exception | SystemExit, folder: CaseFolder, on_oom: str) -> str:
+    """Say why a case failed."""
     if isinstance(error, UserError):
         return str(error)
     if mixes_devices(error):
@@ -240,7 +243,7 @@ def _parent_status(task: Task) -> str | None:
 
 
 @contextmanager
-def _logging_to(file: Path) -> Iterator[None]:
+def logging_to(file: Path) -> Iterator[None]:
     """Write what a case logs, and warnings, to its own file."""
     handler = logging.FileHandler(file, encoding="utf-8")
     handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))

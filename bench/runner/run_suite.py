@@ -5,16 +5,17 @@ from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from bench.errors import UserError
-from bench.lookup import unknown
 from bench.models.counts import Complexity, read_complexity
 from bench.records.case_folder import CaseFolder, drop_checkpoints, results_folder
 from bench.records.record import Resolved, read_record, read_resolved, write_resolved
 from bench.runner.elsewhere import run_with_others
 from bench.runner.engines.cluster import load_cluster
 from bench.runner.engines.engine import Engine
+from bench.runner.gpus_per_case import require_one_start, require_several
+from bench.runner.placing import Placing
 from bench.runner.plan import Planned, check_disk, disk_needed, look_up, plan
 from bench.runner.shard import Shard
 from bench.runner.task import Options, Outcome, Task
@@ -23,61 +24,6 @@ from bench.suite.case import Case
 from bench.suite.expand import matching
 from bench.suite.load import SuiteFile, SuiteSource
 from bench.suite.suite import Suite
-
-ENGINES = ("process", "in-process", "slurm", "ray")
-
-
-@dataclass(frozen=True)
-class Placing:
-    """Which engine runs the cases of suites, and how many at once.
-
-    engine: of every suite; None: as each suite says.
-    num_workers: cases at once; Ray decides this itself.
-    timeout_s: a case that runs for longer is killed and has failed.
-    cluster: file that says what the jobs of a cluster ask for.
-    wait: also for the cases that a cluster has, or that other drivers run.
-    ray_address: of the Ray cluster; None: as Ray finds it, or one for this run.
-    """
-
-    engine: Literal["process", "in-process", "slurm", "ray"] | None = None
-    num_workers: int = 1
-    timeout_s: float | None = None
-    cluster: Path | None = None
-    wait: bool = False
-    ray_address: str | None = None
-
-    def __post_init__(self) -> None:
-        """Refuse values that no engine can have.
-
-        Raises:
-            UserError: with what is allowed.
-        """
-        if self.engine not in (None, *ENGINES):
-            raise UserError(unknown("engine", str(self.engine), ENGINES))
-        if self.num_workers < 1:
-            raise UserError(f"workers must be at least 1, not {self.num_workers}.")
-        if self.timeout_s is not None and not self.timeout_s > 0:
-            raise UserError(f"The timeout must be more than 0 s, not {self.timeout_s}.")
-        if self.engine == "ray" and self.num_workers > 1:
-            raise UserError(
-                "--workers does not go with --engine ray: Ray runs as many cases at once as the "
-                "cluster has room for."
-            )
-        if self.engine != "ray" and self.ray_address is not None:
-            raise UserError("--ray-address goes with --engine ray.")
-        if (self.engine == "slurm") != (self.cluster is not None):
-            raise UserError(
-                "The engine slurm and a cluster file go together (--engine slurm --cluster FILE); "
-                "the file says what a case asks for, such as partition: gpu (docs/clusters.md)."
-            )
-        if self.engine == "slurm" and self.num_workers > 1:
-            raise UserError(
-                "--engine slurm takes no workers; give max_running in the cluster file."
-            )
-
-    def here(self, options: Options) -> Options:
-        """Return the options of checks on this machine; the device may be that of other nodes."""
-        return replace(options, device="cpu") if self.engine in ("slurm", "ray") else options
 
 
 @dataclass(frozen=True)
@@ -170,6 +116,10 @@ def require_engines(suites: Sequence[PlannedSuite], options: Options, placing: P
     Raises:
         UserError: if one cannot do what is asked, or there are too few cores or GPUs.
     """
+    require_one_start()
+    for one in suites:
+        if placing.gpus_per_case > 1:
+            require_several([item.case for item in one.left], placing.gpus_per_case)
     if placing.cluster is not None:
         load_cluster(placing.cluster)
         return
@@ -179,7 +129,7 @@ def require_engines(suites: Sequence[PlannedSuite], options: Options, placing: P
         on_ray.require(options)
     for one in suites:
         _is_in_process(placing, one.suite)
-        if one.left and placing.num_workers > 1:
+        if one.left and placing.num_workers * placing.gpus_per_case > 1:
             _engine(placing, one.suite, options)
 
 
@@ -269,17 +219,29 @@ def _engine(placing: Placing, suite: Suite, options: Options) -> Engine:
 
         require_slurm()
         cluster = load_cluster(placing.cluster)
-        return partial(slurm.run, cluster=cluster, wait=placing.wait, timeout_s=placing.timeout_s)
+        return partial(
+            slurm.run,
+            cluster=cluster,
+            wait=placing.wait,
+            timeout_s=placing.timeout_s,
+            gpus_per_case=placing.gpus_per_case,
+        )
     if _is_in_process(placing, suite):
         return _in_process()
     if placing.engine == "ray":
         from bench.runner.engines import on_ray
 
-        return partial(on_ray.run, address=placing.ray_address, timeout_s=placing.timeout_s)
+        return partial(
+            on_ray.run,
+            address=placing.ray_address,
+            timeout_s=placing.timeout_s,
+            gpus_per_case=placing.gpus_per_case,
+        )
     from bench.machine.device import pick_device
     from bench.runner.engines import processes
 
-    slots = processes.divide(placing.num_workers, pick_device(options.device))
+    device = pick_device(options.device)
+    slots = processes.divide(placing.num_workers, device, placing.gpus_per_case)
     return partial(processes.run, slots=slots, timeout_s=placing.timeout_s)
 
 
@@ -291,10 +253,10 @@ def _is_in_process(placing: Placing, suite: Suite) -> bool:
     """
     if (placing.engine or suite.engine) != "in-process":
         return False
-    if placing.num_workers > 1 or placing.timeout_s:
+    if placing.num_workers * placing.gpus_per_case > 1 or placing.timeout_s:
         raise UserError(
-            f"{suite.name}: --workers and --timeout need one process per case; give "
-            "--engine process."
+            f"{suite.name}: --workers, --gpus-per-case and --timeout need processes per case; "
+            "give --engine process."
         )
     return True
 

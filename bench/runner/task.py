@@ -7,6 +7,7 @@ from typing import Literal, get_args
 
 from bench.errors import UserError
 from bench.lookup import unknown
+from bench.machine.world import ALONE, World
 from bench.suite.case import Case
 from bench.suite.evaluation import Evaluation
 from bench.suite.schema import Cache
@@ -28,6 +29,7 @@ class Options:
     retry_failed: bool = False
     should_stop: Callable[[], bool] = lambda: False
     num_sharing: int = 1  # cases that run on this machine at once
+    world: World = ALONE  # the processes that train the case together
 
     def __post_init__(self) -> None:
         """Refuse values that make no sense.

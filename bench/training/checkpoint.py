@@ -99,6 +99,7 @@ def save_checkpoint(
         "history": progress.history,
         "best": vars(progress.best) if progress.best else None,
         "random": random_states(setup.device),
+        "random_of_others": state.random_of_others,
         "numerics": setup.numerics.as_dict(),
         "resumed": progress.resumed,
         "notes": progress.notes,
@@ -150,10 +151,11 @@ def read_checkpoint(folder: CaseFolder, case_id: str, data: str) -> tuple[Saved 
     return None, f"{' and '.join(broken)}; restarted" if broken else None
 
 
-def restore(begin: Beginning, state: TrainState, device: torch.device) -> Progress:
+def restore(begin: Beginning, state: TrainState, setup: Setup) -> Progress:
     """Load the checkpoint, if there is one, into `state`.
 
-    The random generators continue from their saved state.
+    The random generators continue from their saved state, each process's from its own. The losses
+    and counts of all processes go to the first, as `give_to_first` left them.
     """
     if begin.saved is None:
         return Progress([], notes=begin.notes, num_sharing=begin.num_sharing)
@@ -161,15 +163,18 @@ def restore(begin: Beginning, state: TrainState, device: torch.device) -> Progre
     state.model.net.load_state_dict(content["model"])
     state.optimizer.load_state_dict(content["optimizer"])
     state.scaler.load_state_dict(content["scaler"])
-    state.losses.copy_(content["losses"])
-    state.counts.copy_(content["counts"])
+    world = setup.world
+    if world.writes:
+        state.losses.copy_(content["losses"])
+        state.counts.copy_(content["counts"])
     state.step = content["step"]
     state.peak_memory_mib = content["peak_memory_mib"]
     now = dict(state.clock.seconds)
     state.clock.seconds |= content["seconds"]
     for name in ("start", "compile"):
         state.clock.seconds[name] += now[name]
-    set_random_states(content["random"], device)
+    state.random_of_others = tuple(content.get("random_of_others", ()))  # not in old checkpoints
+    set_random_states((content["random"], *state.random_of_others)[world.rank], setup.device)
     progress = Progress(
         history=content["history"],
         best=Best(**content["best"]) if content["best"] else None,

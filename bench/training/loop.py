@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -13,8 +14,10 @@ from bench.evaluation.setup import Setup
 from bench.loading.loader import Batch, require_one_size
 from bench.machine.clock import Clock, idle_between, synchronize
 from bench.machine.device import autocast
+from bench.machine.world import World
 from bench.models.segmenter import Heads, Segmenter
 from bench.suite.recipe import Recipe
+from bench.training.gradients import Gradients
 from bench.training.losses import mean
 from bench.training.optimizer import learning_rate, set_learning_rate
 
@@ -35,12 +38,14 @@ class TrainState:
     """The state of the training; what changes in it is saved in the checkpoint.
 
     step: optimizer steps done, of num_steps.
-    losses: of the steps of this epoch, (steps_per_epoch,) float32 on the device.
+    losses: of the steps of this epoch, (steps_per_epoch,) float32 on the device; the part of this
+        process, as of counts.
     counts: (4, K) int64 on the device, as `per_class` has them, of what the model predicted in
         the steps of this epoch: in training mode, on augmented images, at every fourth pixel of
         every fourth row.
     peak_memory_mib: of this epoch's training so far.
     clock: its training and data_wait are those of this epoch so far.
+    random_of_others: of the other processes, in the order of their ranks, when they last stopped.
     """
 
     model: Segmenter
@@ -53,6 +58,7 @@ class TrainState:
     clock: Clock
     step: int = 0
     peak_memory_mib: float = 0.0
+    random_of_others: tuple[dict[str, Any], ...] = ()
 
     @property
     def num_epochs(self) -> int:
@@ -66,13 +72,13 @@ class TrainState:
         self.clock.reset("training", "validation", "data_wait")
         self.peak_memory_mib = 0.0
 
-    def require_finite(self, first: int) -> None:
+    def require_finite(self, first: int, world: World) -> None:
         """Check the losses of the epoch that began with step `first`; waits for the device.
 
         Raises:
             NotFinite: with the first step, from 0, whose loss is not finite.
         """
-        losses = self.losses[: self.step - first].cpu()
+        losses = world.add_up(self.losses[: self.step - first].clone()).cpu()
         broken = (~losses.isfinite()).nonzero().flatten().tolist()
         if broken:
             raise NotFinite(float(losses[broken[0]]), first + broken[0])
@@ -89,7 +95,9 @@ def train_epoch(state: TrainState, batches: Iterable[Batch], recipe: Recipe, set
         NotFinite: soon after a step whose loss is not finite.
     """
     model, optimizer, scaler = state.model, state.optimizer, state.scaler
-    device, numerics, loss_fn = setup.device, setup.numerics, setup.loss_fn
+    device, numerics, loss_fn, world = setup.device, setup.numerics, setup.loss_fn, setup.world
+    micro_batch = numerics.micro_batch // world.size  # images of this process in one pass
+    gradients = Gradients(world, list(model.parameters()))
     first = state.step // state.steps_per_epoch * state.steps_per_epoch
     model.train()
     synchronize(device)
@@ -102,13 +110,12 @@ def train_epoch(state: TrainState, batches: Iterable[Batch], recipe: Recipe, set
                 target = model.geometry.reduced(target)
                 lr = learning_rate(recipe, state.step, state.num_steps, state.steps_per_epoch)
                 set_learning_rate(optimizer, lr)
-                weights = loss_fn.weights(target)  # of the whole step, over its micro-batches
+                # Of the whole step, over its micro-batches and all processes.
+                weights = world.add_up(loss_fn.weights(target))
                 step_loss = torch.zeros((), device=device)
                 step_counts = torch.zeros_like(state.counts)
                 micro_batches = zip(
-                    torch.split(image, numerics.micro_batch),
-                    torch.split(target, numerics.micro_batch),
-                    strict=True,
+                    torch.split(image, micro_batch), torch.split(target, micro_batch), strict=True
                 )
                 for micro_image, micro_target in micro_batches:
                     with autocast(device, numerics.precision):
@@ -117,6 +124,7 @@ def train_epoch(state: TrainState, batches: Iterable[Batch], recipe: Recipe, set
                     scaler.scale(loss).backward()
                     step_loss += loss.detach()  # stays on the device: no .item() here
                     step_counts += _counts(logits, micro_target, state.counts.shape[1])
+                gradients.add_up()
                 if recipe.clip_grad is not None:
                     scaler.unscale_(optimizer)
                     clip_grad_norm_(model.parameters(), recipe.clip_grad)
@@ -127,14 +135,14 @@ def train_epoch(state: TrainState, batches: Iterable[Batch], recipe: Recipe, set
                 state.counts += step_counts
                 state.step += 1
                 if (state.step - first) % LOOK_EVERY == 0:
-                    state.require_finite(first)
+                    state.require_finite(first, world)
                 setup.beat()
                 if state.step == state.num_steps:
                     break
         finally:
             synchronize(device)
             waited.close()
-    state.require_finite(first)
+    state.require_finite(first, world)
 
 
 def _counts(logits: Tensor | Heads, target: Tensor, num_classes: int) -> Tensor:

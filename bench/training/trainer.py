@@ -30,6 +30,7 @@ from bench.suite.case import Case
 from bench.suite.evaluation import Evaluation
 from bench.text import listed
 from bench.training.checkpoint import Beginning, Progress, restore, save_checkpoint
+from bench.training.distributed import SharedStop, give_to_first
 from bench.training.epoch_row import shown, summary, trained_row, validated_row
 from bench.training.loop import NotFinite, TrainState, train_epoch
 from bench.training.optimizer import build_optimizer, learning_rate
@@ -54,6 +55,7 @@ class Job:
     select: str
     folder: CaseFolder
     heartbeat: Heartbeat
+    stop: SharedStop
 
     @property
     def setup(self) -> Setup:
@@ -84,10 +86,14 @@ def train(job: Job, begin: Beginning) -> Trained:
     if recipe.epochs == 0:
         return _untrained(job, begin)
     loader, sampler = train_loader(
-        job.images, recipe.batch_size, job.case.seed, job.evaluator.loading
+        job.images,
+        recipe.batch_size,
+        job.case.seed,
+        job.evaluator.loading,
+        job.setup.world.places(recipe.batch_size, job.setup.numerics.micro_batch),
     )
     state = _new_state(job, begin.clock)
-    progress = restore(begin, state, job.setup.device)
+    progress = restore(begin, state, job.setup)
     if progress.resumed:
         log.info("resumed at step %d of %d", state.step, state.num_steps)
     _compile(job, state.clock)
@@ -103,8 +109,9 @@ def train(job: Job, begin: Beginning) -> Trained:
                 note_best(progress, job.model, recipe, row["epoch"], score)
             progress.history.append(row)
             progress.num_sharing = max(progress.num_sharing, job.heartbeat.num_sharing)
-            log.info("epoch %s", row)
-            write_history(job.folder.history, progress.history)
+            if job.setup.world.writes:
+                log.info("epoch %s", row)
+                write_history(job.folder.history, progress.history)
             state.begin_epoch()
             warming_up = False
             is_due = time.monotonic() - saved_at > CHECKPOINT_EVERY_S
@@ -185,13 +192,20 @@ def _train_one_epoch(
     sampler.epoch, sampler.start = epoch, state.step - first
     if state.step < min(first + state.steps_per_epoch, state.num_steps):
         reset_peak_memory(device)
-        with loader.guarded():
-            train_epoch(state, loader, recipe, replace(job.setup, beat=partial(_beat, job, state)))
+        setup = replace(job.setup, beat=partial(_beat, job, state))
+        try:
+            with loader.guarded(), job.stop.in_training():
+                train_epoch(state, loader, recipe, setup)
+        except Interrupted:  # which all processes are, after the same step
+            give_to_first(state, job.setup.world, device)
+            raise
         state.peak_memory_mib = max(state.peak_memory_mib, peak_memory_mib(device) or 0.0)
+        give_to_first(state, job.setup.world, device)
     return trained_row(state, epoch, recipe)
 
 
 def _beat(job: Job, state: TrainState) -> None:
+    job.stop.agree()
     job.heartbeat(step=state.step)
 
 
@@ -213,6 +227,8 @@ def _validate(job: Job, state: TrainState) -> dict[str, Any]:
 
 
 def _save(job: Job, state: TrainState, progress: Progress) -> None:
+    if not job.setup.world.writes:
+        return
     job.folder.require(job.heartbeat.holder)
     data = trained_on(job.evaluator.dataset, job.case, job.select)
     save_checkpoint(job.folder, job.case.id, data, state, progress, job.setup)

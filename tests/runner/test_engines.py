@@ -475,13 +475,13 @@ def test_the_machine_is_divided(monkeypatch: pytest.MonkeyPatch) -> None:
         processes.divide(6, cpu)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     gpus = torch.device("cuda")
-    assert [slot.gpu for slot in processes.divide(2, gpus)] == ["0", "1"]
+    assert [slot.gpus for slot in processes.divide(2, gpus)] == [("0",), ("1",)]
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 3)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,5,7,-1")
-    assert [slot.gpu for slot in processes.divide(3, gpus)] == ["3", "5", "7"]
-    with pytest.raises(UserError, match="GPUs or MIG slices, one per case; this machine has"):
+    assert [slot.gpus for slot in processes.divide(3, gpus)] == [("3",), ("5",), ("7",)]
+    with pytest.raises(UserError, match="GPUs or MIG slices, 1 per case; this machine has"):
         processes.divide(4, gpus)
-    with pytest.raises(UserError, match="GPUs or MIG slices, one per case; this machine has"):
+    with pytest.raises(UserError, match="GPUs or MIG slices, 1 per case; this machine has"):
         processes.divide(2, torch.device("cuda:1"))
 
 

@@ -24,8 +24,9 @@ from bench.runner.engines import on_ray, processes, ray_node
 from bench.runner.engines.engine import Engine
 from bench.runner.engines.ray_cluster import Share
 from bench.runner.engines.ray_node import Parcel, run_on_node
+from bench.runner.placing import Placing
 from bench.runner.plan import plan
-from bench.runner.run_suite import Placing, run_planned
+from bench.runner.run_suite import run_planned
 from bench.runner.task import Options, Outcome, Task
 from bench.runner.validate import check
 from bench.suite.expand import expand
@@ -307,27 +308,31 @@ GPUS = [{"CPU": 16.0, "GPU": 2.0}, {"CPU": 64.0, "GPU": 4.0}, {"CPU": 4.0}]
 
 
 @pytest.mark.parametrize(
-    ("nodes", "device", "share", "num"),
+    ("nodes", "device", "num_gpus", "share", "num"),
     [
-        (GPUS, "auto", Share(8, 1), 6),
-        (GPUS, "cuda", Share(8, 1), 6),
-        (GPUS, "cpu", Share(4, 0), 21),
-        ([{}, {"CPU": 1.0}, {"CPU": 1.0}], "auto", Share(1, 0), 2),
-        ([{"GPU": 4.0}], "auto", Share(0, 1), 4),
+        (GPUS, "auto", 1, Share(8, 1), 6),
+        (GPUS, "cuda", 1, Share(8, 1), 6),
+        (GPUS, "cuda", 2, Share(16, 2), 3),
+        (GPUS, "auto", 4, Share(64, 4), 1),
+        (GPUS, "cpu", 2, Share(4, 0), 21),
+        ([{}, {"CPU": 1.0}, {"CPU": 1.0}], "auto", 1, Share(1, 0), 2),
+        ([{"GPU": 4.0}], "auto", 1, Share(0, 1), 4),
     ],
 )
 def test_what_a_case_uses_of_a_node(
-    nodes: list[dict[str, float]], device: str, share: Share, num: int
+    nodes: list[dict[str, float]], device: str, num_gpus: int, share: Share, num: int
 ) -> None:
-    assert Share.of(nodes, device) == share
+    assert Share.of(nodes, device, num_gpus) == share
     assert share.num_in(nodes) == num
 
 
 def test_what_a_cluster_cannot_do(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(UserError, match="has no GPU; give --device cpu"):
-        Share.of([{"CPU": 4.0}], "cuda")
+        Share.of([{"CPU": 4.0}], "cuda", 1)
+    with pytest.raises(UserError, match="has no node with 8 GPUs; give --device cpu"):
+        Share.of(GPUS, "auto", 8)
     with pytest.raises(UserError, match="no CPU for cases"):
-        Share.of([{}], "auto")
+        Share.of([{}], "auto", 1)
     with pytest.raises(UserError, match="--workers does not go with --engine ray"):
         Placing("ray", 2)
     with pytest.raises(UserError, match="--ray-address goes with --engine ray"):

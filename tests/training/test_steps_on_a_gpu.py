@@ -46,7 +46,7 @@ def _without_a_driver(monkeypatch: pytest.MonkeyPatch) -> None:
     """Leave out what asks the driver, and the look at the losses once per epoch."""
     monkeypatch.setattr(loop, "synchronize", lambda device: None)
     monkeypatch.setattr(loop, "idle_between", lambda batches, device, clock: clock.waiting(batches))
-    monkeypatch.setattr(TrainState, "require_finite", lambda self, first: None)
+    monkeypatch.setattr(TrainState, "require_finite", lambda self, first, world: None)
 
 
 def train(net: nn.Module, geometry: Geometry, precision: Precision, **recipe: object) -> None:

@@ -14,10 +14,10 @@ from bench.errors import Exit
 from bench.records.case_folder import CaseFolder
 from bench.report.report import report
 from bench.report.write import USUAL_FORMATS, write
+from bench.runner.placing import Placing
 from bench.runner.plan import Planned
 from bench.runner.result import VERSION
 from bench.runner.run_suite import (
-    Placing,
     PlannedSuite,
     must_stop,
     plan_suites,

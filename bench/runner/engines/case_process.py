@@ -13,6 +13,7 @@ from io import BufferedReader, BufferedWriter
 from typing import Protocol
 
 from bench.errors import UserError
+from bench.machine.world import Place
 from bench.runner.task import Options, Task
 
 CAN_FORK = sys.platform == "linux"  # elsewhere libraries do not survive a fork
@@ -29,6 +30,7 @@ class Message:
     threads: of torch.
     environment: all of its environment variables.
     path: where Python looks for modules.
+    place: among the processes that train the case together; None if there is only this one.
     """
 
     task: Task
@@ -37,6 +39,7 @@ class Message:
     threads: int
     environment: Mapping[str, str]
     path: Sequence[str]
+    place: Place | None = None
 
 
 class CaseProcess(Protocol):

@@ -12,6 +12,8 @@ import pickle
 import signal
 import sys
 import threading
+import time
+import traceback
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -19,6 +21,9 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from bench.runner.engines.case_process import Message
+    from bench.runner.task import Outcome
+
+ORPHANED_S = 600.0  # until a process that is not the first ends after its engine did
 
 
 def main() -> None:
@@ -27,33 +32,48 @@ def main() -> None:
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGUSR2):
         signal.signal(number, lambda number, frame: stop.set())
-    from bench.records.case_folder import CaseFolder
+    from bench.records.rank_folder import RankFolder
 
     # Copies, because loader workers close stdin and would wait for the thread that reads it.
     given, answer = os.dup(0), os.fdopen(os.dup(1), "w")
     with os.fdopen(given, "rb", closefd=False) as stream:
         message: Message = pickle.load(stream)
     task = message.task
-    _redirect(task.folder, CaseFolder(task.folder).log)
+    rank = message.place.rank if message.place else 0
+    _redirect(task.folder, RankFolder(task.folder, rank=rank).log)
     os.environ.clear()
     os.environ.update(message.environment)
     sys.path[:] = message.path
     faulthandler.enable()
     # The engine asks where a case hangs. A cluster sends SIGUSR1 to the engine, too, which stops.
     faulthandler.register(signal.SIGUSR1)
-    threading.Thread(target=_wait_for_end, args=(given, stop), daemon=True).start()
+    threading.Thread(target=_wait_for_end, args=(given, stop, rank), daemon=True).start()
     if message.cores and hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, message.cores)
     import torch
 
-    from bench.runner.run_case import run_case
-
     torch.set_num_threads(message.threads)  # before the first operation starts them
-    outcome = run_case(task, replace(message.options, should_stop=stop.is_set))
+    outcome = _run(message, stop)
     with suppress(BrokenPipeError), answer:  # the engine may be gone
         fields = outcome.status, outcome.reason, outcome.seconds, outcome.notes
         json.dump(fields, answer)
     os._exit(0)  # do not wait for a hanging loader worker; the engine kills it
+
+
+def _run(message: "Message", stop: threading.Event) -> "Outcome":
+    """Run the case, alone or as one of several processes."""
+    from bench.machine.world import ALONE, LOST_CODE, Lost, join
+    from bench.runner.follow import follow_case
+    from bench.runner.run_case import run_case
+
+    try:
+        world = join(message.place) if message.place else ALONE
+        options = replace(message.options, should_stop=stop.is_set, world=world)
+        return (run_case if world.writes else follow_case)(message.task, options)
+    except Lost:
+        traceback.print_exc()  # to the log; the engine finds out which process ended first
+        sys.stderr.flush()
+        os._exit(LOST_CODE)
 
 
 def _redirect(folder: Path, log: Path) -> None:
@@ -68,11 +88,17 @@ def _redirect(folder: Path, log: Path) -> None:
         os.dup2(file, output)
 
 
-def _wait_for_end(pipe: int, stop: threading.Event) -> None:
-    """Ask the case to stop when the other end of the pipe is closed."""
+def _wait_for_end(pipe: int, stop: threading.Event, rank: int) -> None:
+    """Ask the case to stop when the other end of the pipe is closed.
+
+    Of several processes, the first saves; another may then wait for it in vain on its GPU.
+    """
     while os.read(pipe, 1024):
         pass
     stop.set()
+    if rank:
+        time.sleep(ORPHANED_S)
+        os._exit(1)
 
 
 if __name__ == "__main__":

@@ -43,6 +43,7 @@ def run(
     *,
     address: str | None = None,
     timeout_s: float | None = None,
+    gpus_per_case: int = 1,
 ) -> Generator[Outcome, None, None]:
     """Run each task where Ray finds room for it, as many at once as the cluster has room for.
 
@@ -50,13 +51,14 @@ def run(
         address: of the cluster; None: the one that RAY_ADDRESS or this machine knows, or else one
             that is started here for this run.
         timeout_s: a case that runs for longer is killed and has failed.
+        gpus_per_case: processes that train a case together, on the GPUs of one node.
 
     Raises:
         UserError: if the cluster cannot be reached, or cannot run the cases.
     """
     waiting = list(tasks)
     with connected(address) as ray, _marked(waiting) as markers:
-        cluster = Cluster(ray, options, timeout_s, markers)
+        cluster = Cluster(ray, options, timeout_s, gpus_per_case, markers)
         try:
             yield from _run(waiting, options, announce, cluster)
         except GeneratorExit:  # the caller wants no more outcomes: cases may save and stop

@@ -1,6 +1,5 @@
 """The engine with one process per case: a crash or a hang affects only that case."""
 
-import json
 import os
 import signal
 import sys
@@ -15,11 +14,14 @@ from bench.errors import UserError
 from bench.machine.device import visible_gpus
 from bench.machine.environment import num_cores
 from bench.machine.memory import process_memory_mib
+from bench.machine.world import rank_name
 from bench.records.case_folder import CaseFolder
+from bench.records.rank_folder import RankFolder
 from bench.records.record import Failure, now
 from bench.runner.elsewhere import known
 from bench.runner.engines.case_process import CaseProcess, Message, start
 from bench.runner.engines.engine import next_ready
+from bench.runner.engines.ranks import Ended, Ranks, meeting
 from bench.runner.run_case import record_death
 from bench.runner.task import Options, Outcome, Task
 from bench.text import duration
@@ -40,37 +42,54 @@ CAUSES = {
 
 @dataclass(frozen=True)
 class Slot:
-    """The part of the machine that one case uses: cores, and a GPU by its name.
+    """The part of the machine that one case uses: cores, and GPUs by their names.
 
     Empty if the case may use the whole machine.
+
+    size: processes that train the case together; each has a GPU and a share of the cores.
     """
 
     cores: tuple[int, ...] = ()
-    gpu: str | None = None
+    gpus: tuple[str, ...] = ()
+    size: int = 1
+
+    def part(self, rank: int) -> "Slot":
+        """Return what one of its processes uses."""
+        most = len(self.cores) // self.size  # equal shares, because threads change numbers
+        return Slot(self.cores[rank :: self.size][:most], self.gpus[rank : rank + 1])
 
 
-def divide(num: int, device: torch.device) -> list[Slot]:
-    """Divide the machine among `num` cases that run at once: some cores and one GPU each.
+def divide(num: int, device: torch.device, size: int = 1) -> list[Slot]:
+    """Divide the machine among `num` cases that run at once: some cores and GPUs each.
+
+    Args:
+        size: processes, and GPUs, of each case.
 
     Raises:
-        UserError: if there are fewer cores or GPUs than cases.
+        UserError: if there are fewer cores or GPUs than processes, or they cannot train together.
     """
-    if num == 1:
+    if num == size == 1:
         return [Slot()]
+    asked = f"--workers {num}" + (f" with --gpus-per-case {size}" if size > 1 else "")
     can_pin = hasattr(os, "sched_getaffinity")
     cores = sorted(os.sched_getaffinity(0)) if can_pin else list(range(num_cores()))
-    if num > len(cores):
-        raise UserError(f"--workers {num}: this machine has cores for at most {len(cores)}.")
-    gpus: Sequence[str | None] = [None] * num
+    if num * size > len(cores):
+        raise UserError(f"{asked}: this machine has cores for at most {len(cores)}.")
+    gpus: Sequence[str] = []
     if device.type == "cuda":
         visible = visible_gpus()
-        gpus = visible[:num]
-        if device.index is not None or len(gpus) < num:
+        gpus = visible[: num * size]
+        if device.index is not None or len(gpus) < num * size:
             raise UserError(
-                f"--workers {num} needs {num} GPUs or MIG slices, one per case; this machine has "
-                f"{len(visible)}. Give fewer workers, and --device cuda without a number."
+                f"{asked} needs {num * size} GPUs or MIG slices, {size} per case; this machine has "
+                f"{len(visible)}. Give fewer, and --device cuda without a number."
             )
-    return [Slot(tuple(cores[i::num]), gpu) for i, gpu in enumerate(gpus)]
+    if size > 1 and (device.type == "mps" or any(gpu.startswith("MIG-") for gpu in gpus)):
+        what = "an Apple GPU" if device.type == "mps" else "MIG slices"
+        raise UserError(f"--gpus-per-case {size}: several processes cannot train on {what}.")
+    return [
+        Slot(tuple(cores[i::num]), tuple(gpus[i * size : (i + 1) * size]), size) for i in range(num)
+    ]
 
 
 @dataclass
@@ -79,7 +98,7 @@ class Running:
 
     task: Task
     slot: Slot
-    process: CaseProcess
+    ranks: Ranks
     started: str = field(default_factory=now)
     killed: str | None = None  # why the engine killed it
     ran_s: float = 0.0
@@ -88,15 +107,10 @@ class Running:
     looked: float = field(default_factory=time.monotonic)
     heartbeat: float | None = None  # when it was last written, by the clock of the file system
 
-    def ask_to_stop(self) -> None:
-        """Ask it to save and stop."""
-        with suppress(BrokenPipeError):
-            self.process.stdin.close()
-
-    def kill(self) -> None:
-        """Kill it and all its processes."""
-        with suppress(ProcessLookupError):
-            os.killpg(self.process.pid, signal.SIGKILL)
+    @property
+    def process(self) -> CaseProcess:
+        """Its process, or the first of several, which writes what the case leaves."""
+        return self.ranks.processes[0]
 
     def look(self) -> None:
         """Read its heartbeat and its memory."""
@@ -109,8 +123,9 @@ class Running:
         self.ran_s += passed
         self.silent_s = self.silent_s + passed if heartbeat == self.heartbeat else 0.0
         self.heartbeat = heartbeat
-        peak = process_memory_mib(self.process.pid)
-        self.peak_memory_mib = max(self.peak_memory_mib, peak or 0.0)
+        for process in self.ranks.processes:
+            peak = process_memory_mib(process.pid)
+            self.peak_memory_mib = max(self.peak_memory_mib, peak or 0.0)
 
 
 def run(
@@ -144,7 +159,7 @@ def run(
                     running.append(_start(task, options, free.pop(0)))
                 for case in list(running):
                     if stopping:
-                        case.ask_to_stop()
+                        case.ranks.ask_to_stop()
                     outcome = _look_after(case, timeout_s)
                     if outcome is not None:
                         running.remove(case)
@@ -168,7 +183,7 @@ def _killed_on_error(running: Sequence[Running]) -> Iterator[None]:
         raise
     except BaseException:
         for case in running:
-            case.kill()
+            case.ranks.kill()
         raise
 
 
@@ -176,28 +191,35 @@ def _end(running: list[Running], timeout_s: float | None) -> None:
     """Let running cases save and stop."""
     while running:
         for case in running:
-            case.ask_to_stop()
+            case.ranks.ask_to_stop()
         running[:] = [case for case in running if _look_after(case, timeout_s) is None]
         time.sleep(POLL_S)
 
 
 def _start(task: Task, options: Options, slot: Slot) -> Running:
-    """Start the process of a case and send it its task."""
-    environment, threads = dict(os.environ), torch.get_num_threads()
-    if slot.gpu is not None:
-        environment["CUDA_VISIBLE_DEVICES"] = slot.gpu
-        options = replace(options, device="cuda")
-    if slot.cores:
-        threads = min(threads, len(slot.cores))
-        environment["OMP_NUM_THREADS"] = str(threads)
-    message = Message(task, options, slot.cores, threads, environment, sys.path)
-    return Running(task, slot, start(message))
+    """Start the processes of a case and send them its task."""
+    store, places = meeting(slot.gpus, slot.size)
+    started = []
+    for rank, place in enumerate(places):
+        part, told = slot.part(rank), options
+        environment, threads = dict(os.environ), torch.get_num_threads()
+        if part.gpus:
+            [environment["CUDA_VISIBLE_DEVICES"]] = part.gpus
+            told = replace(options, device="cuda")
+        if part.cores:
+            threads = min(threads, len(part.cores))
+            environment["OMP_NUM_THREADS"] = str(threads)
+        started.append(
+            start(Message(task, told, part.cores, threads, environment, sys.path, place))
+        )
+    return Running(task, slot, Ranks(started, store))
 
 
 def _look_after(case: Running, timeout_s: float | None) -> Outcome | None:
     """Return the outcome of a case; None while it runs."""
-    if case.process.poll() is not None:
-        return _outcome(case)
+    end = case.ranks.decided(killed=case.killed is not None)
+    if end is not None:
+        return _outcome(case, end)
     case.look()
     if case.killed is None:
         if timeout_s is not None and case.ran_s > timeout_s:
@@ -205,43 +227,41 @@ def _look_after(case: Running, timeout_s: float | None) -> Outcome | None:
         elif case.silent_s > HANG_S:
             case.killed = f"wrote no heartbeat for {duration(case.silent_s)}"
         if case.killed is not None:
-            case.process.send_signal(signal.SIGUSR1)
+            case.ranks.send_signal(signal.SIGUSR1)
             time.sleep(LAST_WORDS_S)
-            case.kill()
+            case.ranks.kill()
     return None
 
 
-def _outcome(case: Running) -> Outcome:
-    """Read the outcome that a process wrote; record its death if it wrote none."""
-    case.kill()  # its children may hold its end of the pipe
-    with case.process.stdout as stream:
-        answer = stream.read()
-    case.ask_to_stop()  # closes its stdin
-    with suppress(ValueError):  # the answer is missing or incomplete
-        status, reason, seconds, notes = json.loads(answer)
-        return Outcome(case.task.case, status, reason, seconds, tuple(notes))
-    code = case.process.returncode
-    assert code is not None
+def _outcome(case: Running, end: Ended) -> Outcome:
+    """Return the outcome that a process wrote; record its death if it wrote none."""
+    case.ranks.close()
+    if end.answer is not None and end.rank == 0:
+        return Outcome(case.task.case, *end.answer)
     known = {one.value: one.name for one in signal.Signals}  # without the real-time ones
-    name = known.get(-code, f"signal {-code}") if code < 0 else None
+    name = known.get(-end.code, f"signal {-end.code}") if end.code < 0 else None
     if name in STOPS and case.killed is None:
         return Outcome(case.task.case, "interrupted", f"by {name}")
     failure = Failure(
         signal=name,
-        exit_code=code if code >= 0 else None,
+        exit_code=end.code if end.code >= 0 else None,
         peak_memory_mib=case.peak_memory_mib,
-        log_tail=CaseFolder(case.task.folder).log_tail(),
+        log_tail=RankFolder(case.task.folder, rank=end.rank).log_tail(),
     )
-    return record_death(case.task, case.started, _cause(case, name, failure), failure)
+    return record_death(case.task, case.started, _cause(case, end, failure), failure)
 
 
-def _cause(case: Running, name: str | None, failure: Failure) -> str:
+def _cause(case: Running, end: Ended, failure: Failure) -> str:
     """Describe why a process ended."""
+    size, log = case.slot.size, RankFolder(case.task.folder, rank=end.rank).log.name
     if case.killed is not None:
-        return f"{case.killed}; see log.txt"
-    if name is None:
-        return f"its process ended with code {failure.exit_code}; see log.txt"
-    cause = f", {CAUSES[name]}" if name in CAUSES else ""
+        return f"{case.killed}; see {log}"
+    if end.answer is not None:
+        return f"{rank_name(end.rank, size)}: {end.answer[1]}"
+    process = "its process" if size == 1 else rank_name(end.rank, size)
+    if failure.signal is None:
+        return f"{process} ended with code {failure.exit_code}; see {log}"
+    cause = f", {CAUSES[failure.signal]}" if failure.signal in CAUSES else ""
     assert failure.peak_memory_mib is not None
     peak = f"peak memory {failure.peak_memory_mib / 1024:.1f} GiB"
-    return f"its process was ended by {name}{cause} ({peak}); see log.txt"
+    return f"{process} was ended by {failure.signal}{cause} ({peak}); see {log}"

@@ -29,23 +29,26 @@ class Share:
     gpus: int
 
     @classmethod
-    def of(cls, nodes: Sequence[Mapping[str, float]], device: str) -> "Share":
-        """Return one GPU with its part of the CPUs, or else all CPUs of the smallest node.
+    def of(cls, nodes: Sequence[Mapping[str, float]], device: str, num_gpus: int) -> "Share":
+        """Return some GPUs with their part of the CPUs, or else all CPUs of the smallest node.
 
         It is the same on all nodes, so that seeds have the same number of threads.
 
         Args:
             nodes: how many CPUs and GPUs each has.
+            num_gpus: of a case, if the cluster has GPUs.
 
         Raises:
             UserError: if the cluster does not have the device.
         """
         if device in ("auto", "cuda"):
-            per_gpu = [n.get("CPU", 0) // n["GPU"] for n in nodes if n.get("GPU", 0) >= 1]
-            if per_gpu:
-                return cls(int(min(per_gpu)), 1)
-            if device == "cuda":
-                raise UserError("The Ray cluster has no GPU; give --device cpu, or add a node.")
+            enough = [n for n in nodes if n.get("GPU", 0) >= num_gpus]
+            if enough:
+                per_gpu = min(n.get("CPU", 0) // n["GPU"] for n in enough)
+                return cls(int(per_gpu) * num_gpus, num_gpus)
+            if device == "cuda" or any(n.get("GPU", 0) for n in nodes):
+                what = "GPU" if num_gpus == 1 else f"node with {num_gpus} GPUs"
+                raise UserError(f"The Ray cluster has no {what}; give --device cpu, or add a node.")
         cpus = [n["CPU"] for n in nodes if n.get("CPU", 0) >= 1]
         if not cpus:
             raise UserError("The Ray cluster has no CPU for cases; add a node.")
@@ -85,11 +88,13 @@ class Cluster:
         ray: ModuleType,
         options: Options,
         timeout_s: float | None,
+        gpus_per_case: int,
         markers: Mapping[Path, Path],
     ) -> None:
         self.ray, self.timeout_s, self.markers = ray, timeout_s, markers
+        self.gpus_per_case = gpus_per_case
         self.placed: list[Placed] = []
-        self.share = Share.of(self.nodes, options.device)
+        self.share = Share.of(self.nodes, options.device, gpus_per_case)
         device = "cuda" if self.share.gpus else options.device.replace("auto", "cpu")
         # should_stop is of this process and cannot be pickled.
         self.options = replace(options, device=device, should_stop=bool)
@@ -122,7 +127,8 @@ class Cluster:
         task = replace(case.task, folder=case.task.folder.absolute())
         marker = self.markers[task.folder.parent]
         where = os.getcwd(), self.path
-        parcel = Parcel(task, self.options, self.timeout_s, marker, *where, case.was_lost)
+        how = self.options, self.timeout_s, self.gpus_per_case
+        parcel = Parcel(task, *how, marker, *where, case.was_lost)
         case.ref = self.run_on_node.remote(parcel)
         self.placed.append(case)
 

@@ -30,6 +30,7 @@ class Parcel:
     task: Task
     options: Options
     timeout_s: float | None
+    gpus_per_case: int
     marker: Path
     cwd: str
     path: Sequence[str]
@@ -55,7 +56,7 @@ def run_on_node(parcel: Parcel) -> Outcome:
 
     if parcel.was_lost:
         await_former(task)
-    return run_here(task, parcel.options, parcel.timeout_s)
+    return run_here(task, parcel.options, parcel.timeout_s, parcel.gpus_per_case)
 
 
 def await_former(task: Task) -> None:

@@ -39,6 +39,7 @@ def run(
     *,
     wait: bool = False,
     timeout_s: float | None = None,
+    gpus_per_case: int = 1,
 ) -> Generator[Outcome, None, None]:
     """Submit tasks that Slurm does not have yet, and collect those that have ended.
 
@@ -46,6 +47,7 @@ def run(
         announce: called with each task that is seen running.
         wait: watch until all have ended; else those that have not are `submitted`.
         timeout_s: a case that runs for longer is killed and has failed.
+        gpus_per_case: processes that train a case together, on the GPUs of its job.
     """
     tasks = list(tasks)
     folder = tasks[0].folder.parent
@@ -59,7 +61,8 @@ def run(
         for one in ended:
             collect(one)
         settled, left = _settle(tasks, placed, options)
-        arrays = _arrays(folder, left, options, cluster, timeout_s)
+        works = [Work(task, options, timeout_s, gpus_per_case) for task in left]
+        arrays = _arrays(folder, works, cluster)
         _submit(arrays, placed, cluster)
     yield from settled
     if wait:
@@ -76,7 +79,8 @@ def preview(tasks: Sequence[Task], options: Options, cluster: Cluster) -> str:
         placed, _ = known(folder, tasks)
     _, left = _settle(tasks, placed, options, record=False)
     parts = [f"{one.task.case.name}: {one.job}" for one in placed.values()]
-    for number, array in enumerate(_arrays(folder, left, options, cluster, None), 1):
+    works = [Work(task, options, None) for task in left]
+    for number, array in enumerate(_arrays(folder, works, cluster), 1):
         names = [work.task.case.name for work in array.works]
         parents = {work.task.case.parent.name for work in array.works if work.task.case.parent}
         after = sorted(parents & {task.case.name for task in tasks})
@@ -127,28 +131,21 @@ class Array:
     resources: Resources
 
 
-def _arrays(
-    folder: Path,
-    tasks: Sequence[Task],
-    options: Options,
-    cluster: Cluster,
-    timeout_s: float | None,
-) -> list[Array]:
-    """Divide tasks into arrays: by what they ask for, and children after their parents."""
+def _arrays(folder: Path, works: Sequence[Work], cluster: Cluster) -> list[Array]:
+    """Divide work into arrays: by what it asks for, and children after their parents."""
     depths: dict[str, int] = {}
-    groups: dict[tuple[int, str], list[Task]] = {}
-    for task in tasks:
-        parent = task.case.parent
-        depths[task.case.name] = depth = 0 if parent is None else depths.get(parent.name, -1) + 1
-        resources = cluster.resources(task.case.name)
-        groups.setdefault((depth, repr(resources)), []).append(task)
+    groups: dict[tuple[int, str], list[Work]] = {}
+    for work in works:
+        case, parent = work.task.case, work.task.case.parent
+        depths[case.name] = depth = 0 if parent is None else depths.get(parent.name, -1) + 1
+        groups.setdefault((depth, repr(cluster.resources(case.name))), []).append(work)
     most = slurm_commands.max_array()
     arrays = []
     for _, group in sorted(groups.items(), key=lambda item: item[0][0]):
+        resources = cluster.resources(group[0].task.case.name)
         for start in range(0, len(group), most):
-            works = [Work(task, options, timeout_s) for task in group[start : start + most]]
-            resources = cluster.resources(group[start].case.name)
-            arrays.append(Array(new_submission(folder, works), works, resources))
+            part = group[start : start + most]
+            arrays.append(Array(new_submission(folder, part), part, resources))
     return arrays
 
 

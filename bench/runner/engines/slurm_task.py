@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bench.errors import Exit
+from bench.errors import Exit, UserError
 from bench.runner.stopping import Stop, stopping
 
 if TYPE_CHECKING:
@@ -83,7 +83,10 @@ def _run(work: "Work", stop: Stop) -> "Outcome":
         return Outcome(case, "interrupted", reason)
     watch = Watch(CaseFolder(work.task.folder).lease)
     while True:
-        outcome = run_until(stop, work.task, work.options, work.timeout_s)
+        try:
+            outcome = run_until(stop, work.task, work.options, work.timeout_s, work.gpus_per_case)
+        except UserError as error:  # such as too few GPUs
+            return Outcome(case, "stopped", str(error))
         is_again = int(os.environ.get("SLURM_RESTART_COUNT", "0")) > 0
         if outcome.status != "held" or not _parent_has_ended(work):
             return outcome

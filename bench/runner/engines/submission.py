@@ -34,6 +34,7 @@ class Work:
     task: Task
     options: Options
     timeout_s: float | None
+    gpus_per_case: int = 1
 
 
 @dataclass(frozen=True)
