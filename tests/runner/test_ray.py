@@ -280,7 +280,7 @@ def test_a_node_without_the_folder_says_so(
     file = load(write_suite())
     [case] = expand(file.suite)
     task = Task.of(file.suite, case, tmp_path / "away" / case.folder)
-    parcel = Parcel(task, Options(), None, tmp_path / "away" / "marker", "/", [], False)
+    parcel = Parcel(task, Options(), None, 1, tmp_path / "away" / "marker", "/", [], False)
     outcome = run_on_node(parcel)
     assert outcome.status == "stopped"
     assert f"does not see {tmp_path / 'away'} as the driver does" in str(outcome.reason)
