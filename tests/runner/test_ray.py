@@ -4,6 +4,7 @@ import json
 import signal
 import time
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,10 +16,11 @@ from commands import Forked
 
 from bench.errors import Exit, UserError
 from bench.machine.files import read_json
+from bench.machine.lease import Owner
 from bench.models.weight_files import read_weights
-from bench.records.case_folder import CaseFolder
+from bench.records.case_folder import CaseFolder, Held
 from bench.records.record import read_evaluations, read_record
-from bench.runner.engines import on_ray, processes
+from bench.runner.engines import on_ray, processes, ray_node
 from bench.runner.engines.engine import Engine
 from bench.runner.engines.ray_cluster import Share
 from bench.runner.engines.ray_node import Parcel, run_on_node
@@ -278,10 +280,28 @@ def test_a_node_without_the_folder_says_so(
     file = load(write_suite())
     [case] = expand(file.suite)
     task = Task.of(file.suite, case, tmp_path / "away" / case.folder)
-    parcel = Parcel(task, Options(), None, tmp_path / "away" / "marker", "/", [], False)
+    parcel = Parcel(task, Options(), None, 1, tmp_path / "away" / "marker", "/", [], False)
     outcome = run_on_node(parcel)
     assert outcome.status == "stopped"
     assert f"does not see {tmp_path / 'away'} as the driver does" in str(outcome.reason)
+
+
+def test_the_case_of_a_dead_host_is_free_after_its_silence(
+    tmp_path: Path, write_suite: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("BENCH_LEASE_S", "1.5")
+    file = load(write_suite())
+    [case] = expand(file.suite)
+    folder = CaseFolder(tmp_path / case.folder)
+    folder.path.mkdir()
+    owner = Owner("away", 1, "another machine", None, "token")
+    held = folder.lease.with_name(f"{folder.lease.name}.1")
+    held.write_text(f"{json.dumps(asdict(owner))}\n")
+    with pytest.raises(Held), folder.hold():
+        pass
+    ray_node.await_former(Task.of(file.suite, case, folder.path))
+    with folder.hold():
+        pass
 
 
 GPUS = [{"CPU": 16.0, "GPU": 2.0}, {"CPU": 64.0, "GPU": 4.0}, {"CPU": 4.0}]

@@ -6,7 +6,6 @@ or node is lost is given to Ray again and goes on from its checkpoint.
 
 import importlib.util
 import secrets
-import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,7 +15,7 @@ from bench.records.case_folder import CaseFolder
 from bench.records.record import Failure, now
 from bench.runner.engines.engine import next_ready
 from bench.runner.engines.ray_cluster import Cluster, Placed, connected
-from bench.runner.engines.ray_node import ORPHAN_POLL_S, ORPHAN_S
+from bench.runner.engines.ray_node import await_former
 from bench.runner.task import Options, Outcome, Task
 
 MOST_LOSSES = 3  # of a case's worker, without an epoch in between
@@ -129,13 +128,10 @@ def _give_up(task: Task, reason: str) -> Outcome:
     """Record that a case failed because its workers were lost."""
     from bench.runner.run_case import record_death
 
-    deadline, started = time.monotonic() + ORPHAN_S, now()
-    while True:
-        failure = Failure(log_tail=CaseFolder(task.folder).log_tail())
-        outcome = record_death(task, started, reason, failure)
-        if outcome.status != "held" or time.monotonic() > deadline:
-            return outcome
-        time.sleep(ORPHAN_POLL_S)
+    started = now()
+    await_former(task)
+    failure = Failure(log_tail=CaseFolder(task.folder).log_tail())
+    return record_death(task, started, reason, failure)
 
 
 @contextmanager

@@ -9,10 +9,13 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from bench.machine.lease import Watch
+from bench.records.case_folder import CaseFolder
+from bench.runner.elsewhere import freed
 from bench.runner.task import Options, Outcome, Task
 
-ORPHAN_S = 600.0  # for a case to stop after its worker was lost, or for its lease to lapse
-ORPHAN_POLL_S = 1.0
+FORMER_S = 600.0  # after that, the case is reported as held
+FORMER_POLL_S = 1.0
 
 
 @dataclass(frozen=True)
@@ -49,16 +52,15 @@ def run_on_node(parcel: Parcel) -> Outcome:
     with suppress(OSError):  # relative paths of data are not found then, which is said
         os.chdir(parcel.cwd)
     sys.path[:] = dict.fromkeys([*parcel.path, *sys.path])
-    from bench.machine.lease import Watch
-    from bench.records.case_folder import CaseFolder
-    from bench.runner.elsewhere import freed
     from bench.runner.engines.on_node import run_here
 
-    watch = Watch(CaseFolder(task.folder).lease)
-    deadline = time.monotonic() + (ORPHAN_S if parcel.was_lost else 0)
-    while True:
-        outcome = run_here(task, parcel.options, parcel.timeout_s, parcel.gpus_per_case)
-        if outcome.status != "held" or time.monotonic() > deadline:
-            return outcome
-        while not freed(watch) and time.monotonic() < deadline:
-            time.sleep(ORPHAN_POLL_S)
+    if parcel.was_lost:
+        await_former(task)
+    return run_here(task, parcel.options, parcel.timeout_s, parcel.gpus_per_case)
+
+
+def await_former(task: Task) -> None:
+    """Wait until the process of a case whose worker was lost has ended, or its host was silent."""
+    deadline, watch = time.monotonic() + FORMER_S, Watch(CaseFolder(task.folder).lease)
+    while not freed(watch) and time.monotonic() < deadline:
+        time.sleep(FORMER_POLL_S)
