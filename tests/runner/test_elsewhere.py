@@ -18,6 +18,7 @@ from bench.machine import lease
 from bench.records.case_folder import CaseFolder
 from bench.records.record import read_record
 from bench.runner import elsewhere
+from bench.runner.engines.submission import ROOM, submitting
 from bench.runner.result import CaseResult
 from bench.runner.shard import Shard, read_shard
 from bench.suite.load import load
@@ -183,6 +184,12 @@ def test_two_drivers_share_the_work(suite: Path, tmp_path: Path) -> None:
     for folder in folders:
         log = (folder / "log.txt").read_text()
         assert log.count(" epoch {") == 1, log  # trained once
+
+
+def test_a_driver_that_died_while_submitting_is_not_waited_for_in_vain(tmp_path: Path) -> None:
+    leave_lease(CaseFolder(tmp_path / ROOM / "submitting"))
+    with submitting(tmp_path):
+        pass
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 7])

@@ -228,7 +228,7 @@ def submitting(folder: Path) -> Iterator[None]:
     with ExitStack() as stack:
         while True:
             try:
-                stack.enter_context(room.hold())
+                stack.enter_context(room.hold(patiently=True))
                 break
             except Held as holder:
                 if time.monotonic() > deadline:
