@@ -71,7 +71,8 @@ def run(
         workers: cases at once, each with a GPU or a share of the cores.
         timeout_s: end a case that runs for longer.
         ray_address: of the Ray cluster; None: the one that Ray finds, or one for this call.
-        gpus_per_case: train each case on several GPUs, by a process on each.
+        gpus_per_case: train each case on several GPUs, by a process on each. If torchrun started
+            this, as many as it has processes; all but the first then return nothing.
         loader_workers: processes that read images; None: as measured.
         cache: where decoded images are kept; None: as the suite says.
         retry_failed: run failed cases again.
@@ -90,6 +91,7 @@ def run(
         UserError: if the suite, its data or an argument has a fault.
         KeyboardInterrupt: after saving.
     """
+    from bench.runner.gpus_per_case import as_started
     from bench.runner.placing import Placing
     from bench.runner.result import case_result
     from bench.runner.run_suite import (
@@ -107,7 +109,10 @@ def run(
     require(timeout_s=timeout_s, ray_address=ray_address, loader_workers=loader_workers)
     require(on_result=on_result, shard=shard, gpus_per_case=gpus_per_case)
     asked = None if cluster is None else as_path("cluster", cluster)
-    placing = Placing(engine, workers, timeout_s, asked, wait, ray_address, gpus_per_case)
+    given = Placing(engine, workers, timeout_s, asked, wait, ray_address, gpus_per_case)
+    placing = as_started(given)
+    if placing is None:
+        return []
     place = as_path("out", out)
     options = Options(device, as_roots(roots), loader_workers, cache, retry_failed)
     here, changes, part = placing.here(options), _settings(settings), read_shard(shard)

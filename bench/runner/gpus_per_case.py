@@ -2,8 +2,10 @@
 
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 
 from bench.errors import UserError
+from bench.runner.placing import Placing
 from bench.suite.case import Case
 from bench.text import plural
 
@@ -29,15 +31,25 @@ def require_several(cases: Sequence[Case], num: int) -> None:
             raise UserError(f"{name} cannot be compiled; leave `compile` out of the recipe.")
 
 
-def require_one_start() -> None:
-    """Check that this is not one of several processes that torchrun started.
+def as_started(placing: Placing) -> Placing | None:
+    """Return how cases are placed if torchrun started this: on as many GPUs as it has processes.
+
+    The first process starts those of each case itself, one after another; for the others, which
+    have nothing to do, the result is None. Without torchrun, nothing changes.
 
     Raises:
-        UserError: if it is: each would run every case.
+        UserError: if it started processes on several machines, or another number than was asked.
     """
-    num = os.environ.get("WORLD_SIZE", "1")
-    if "TORCHELASTIC_RUN_ID" in os.environ and num != "1":
+    if "TORCHELASTIC_RUN_ID" not in os.environ:
+        return placing
+    size, here = (int(os.environ.get(n, "1")) for n in ("WORLD_SIZE", "LOCAL_WORLD_SIZE"))
+    if size != here:
         raise UserError(
-            f"torchrun started this {num} times. Start bench once, without torchrun, and give "
-            f"--gpus-per-case {num}."
+            f"torchrun started {size} processes on several machines; a case uses the GPUs of one. "
+            "Start bench on each machine instead (docs/clusters.md)."
         )
+    if placing.gpus_per_case not in (1, size):
+        raise UserError(
+            f"torchrun started {size} processes, but --gpus-per-case is {placing.gpus_per_case}."
+        )
+    return None if int(os.environ.get("RANK", "0")) else replace(placing, gpus_per_case=size)

@@ -13,7 +13,7 @@ from bench.records.record import Resolved, read_record, write_resolved
 from bench.runner.elsewhere import run_with_others
 from bench.runner.engines.cluster import load_cluster
 from bench.runner.engines.engine import Engine
-from bench.runner.gpus_per_case import require_one_start, require_several
+from bench.runner.gpus_per_case import require_several
 from bench.runner.placing import Placing
 from bench.runner.plan import Planned, check_disk, disk_needed, look_up, plan
 from bench.runner.shard import Shard
@@ -115,7 +115,6 @@ def require_engines(suites: Sequence[PlannedSuite], options: Options, placing: P
     Raises:
         UserError: if one cannot do what is asked, or there are too few cores or GPUs.
     """
-    require_one_start()
     for one in suites:
         if placing.gpus_per_case > 1:
             require_several([item.case for item in one.left], placing.gpus_per_case)

@@ -2,6 +2,8 @@
 
 import csv
 import os
+import subprocess
+import sys
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -9,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import CLOCKS, TINY
+from conftest import CLOCKS, ROOT, TINY
 
 from bench.errors import UserError
 from bench.machine.files import read_json
@@ -19,6 +21,7 @@ from bench.records.frame import load as load_frame
 from bench.records.record import Record, read_evaluations, read_record
 from bench.runner.engines import processes, ranks
 from bench.runner.engines.processes import Slot
+from bench.runner.gpus_per_case import as_started
 from bench.runner.placing import Placing
 from bench.runner.plan import plan
 from bench.runner.run_suite import plan_suites, require_engines, run_planned
@@ -224,9 +227,32 @@ def test_what_several_gpus_cannot_do(
     assert expected in str(error.value)
 
 
-def test_torchrun_starts_it_too_often(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("WORLD_SIZE", "4")
-    require_engines([], Options(), Placing())
-    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "1")
-    with pytest.raises(UserError, match="without torchrun, and give --gpus-per-case 4"):
-        require_engines([], Options(), Placing())
+TORCHRUN = {"TORCHELASTIC_RUN_ID": "1", "WORLD_SIZE": "4", "LOCAL_WORLD_SIZE": "4", "RANK": "0"}
+
+
+def test_torchrun_says_how_many_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert as_started(Placing()) == Placing()
+    for name, value in TORCHRUN.items():
+        monkeypatch.setenv(name, value)
+    assert as_started(Placing()) == as_started(Placing(gpus_per_case=4)) == Placing(gpus_per_case=4)
+    with pytest.raises(UserError, match="started 4 processes, but --gpus-per-case is 2"):
+        as_started(Placing(gpus_per_case=2))
+    monkeypatch.setenv("RANK", "3")
+    assert as_started(Placing()) is None
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
+    with pytest.raises(UserError, match="4 processes on several machines"):
+        as_started(Placing())
+
+
+@pytest.mark.slow
+def test_started_by_torchrun(write_suite: Callable[..., Path], tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    words = ["-m", "bench", "run", str(write_suite(ODD)), "--out", str(out), "--device", "cpu"]
+    words += ["--engine", "process"]
+    done = subprocess.run([*command, *words], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    [record] = [read_record(file.parent) for file in out.rglob("record.json")]
+    assert record is not None
+    assert record.numerics["world_size"] == 2
+    assert done.stdout.count("[1/1]") == 1

@@ -14,6 +14,7 @@ from bench.errors import Exit
 from bench.records.case_folder import CaseFolder
 from bench.report.report import report
 from bench.report.write import USUAL_FORMATS, write
+from bench.runner.gpus_per_case import as_started
 from bench.runner.placing import Placing
 from bench.runner.plan import Planned
 from bench.runner.result import VERSION
@@ -52,7 +53,10 @@ def run_suites(
     shard: Shard | None = None,
 ) -> Exit:
     """Check every suite, then run what is left of them."""
-    placing = placing or Placing()
+    started = as_started(placing or Placing())
+    if started is None:
+        return Exit.OK
+    placing = started
     options = replace(where.options(), retry_failed=retry_failed)
     suites = plan_suites(
         sources,
