@@ -79,13 +79,12 @@ def take(folder: CaseFolder, watches: dict[Path, lease.Watch]) -> None:
         except lease.Taken:
             raise Held(None) from None
     try:
-        with folder.hold():
+        with folder.hold() as held:
             if folder.record.exists():
                 raise Held(None)
-            mine = folder.holder()
             for step in range(3):
                 folder.beat(step=step)
-                folder.require(mine)
+                held.require()
             write_text(folder.record, '{"status": "ok"}')
     except Held:
         if watch is None and not folder.record.exists():
@@ -155,9 +154,8 @@ def test_operations(tmp_path: Path, benchmark: BenchmarkFixture) -> None:
             pass
 
     case = counted.of(hold)
-    with one.hold():
-        mine = one.holder()
-        beat = counted.of(lambda: (one.beat(step=1), one.require(mine)))
+    with one.hold() as held:
+        beat = counted.of(lambda: (one.beat(step=1), held.require()))
     look = counted.of(lambda: (one.record.exists(), lease.latest(one.lease)))
     for folder in folders:
         write_text(folder.record, '{"status": "ok"}')

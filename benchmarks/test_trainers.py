@@ -189,9 +189,9 @@ def ours(name: str, num_epochs: int, turn: Turn, folder: Path) -> None:
     keep_decoded(images, "disk", "train", num_epochs)
     batches, sampler = train_loader(images, BATCH, 0, choose_loading(images, BATCH, plain.CPU))
     case = CaseFolder(folder)
-    with case.hold():
+    with case.hold() as held:
         state = plain.begun(plain.seeded(build), recipe, num_epochs, len(sampler))
-        train = plain.harness(state, batches, recipe, Heartbeat(case, lambda: False))
+        train = plain.harness(state, batches, recipe, Heartbeat(held, lambda: False))
         for epoch in range(num_epochs):
             sampler.epoch = epoch
             with turn():
@@ -268,8 +268,8 @@ def test_same_work(name: str, steps: int, tmp_path: Path) -> None:
     same = DataLoader(Files(images.samples, crop, centred=True), batch_sampler=order)
     nets = [plain.seeded(build) for _ in range(4)]
     case = CaseFolder(tmp_path)
-    with case.hold():
-        beat = Heartbeat(case, lambda: False)
+    with case.hold() as held:
+        beat = Heartbeat(held, lambda: False)
         plain.harness(plain.begun(nets[1], recipe, 1, steps), batches, recipe, beat)()
     lightning(nets[2], same, 1, nullcontext)
     torchvision(nets[3], same, 1, nullcontext)

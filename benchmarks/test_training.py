@@ -200,8 +200,8 @@ def by_hand(net: nn.Module, batches: Batches, num_epochs: int) -> Epoch:
 def heartbeat(tmp_path: Path) -> Iterator[Heartbeat]:
     """Return a heartbeat for a folder that is locked like that of a running case."""
     folder = CaseFolder(tmp_path / "case")
-    with folder.hold():
-        yield Heartbeat(folder, lambda: False)
+    with folder.hold() as held:
+        yield Heartbeat(held, lambda: False)
 
 
 @pytest.mark.parametrize(

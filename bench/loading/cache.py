@@ -271,7 +271,10 @@ def make_room(folder: Path, needed: int) -> None:
 
 def _is_held(unfinished: Path) -> bool:
     """Return whether a process is still writing an entry."""
-    return not lease.is_free(lease.latest(unfinished.with_suffix(".lock")))
+    seen = lease.latest(unfinished.with_suffix(".lock"))
+    if seen is None or lease.is_free(seen):
+        return False
+    return time.time() - seen.touched / 1e9 < lease.lease_s()  # the cache is on this machine
 
 
 def _bound(folder: Path) -> int:

@@ -14,7 +14,7 @@ import secrets
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from functools import cache
@@ -26,6 +26,7 @@ from bench.machine.process import has_ended, started
 VARIABLE = "BENCH_LEASE_S"
 LEASE_S = 120.0  # NFS may show a change a minute late
 BEATS = 6  # of a holder in that time
+AGAIN_S = 0.05
 RELEASED = "released"
 
 
@@ -50,6 +51,11 @@ class Owner:
     def is_here(self) -> bool:
         """Whether this machine can see the process."""
         return (self.host, self.machine) == (socket.gethostname(), _machine())
+
+    @property
+    def runs_here(self) -> bool:
+        """Whether the process is known to run on this machine."""
+        return self.is_here and self.start is not None and started(self.pid) == self.start
 
     @property
     def has_ended(self) -> bool:
@@ -93,13 +99,18 @@ class Watch:
 
     def __init__(self, place: Path) -> None:
         self.place = place
-        self.seen = latest(place)
+        self.seen: Seen | None = None
+        with suppress(OSError):
+            self.seen = latest(place)
         self.since = time.monotonic()
         self.is_alive = False  # whether it changed since it was first looked at
 
     def look(self) -> Seen | None:
         """Look again; return the file of the lease, None if nobody ever had it."""
-        seen = latest(self.place)
+        try:
+            seen = latest(self.place)
+        except OSError:  # no answer is no sign of life
+            return self.seen
         if seen != self.seen:
             self.seen, self.since, self.is_alive = seen, time.monotonic(), True
         return seen
@@ -108,7 +119,7 @@ class Watch:
     def lives(self) -> bool:
         """Whether the holder gave a sign of life, or runs on this machine."""
         owner = self.seen.owner if self.seen else None
-        return self.is_alive or (owner is not None and owner.is_here)
+        return self.is_alive or (owner is not None and owner.runs_here)
 
     def is_free(self) -> bool:
         """Look again; return whether the lease can be taken."""
@@ -117,13 +128,18 @@ class Watch:
 
 
 def latest(place: Path) -> Seen | None:
-    """Read the file of a lease; None if there is none."""
+    """Read the file of a lease; None if there is none.
+
+    Raises:
+        OSError: if the folder or the file cannot be read.
+    """
     while True:
         numbers = _numbers(place)
         if not numbers:
             return None
         with suppress(FileNotFoundError):  # the next holder has just removed it
             return _read(place, max(numbers))
+        time.sleep(AGAIN_S)  # NFS may list it for a while
 
 
 def is_free(seen: Seen | None) -> bool:
@@ -131,18 +147,16 @@ def is_free(seen: Seen | None) -> bool:
     return seen is None or seen.is_released or (seen.owner is not None and seen.owner.has_ended)
 
 
-def await_sign(watch: Watch) -> bool:
-    """Wait until a lease is free, or its holder gives a sign of life; return whether it is free."""
-    while not watch.is_free():
-        if watch.lives:
-            return False
+def await_signs(watches: Iterable[Watch]) -> None:
+    """Wait until each lease is free, or its holder gives a sign of life."""
+    left = list(watches)
+    while left := [watch for watch in left if not watch.is_free() and not watch.lives]:
         time.sleep(min(1.0, lease_s() / BEATS))
-    return True
 
 
 @contextmanager
-def hold(place: Path, watch: Watch | None = None) -> Iterator[None]:
-    """Have a lease while the body runs.
+def hold(place: Path, watch: Watch | None = None) -> Iterator[Owner]:
+    """Have a lease while the body runs; yields what is written in it.
 
     Args:
         watch: what was seen of the lease before; a silent holder can be told only by watching.
@@ -156,7 +170,7 @@ def hold(place: Path, watch: Watch | None = None) -> Iterator[None]:
     beat = threading.Thread(target=_beat, args=(_file(place, number), ended), daemon=True)
     beat.start()
     try:
-        yield
+        yield owner
     finally:
         ended.set()
         beat.join()
@@ -182,8 +196,12 @@ def _take(place: Path, watch: Watch) -> tuple[int, Owner]:
         created = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
     except FileExistsError:
         raise Taken(None) from None
-    with os.fdopen(created, "w") as stream:
-        stream.write(f"{json.dumps(asdict(owner))}\n")
+    try:
+        with os.fdopen(created, "w") as stream:
+            stream.write(f"{json.dumps(asdict(owner))}\n")
+    except OSError:  # the disk is full: an empty file would keep everybody out
+        file.unlink(missing_ok=True)
+        raise
     numbers = _numbers(place)
     if max(numbers, default=0) > number:  # what was seen of the folder was old
         file.unlink(missing_ok=True)

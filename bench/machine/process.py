@@ -16,7 +16,7 @@ def has_ended(pid: int, start: int | None) -> bool:
     except ProcessLookupError:
         return True
     except PermissionError:  # another user's
-        return False
+        pass
     now, state = _stat(pid)
     return state == "Z" or (now is not None and now != start)
 

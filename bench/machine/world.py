@@ -161,6 +161,10 @@ def _or_lost() -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
+        from bench.machine.memory import is_out_of_memory
+
+        if is_out_of_memory(error):
+            raise
         raise Lost(str(error)) from error
 
 

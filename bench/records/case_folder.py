@@ -7,14 +7,14 @@ import shutil
 import socket
 import time
 from collections.abc import Iterable, Iterator
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from bench.errors import UserError
 from bench.machine.files import CannotWrite, read_json, write_json
-from bench.machine.lease import Owner, Taken, Watch, await_sign, is_free, latest
+from bench.machine.lease import Owner, Taken, Watch, await_signs, is_free, latest
 from bench.machine.lease import hold as hold_lease
 from bench.suite.suite import Suite
 
@@ -32,9 +32,13 @@ class Held(Exception):
 
 @dataclass(frozen=True)
 class CaseFolder:
-    """The files of a case."""
+    """The files of a case.
+
+    owner: the lease with which this process writes here; None if it only reads.
+    """
 
     path: Path
+    owner: Owner | None = None
 
     @property
     def record(self) -> Path:
@@ -110,12 +114,13 @@ class CaseFolder:
         return self.path / "eval" / f"{name}.json"
 
     @contextmanager
-    def hold(self, *, patiently: bool = False) -> Iterator[None]:
+    def hold(self, watch: Watch | None = None) -> Iterator["CaseFolder"]:
         """Keep other processes away from this case; this ends with the process, or its silence.
 
+        Yields the folder to write with.
+
         Args:
-            patiently: if another host has it, wait until that gives a sign of life, or was silent
-                for so long that it lost the case.
+            watch: what was seen of its lease: a dead host's can be taken only after watching it.
 
         Raises:
             Held: if another process has the lease; names that process.
@@ -124,10 +129,7 @@ class CaseFolder:
         with ExitStack() as stack:
             try:
                 self.path.mkdir(parents=True, exist_ok=True)
-                watch = Watch(self.lease)
-                if patiently:
-                    await_sign(watch)
-                stack.enter_context(hold_lease(self.lease, watch))
+                mine = stack.enter_context(hold_lease(self.lease, watch))
             except Taken as taken:
                 raise Held(taken.owner) from None
             except OSError as error:
@@ -136,32 +138,44 @@ class CaseFolder:
             for left in self.path.rglob(".*.tmp"):
                 left.unlink(missing_ok=True)
             self.beat()
-            mine = self.holder()
             try:
-                yield
+                yield replace(self, owner=mine)
             finally:
-                if self.holder() == mine:
-                    self.alive.unlink(missing_ok=True)
+                with suppress(OSError):
+                    if self.holder() == mine:
+                        self.alive.unlink(missing_ok=True)
+
+    def watched(self) -> Watch:
+        """Watch its lease until the holder gives a sign of life, or was silent for too long."""
+        watch = Watch(self.lease)
+        await_signs([watch])
+        return watch
 
     def holder(self) -> Owner | None:
         """Return who runs this case, as far as one look can tell; None if nobody does."""
-        seen = latest(self.lease)
+        seen = None
+        with suppress(OSError):
+            seen = latest(self.lease)
         return None if seen is None or is_free(seen) else seen.owner
 
-    def require(self, mine: Owner | None) -> None:
-        """Make sure that a process still has the lease with which it began.
+    def require(self) -> None:
+        """Make sure, before something is written, that this process still has its lease.
 
         Raises:
             Held: if another process took it, because this one was silent.
             CannotWrite: if there is no lease, because the folder was moved or removed.
         """
-        seen = latest(self.lease)
+        assert self.owner is not None
+        try:
+            seen = latest(self.lease)
+        except OSError:  # the server does not answer for a while, or what is written next says so
+            return
         if seen is None:
             raise CannotWrite(
                 f"{self.path} disappeared while its case ran. Its progress is lost; bench run "
                 "starts the case again."
             )
-        if seen.owner != mine:
+        if seen.owner != self.owner:
             raise Held(seen.owner, "another process took it over, because this one was silent")
 
     def log_tail(self) -> tuple[str, ...]:

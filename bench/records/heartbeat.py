@@ -28,7 +28,6 @@ class Heartbeat:
         self.progress: dict[str, Any] = {}
         self.began: tuple[float, int] | None = None  # time and step of the first beat in training
         self.last = self.first = time.monotonic()
-        self.holder = folder.holder()
         self.num_sharing = num_running()
 
     def __call__(self, **progress: Any) -> None:
@@ -43,7 +42,7 @@ class Heartbeat:
         now = time.monotonic()
         if now - self.last > min(max(BEAT_S, (now - self.first) / BEATS), MOST_S):
             self.last = now
-            self.folder.require(self.holder)
+            self.folder.require()
             self.num_sharing = max(self.num_sharing, num_running())
             with suppress(CannotWrite):  # a full disk is reported when results are written
                 self.folder.beat(**self.progress, left_s=self._left_s())

@@ -66,13 +66,13 @@ class Attempt:
 
 def run_to_record(task: Task, options: Options, folder: CaseFolder, started: str) -> Record:
     """Train and score a case, from its seed or its checkpoint, and return its record."""
-    case, machine, mine = task.case, dict(environment()), folder.holder()
+    case, machine = task.case, dict(environment())
     device = use_device(options)
     with algorithms(case.recipe.deterministic):
         done = _train_and_score(task, options, folder, device)
         model, evaluator = done.job.model, done.job.evaluator
         draw(model, next(iter(task.evaluations.values())), evaluator, folder)
-    folder.require(mine)
+    folder.require()
     if task.keep != "none":
         state = model.net.state_dict()
         write_atomically(folder.weights, lambda beside: write_weights(state, beside))
@@ -164,7 +164,9 @@ def _train(task: Task, options: Options, folder: CaseFolder, device: torch.devic
             f"(batch size {recipe.batch_size})"
         )
         log.warning(notes[-1])
-        clear(folder)
+        if options.world.writes:
+            folder.require()
+            clear(folder)
         saved, micro_batch, clock = None, smaller, Clock()
         release_memory(device)
 

@@ -6,13 +6,14 @@ Must not import torch.
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
 
+from bench.errors import UserError
 from bench.machine.lease import Taken, Watch, hold, is_free
 from bench.records.case_folder import CaseFolder, Held
 from bench.records.record import read_record
 from bench.runner.plan import look_up
 from bench.runner.task import Ending, Options, Outcome, Task
 
-POLL_S = 5.0
+POLL_S, STOP_S = 5.0, 0.2
 LOOKS_PER_S = 2.0  # at most, of a driver that waits
 Run = Callable[[Sequence[Task]], Iterator[Outcome]]
 
@@ -61,6 +62,7 @@ def run_with_others(
             case that is running elsewhere that its host still lives.
     """
     waiting: dict[str, Outcome] = {}
+    in_vain: set[str] = set()  # they ended here without a record, such as a refused resume
     by_name = {task.case.name: task for task in tasks}
     watches: dict[str, Watch] = {}
     ready: Sequence[Task] = tasks
@@ -71,33 +73,54 @@ def run_with_others(
                 waiting[name] = outcome
                 watches.setdefault(name, Watch(CaseFolder(by_name[name].folder).lease))
             else:
+                if read_record(by_name[outcome.case.name].folder) is None:
+                    in_vain.add(outcome.case.name)
                 yield outcome
                 if outcome.status in ("interrupted", "stopped"):
                     return
-        ready = []
+        ready = list[Task]()
         while waiting and not ready:
             for name in list(waiting):
                 ending = decided(by_name[name], options)
                 if ending is not None:
                     yield Outcome(waiting.pop(name).case, *ending)
-            ready = [t for n, t in by_name.items() if n in waiting and _can_run(t, watches[n])]
-            if ready:
-                for task in ready:
-                    del waiting[task.case.name]
-            elif options.should_stop():
+                elif unfinished_parent(by_name[name]) in in_vain:
+                    in_vain.add(name)
+                    yield waiting.pop(name)
+            for name in [name for name in by_name if name in waiting]:
+                try:
+                    if _can_run(by_name[name], watches[name]):
+                        ready.append(by_name[name])
+                        del waiting[name]
+                except UserError as error:  # its lease cannot be taken
+                    in_vain.add(name)
+                    yield Outcome(waiting.pop(name).case, "failed", str(error))
+            if ready or not waiting:
+                break
+            if options.should_stop():
                 yield Outcome(next(iter(waiting.values())).case, "interrupted", "while waiting")
                 return
-            elif not wait and all(_lives(by_name[n], watches[n]) for n in waiting):
+            if not wait and all(_lives(by_name[n], watches[n]) for n in waiting):
                 yield from waiting.values()
                 return
-            elif waiting:
-                time.sleep(max(POLL_S, len(waiting) / LOOKS_PER_S))
+            _pause(max(POLL_S, len(waiting) / LOOKS_PER_S if wait else 0.0), options)
         if not ready:
             return
 
 
+def _pause(seconds: float, options: Options) -> None:
+    """Sleep, but not through a request to stop."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end and not options.should_stop():
+        time.sleep(min(STOP_S, seconds))
+
+
 def freed(watch: Watch) -> bool:
-    """Return whether a case's lease is free; frees that of a host that was silent for long."""
+    """Return whether a case's lease is free; frees that of a host that was silent for long.
+
+    Raises:
+        UserError: if it cannot be written, for example because the folder is another user's.
+    """
     if not watch.is_free():
         return False
     if not is_free(watch.seen):  # only who has watched it for long enough can take it
@@ -106,6 +129,9 @@ def freed(watch: Watch) -> bool:
                 pass
         except Taken:
             return False
+        except OSError as error:
+            folder = watch.place.parent
+            raise UserError(f"Cannot take {folder} over: {error.strerror}.") from error
     return True
 
 

@@ -61,6 +61,7 @@ def score(
         seconds=counts.seconds,
     )
     file = folder.evaluation(name)
+    folder.require()
     write_atomically(file.with_suffix(".npz"), lambda beside: _write_counts(beside, counts))
     write_text(file, record.model_dump_json(indent=1) + "\n")
 

@@ -56,8 +56,8 @@ def plan(
         fingerprints = checked[case.name].fingerprints
         task = Task.of(suite, case, folder / case.folder, fingerprints)
         record = read_record(task.folder)
-        if record is not None and record.status == "failed":
-            task = replace(task, failed=record.finished)
+        has_failed = record is not None and record.status == "failed"
+        task = replace(task, failed=record.finished if record and has_failed else "")
         planned.append(Planned(task, *look_up(task, record)))
     return planned
 

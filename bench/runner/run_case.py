@@ -114,10 +114,11 @@ def _under_lock(
     start = time.perf_counter()
     folder = CaseFolder(task.folder)
     try:
-        with folder.hold(patiently=patiently), listed(), logging_to(folder.log):
+        watch = folder.watched() if patiently else None
+        with folder.hold(watch) as held, listed(), logging_to(folder.log):
             if options.should_stop():
                 raise Interrupted("before it started")
-            status, reason = work(folder)
+            status, reason = work(held)
             record = read_record(task.folder)
     except Held as holder:
         return Outcome(task.case, "held", str(holder))
@@ -134,7 +135,7 @@ def _under_lock(
 
 def _train_and_score(task: Task, options: Options, folder: CaseFolder) -> Ending:
     started = now()
-    threads, mine = torch.get_num_threads(), folder.holder()
+    threads = torch.get_num_threads()
     write_json(folder.case, task.case.model_dump(mode="json"))
     options.world.told(True)  # the other processes begin
     try:
@@ -149,7 +150,7 @@ def _train_and_score(task: Task, options: Options, folder: CaseFolder) -> Ending
         return "failed", reason
     finally:
         torch.set_num_threads(threads)
-    folder.require(mine)
+    folder.require()
     write_text(folder.record, record.model_dump_json(indent=1) + "\n")
     drop_checkpoints(folder, keep_last=task.keep == "all")
     return "ok", None
@@ -196,10 +197,10 @@ def _record(
     """Record the ending of a case that no process runs, unless it is done."""
     folder = CaseFolder(task.folder)
     try:
-        with folder.hold(patiently=True):  # its host may be another one
+        with folder.hold(folder.watched()) as held:  # its host may be another one
             if look_up(task)[0] == "done":  # it died after its record was written
                 return Outcome(task.case, "ok")
-            _write_ending(task, folder, started, status, reason, failure)
+            _write_ending(task, held, started, status, reason, failure)
     except Held as holder:
         return Outcome(task.case, "held", str(holder))
     except CannotWrite as error:
@@ -231,6 +232,7 @@ def _write_ending(
         failure=failure,
         notes=notes,
     )
+    folder.require()
     write_text(folder.record, record.model_dump_json(indent=1) + "\n")
 
 

@@ -80,6 +80,8 @@ def plan_suites(
         known = partial(_facts_if_done, file.suite, folder)
         checked = check(file, chosen, options.roots, need_data, options.device, known)
         resolved = Resolved(suite=file.suite, settings=tuple(settings), cases=tuple(cases))
+        if not chosen:
+            continue
         planned = plan(file.suite, chosen, folder, checked)
         if shard is not None:
             planned = shard.of(planned)
@@ -88,7 +90,7 @@ def plan_suites(
     for folder in folders:
         if folders.count(folder) > 1:
             raise UserError(f"Two of these suites have the name {folder.name}; run one at a time.")
-    return [one for one in found if one.planned]
+    return found
 
 
 def _facts_if_done(

@@ -151,12 +151,15 @@ def _now(folder: Path) -> float:
 def _status(name: str, place: Path, now: float) -> CaseStatus:
     folder = CaseFolder(place)
     record = read_json(folder.record)
-    if isinstance(record, dict):
-        state: State = record.get("status", "failed")
-        took = _seconds(record) if state == "ok" else None
-        return CaseStatus(name, place, state, record.get("reason"), seconds=took)
-    seen = lease.latest(folder.lease)
+    if isinstance(record, dict) and record.get("status") == "ok":
+        return CaseStatus(name, place, "ok", seconds=_seconds(record))
+    seen = None
+    with suppress(OSError):
+        seen = lease.latest(folder.lease)
     if seen is None or lease.is_free(seen):
+        if isinstance(record, dict):
+            state: State = record.get("status", "failed")
+            return CaseStatus(name, place, state, record.get("reason"))
         return CaseStatus(name, place, "interrupted" if folder.has_checkpoint else "waiting")
     beat = read_json(folder.alive)
     beat = beat if isinstance(beat, dict) else {}

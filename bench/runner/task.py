@@ -48,7 +48,7 @@ class Task:
     """A case, how to score it, and its folder.
 
     fingerprints: of the splits as they are now; a record of other data is stale.
-    failed: when the attempt ended that --retry-failed repeats; None: any.
+    failed: when the attempt ended that --retry-failed repeats; "": none, None: any.
     """
 
     case: Case

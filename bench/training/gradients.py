@@ -39,7 +39,8 @@ class Gradients:
             reached = self.world.gather([p.grad is not None for p in self.parameters])
             by_any = [any(flags) for flags in zip(*reached, strict=True)]
             self.used = [p for p, is_used in zip(self.parameters, by_any, strict=True) if is_used]
-        if sum(p.grad is not None for p in self.parameters) > len(self.used):
+        known = set(map(id, self.used))
+        if any(p.grad is not None and id(p) not in known for p in self.parameters):
             raise RuntimeError("A parameter got its first gradient after the first step.")
         grads = []
         for parameter in self.used:

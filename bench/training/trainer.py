@@ -111,6 +111,7 @@ def train(job: Job, begin: Beginning) -> Trained:
             progress.num_sharing = max(progress.num_sharing, job.heartbeat.num_sharing)
             if job.setup.world.writes:
                 log.info("epoch %s", row)
+                job.folder.require()
                 write_history(job.folder.history, progress.history)
             state.begin_epoch()
             warming_up = False
@@ -229,7 +230,7 @@ def _validate(job: Job, state: TrainState) -> dict[str, Any]:
 def _save(job: Job, state: TrainState, progress: Progress) -> None:
     if not job.setup.world.writes:
         return
-    job.folder.require(job.heartbeat.holder)
+    job.folder.require()
     data = trained_on(job.evaluator.dataset, job.case, job.select)
     save_checkpoint(job.folder, job.case.id, data, state, progress, job.setup)
 

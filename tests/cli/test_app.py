@@ -192,7 +192,7 @@ def test_an_unfinished_case_is_called_so(
     (folder / "record.json").unlink()
     owner = {"host": "far", "pid": 7, "machine": "m", "start": 1, "token": "t"}
     (folder / left).write_text(json.dumps(owner) + "\n")
-    monkeypatch.setattr("bench.records.case_folder.await_sign", lambda watch: False)
+    monkeypatch.setattr("bench.records.case_folder.await_signs", lambda watches: None)
     for command in (["show", folder], ["evaluate", folder]):
         assert f"has no record: {said}." in bench(*command, code=2).stderr
     done = bench("show", "shapes__enet", "--results", tmp_path / "out", code=2)

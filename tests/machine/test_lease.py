@@ -15,7 +15,7 @@ import pytest
 
 from bench.errors import UserError
 from bench.machine import lease
-from bench.machine.lease import Owner, Taken, Watch, await_sign, hold, is_free, latest
+from bench.machine.lease import Owner, Taken, Watch, await_signs, hold, is_free, latest
 from bench.records.case_folder import CaseFolder, Held
 
 FORK = multiprocessing.get_context("fork")
@@ -104,8 +104,11 @@ def test_a_silent_host_loses_it(place: Path) -> None:
     assert not watch.is_free()
     time.sleep(SHORT_S / 2)
     os.utime(file)  # a sign of life
-    assert await_sign(watch) is False
-    assert await_sign(Watch(place)) is True
+    await_signs([watch])
+    assert watch.lives
+    assert not watch.is_free()
+    await_signs([other := Watch(place)])
+    assert other.is_free()
     watch.look()
     time.sleep(SHORT_S * 1.2)
     with hold(place, watch):
@@ -177,12 +180,11 @@ def test_only_processes_of_this_machine_are_known(
 @pytest.mark.usefixtures("_short")
 def test_a_stopped_holder_notices_that_it_lost(tmp_path: Path) -> None:
     case = CaseFolder(tmp_path)
-    with case.hold():
-        mine = case.holder()
-        case.require(mine)
+    with case.hold() as held:
+        held.require()
         os.utime(elsewhere(case.lease))  # as if this process had slept
         with pytest.raises(Held, match="running on other .*because this one was silent"):
-            case.require(mine)
+            held.require()
         beat = case.alive.read_text()
     assert case.alive.read_text() == beat  # it is theirs now
     assert latest(case.lease).owner.host == "other"
@@ -206,7 +208,7 @@ def test_a_patient_process_takes_what_a_dead_host_left(tmp_path: Path) -> None:
     elsewhere(case.lease)
     with pytest.raises(Held), case.hold():
         pass
-    with case.hold(patiently=True):
+    with case.hold(case.watched()):
         assert case.holder().pid == os.getpid()
 
 
@@ -228,6 +230,16 @@ def test_the_silence_is_a_number_of_seconds(monkeypatch: pytest.MonkeyPatch, giv
     message = f"BENCH_LEASE_S must be a number of seconds, not '{given}'"
     with pytest.raises(UserError, match=message):
         lease.lease_s()
+
+
+def test_a_full_disk_leaves_no_lease(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*args: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(lease, "asdict", full)
+    with pytest.raises(OSError, match="No space"), hold(place):
+        pass
+    assert list(place.parent.iterdir()) == []
 
 
 def test_a_folder_that_is_gone_stays_gone(tmp_path: Path) -> None:

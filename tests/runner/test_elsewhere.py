@@ -2,11 +2,13 @@
 
 import json
 import os
+import re
 import shutil
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,12 +17,15 @@ from commands import bench as command
 
 import bench
 from bench.machine import lease
-from bench.records.case_folder import CaseFolder
+from bench.records.case_folder import CaseFolder, Held
+from bench.records.heartbeat import Heartbeat
 from bench.records.record import read_record
 from bench.runner import elsewhere
+from bench.runner import run_case as run_case_module
 from bench.runner.engines.submission import ROOM, submitting
 from bench.runner.result import CaseResult
 from bench.runner.shard import Shard, read_shard
+from bench.runner.task import Outcome
 from bench.suite.load import load
 
 SUITE = """
@@ -68,6 +73,12 @@ def leave_lease(folder: CaseFolder) -> Path:
     owner = {"host": "other", "pid": 4, "machine": "m", "start": 1, "token": "t"}
     file.write_text(f"{json.dumps(owner)}\n")
     return file
+
+
+def lease_of_another(folder: CaseFolder) -> None:
+    """Let another host take a case over."""
+    owner = {"host": "other", "pid": 4, "machine": "m", "start": 1, "token": "t"}
+    (folder.path / "lease.9").write_text(f"{json.dumps(owner)}\n")
 
 
 @contextmanager
@@ -141,6 +152,70 @@ def test_waiting_for_what_runs_elsewhere(
     assert done[FIRST].seconds == 0.0
 
 
+def test_a_host_that_lost_its_case_leaves_the_other_ones_record(
+    suite: Path,
+    tmp_path: Path,
+    run: Callable[..., dict[str, CaseResult]],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    folder = folder_of(suite, tmp_path, FIRST)
+
+    def fails_late(*args: object) -> object:
+        lease_of_another(folder)
+        folder.record.write_text("theirs")
+        raise RuntimeError("the GPU is gone")
+
+    monkeypatch.setattr(run_case_module, "run_to_record", fails_late)
+    task = next(one.task for one in _planned(suite, tmp_path) if one.case.name == FIRST)
+    outcome = run_case_module.run_case(task, elsewhere.Options(device="cpu"))
+    assert outcome.status == "held"
+    assert "took it over" in str(outcome.reason)
+    assert folder.record.read_text() == "theirs"
+
+
+def test_a_heartbeat_knows_the_lease_with_which_its_case_began(tmp_path: Path) -> None:
+    folder = CaseFolder(tmp_path)
+    with folder.hold() as held:
+        lease_of_another(folder)
+        heartbeat = Heartbeat(held, lambda: False)
+        heartbeat.last -= 100
+        with pytest.raises(Held, match="running on other"):
+            heartbeat()
+
+
+def test_what_starts_from_a_case_that_left_no_record_is_not_waited_for(
+    suite: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tasks = [one.task for one in _planned(suite, tmp_path) if one.case.seed == 0]
+
+    def refuses(some: list) -> Iterator[Outcome]:
+        for task in some:
+            status = "failed" if task.case.parent is None else "held"
+            yield Outcome(task.case, status, "refused")
+
+    options = elsewhere.Options(device="cpu")
+    outcomes = list(elsewhere.run_with_others(tasks, refuses, options, wait=True))
+    assert [(one.case.model_name, one.status) for one in outcomes] == [
+        ("first", "failed"),
+        ("second", "held"),
+    ]
+
+
+def test_a_case_that_others_may_not_take_over_is_told(
+    suite: Path, tmp_path: Path, run: Callable[..., dict[str, CaseResult]], monkeypatch
+) -> None:
+    leave_lease(folder_of(suite, tmp_path, FIRST))
+
+    def refuse(*args: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(elsewhere, "hold", refuse)
+    done = run(pattern="*s0", wait=True)
+    assert done[FIRST].status == "failed"
+    assert re.fullmatch(r"Cannot take .* over: Permission denied\.", str(done[FIRST].reason))
+    assert done[CHILD].status == "held"
+
+
 def test_a_driver_that_waits_can_be_stopped(
     suite: Path, tmp_path: Path, run: Callable[..., dict[str, CaseResult]]
 ) -> None:
@@ -159,6 +234,8 @@ def test_a_case_that_failed_elsewhere_is_not_tried_twice(
     file.write_text(json.dumps(record))
     [planned] = [one for one in _planned(suite, tmp_path) if one.case.name == FIRST]
     file.write_text(json.dumps(record | {"finished": "2031-01-01T00:00:00+00:00"}))
+    new = replace(planned.task, failed="")  # it had no record when this driver began
+    assert elsewhere.decided(new, elsewhere.Options(retry_failed=True))[0] == "failed"
     options = elsewhere.Options(retry_failed=True)
     ending = elsewhere.decided(planned.task, options)
     assert ending is not None

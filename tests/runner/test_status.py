@@ -70,6 +70,12 @@ def test_what_is_shown(folder: Path, tmp_path: Path) -> None:
     assert {json.loads(line)["state"] for line in lines} >= {"running", "failed", "interrupted"}
 
 
+def test_a_case_that_is_tried_again_runs(folder: Path) -> None:
+    [failed] = [c for c in read_status(folder).having("failed") if "ran out" in str(c.reason)]
+    with CaseFolder(failed.folder).hold():
+        assert failed.name in [case.name for case in read_status(folder).having("running")]
+
+
 def test_a_silent_host_is_named(folder: Path) -> None:
     [file] = folder.glob("*/lease.1")
     for one in (file, file.parent / "alive.json"):

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from bench.cli.commands.list import suites
 from bench.errors import UserError
+from bench.machine.lease import Watch, await_signs
 from bench.machine.numerics import read_numerics
 from bench.records.case_folder import CaseFolder, Held
 from bench.records.record import (
@@ -95,7 +96,7 @@ def remove(
         raise UserError("Say which cases: a glob on their names, --stale or --failed.")
     if is_suite(pattern):
         raise UserError(f"{pattern} is a suite; give a glob on the names of its cases, or *.")
-    removed, running = [], []
+    chosen = []
     for folder in _case_folders(results):
         name = folder.name.rpartition("__")[0]
         if pattern and not fnmatch.fnmatchcase(name, pattern):
@@ -104,9 +105,16 @@ def remove(
             continue
         if failed and not _has_failed(folder):
             continue
+        chosen.append(folder)
+    watches = {folder: Watch(CaseFolder(folder).lease) for folder in chosen}
+    await_signs(watches.values())
+    removed, running = [], []
+    for folder, watch in watches.items():
         try:
-            with CaseFolder(folder).hold(patiently=True):
-                if not dry_run:
+            if dry_run and not watch.is_free():
+                raise Held(None)
+            if not dry_run:
+                with CaseFolder(folder).hold(watch):
                     shutil.rmtree(folder)
         except Held:
             running.append(folder)

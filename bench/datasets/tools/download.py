@@ -108,7 +108,7 @@ def _refuse_hidden(archive: Archive, root: Path) -> None:
 def _alone(root: Path) -> Iterator[None]:
     """Keep other processes from downloading into the same folder."""
     watch = lease.Watch(root / ".bench-get.lock")
-    lease.await_sign(watch)
+    lease.await_signs([watch])
     with ExitStack() as stack:
         try:
             stack.enter_context(lease.hold(watch.place, watch))

@@ -23,7 +23,8 @@ if TYPE_CHECKING:
     from bench.runner.engines.case_process import Message
     from bench.runner.task import Outcome
 
-ORPHANED_S = 600.0  # until a process that is not the first ends after its engine did
+LOOK_S = 2.0
+ORPHANED_S = 600.0  # without a heartbeat, after its engine ended, until a process ends itself
 
 
 def main() -> None:
@@ -32,6 +33,7 @@ def main() -> None:
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGUSR2):
         signal.signal(number, lambda number, frame: stop.set())
+    from bench.records.case_folder import CaseFolder
     from bench.records.rank_folder import RankFolder
 
     # Copies, because loader workers close stdin and would wait for the thread that reads it.
@@ -47,7 +49,8 @@ def main() -> None:
     faulthandler.enable()
     # The engine asks where a case hangs. A cluster sends SIGUSR1 to the engine, too, which stops.
     faulthandler.register(signal.SIGUSR1)
-    threading.Thread(target=_wait_for_end, args=(given, stop, rank), daemon=True).start()
+    alive = CaseFolder(task.folder).alive
+    threading.Thread(target=_wait_for_end, args=(given, stop, alive), daemon=True).start()
     if message.cores and hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, message.cores)
     import torch
@@ -88,17 +91,23 @@ def _redirect(folder: Path, log: Path) -> None:
         os.dup2(file, output)
 
 
-def _wait_for_end(pipe: int, stop: threading.Event, rank: int) -> None:
+def _wait_for_end(pipe: int, stop: threading.Event, alive: Path) -> None:
     """Ask the case to stop when the other end of the pipe is closed.
 
-    Of several processes, the first saves; another may then wait for it in vain on its GPU.
+    If it then hangs, nobody else is left to notice: its lease would never end. Of several
+    processes, the first saves; another may wait for it in vain on its GPU.
     """
     while os.read(pipe, 1024):
         pass
     stop.set()
-    if rank:
-        time.sleep(ORPHANED_S)
-        os._exit(1)
+    seen, since = None, time.monotonic()
+    while time.monotonic() - since < ORPHANED_S:
+        time.sleep(LOOK_S)
+        with suppress(OSError):
+            now = alive.stat().st_mtime_ns
+            if now != seen:
+                seen, since = now, time.monotonic()
+    os._exit(1)
 
 
 if __name__ == "__main__":

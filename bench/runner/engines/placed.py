@@ -1,7 +1,9 @@
 """What Slurm has of a suite's cases, and what became of those whose jobs are over."""
 
+import getpass
 import re
 import signal
+import time
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -16,6 +18,7 @@ from bench.runner.plan import look_up
 from bench.runner.task import Outcome, Task
 
 OUTPUT_LINES = 20
+LATE_S = 10  # that files of a node may come late
 OUT_OF_MEMORY = re.compile(
     r"slurmstepd.*?((?:exceeded (?:job |step )?memory limit|oom.kill).*)", re.IGNORECASE
 )
@@ -30,6 +33,22 @@ class Placed:
     index: int
     job: Job
     is_announced: bool = False
+
+    @property
+    def is_over(self) -> bool:
+        """Whether its job has ended; jobs of other users may be hidden while they live."""
+        if self.job.state == "UNKNOWN" and self.submission.user not in (None, getpass.getuser()):
+            return False
+        return self.job.has_ended
+
+    def last_word(self) -> End | None:
+        """Return how its node said it ended, which may come late from a shared folder."""
+        for _ in range(LATE_S if self.job.state == "COMPLETED" else 1):
+            end = self.submission.end(self.index)
+            if end is not None or look_up(self.task)[0] == "done":
+                return end
+            time.sleep(1.0 if self.job.state == "COMPLETED" else 0.0)
+        return None
 
     def note(self, outcome: Outcome) -> Outcome:
         """Note how it ended, for other drivers."""
@@ -58,7 +77,7 @@ def known(folder: Path, tasks: Sequence[Task]) -> tuple[dict[str, Placed], list[
     for submission, index in found:
         task = asked[submission.cases[index]]
         one = Placed(task, submission, index, job_in(jobs, submission, index))
-        if one.job.has_ended:
+        if one.is_over:
             over.append(one)
         else:
             placed[task.case.name] = one
@@ -81,7 +100,7 @@ def outcome_if_over(one: Placed, has_end: bool) -> Outcome | None:
     end = one.submission.end(one.index) if has_end else None
     if end is not None and end.is_final:
         return outcome_of(one.task, end)
-    return collect(one) if one.job.has_ended else None
+    return collect(one) if one.is_over else None
 
 
 def collect(one: Placed) -> Outcome:
@@ -89,7 +108,7 @@ def collect(one: Placed) -> Outcome:
     task, job = one.task, one.job
     if job.is_held_back:
         slurm_commands.scancel(job.id)
-    end, start = one.submission.end(one.index), one.submission.start(one.index)
+    end, start = one.last_word(), one.submission.start(one.index)
     if end is not None and end.is_final:
         return outcome_of(task, end)
     if look_up(task)[0] == "done":

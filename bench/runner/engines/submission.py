@@ -58,6 +58,7 @@ class Submission:
     """A job array.
 
     name: in Slurm; no other array has it.
+    user: who submitted it; None if unknown.
     cases: the names of the cases' folders, by their index in the array.
     job: the number of the array; None until Slurm has given one.
     """
@@ -66,6 +67,7 @@ class Submission:
     name: str
     cases: tuple[str, ...]
     job: str | None = None
+    user: str | None = None
 
     @property
     def script(self) -> Path:
@@ -89,7 +91,7 @@ class Submission:
     def write(self) -> None:
         """Write down what was submitted, by whom and when."""
         facts = {"name": self.name, "job": self.job, "cases": self.cases, "submitted": now()}
-        by = {"user": getpass.getuser(), "host": socket.gethostname()}
+        by = {"user": self.user or getpass.getuser(), "host": socket.gethostname()}
         write_json(self.path / "submission.json", facts | by)
 
     def work(self, index: int) -> Work:
@@ -158,7 +160,7 @@ def read_submission(path: Path) -> Submission | None:
     told: dict[str, Any] | None = read_json(path / "submission.json")
     if told is None:
         return None
-    return Submission(path, told["name"], tuple(told["cases"]), told["job"])
+    return Submission(path, told["name"], tuple(told["cases"]), told["job"], told.get("user"))
 
 
 def read_submissions(folder: Path) -> list[Submission]:
@@ -228,7 +230,7 @@ def submitting(folder: Path) -> Iterator[None]:
     with ExitStack() as stack:
         while True:
             try:
-                stack.enter_context(room.hold(patiently=True))
+                stack.enter_context(room.hold(room.watched()))
                 break
             except Held as holder:
                 if time.monotonic() > deadline:
