@@ -84,7 +84,7 @@ def _bar(watched: Watched, console: RichConsole, stop: threading.Event) -> None:
                 if name not in shown:
                     shown[name] = bars.add_task("", total=1.0, figures="")
                 title = f"[{number}/{watched.num_cases}] {name}"
-                figures = ", ".join([*_figures(beat), *_time_left(watched, start, share)])
+                figures = ", ".join([*_figures(beat), *_time_left(watched, start, share, beat)])
                 bars.update(
                     shown[name],
                     description=escape(title),
@@ -100,7 +100,7 @@ def _lines(watched: Watched, console: RichConsole, stop: threading.Event) -> Non
             beat = _beat(folder)
             epoch = beat.get("epoch", 0)
             if epoch > 1 and epoch != shown.get(name):
-                parts = [*_figures(beat), *_time_left(watched, start, _share(beat))]
+                parts = [*_figures(beat), *_time_left(watched, start, _share(beat), beat)]
                 line = f"  {name}: {', '.join(parts)}"
                 console.print(line, markup=False, highlight=False, soft_wrap=True)
             shown[name] = epoch
@@ -128,12 +128,13 @@ def _figures(beat: dict[str, Any]) -> list[str]:
     return figures
 
 
-def _time_left(watched: Watched, start: float, share: float) -> list[str]:
+def _time_left(watched: Watched, start: float, share: float, beat: dict[str, Any]) -> list[str]:
     """Estimate the time left for the case and for the suite from what is done so far."""
     if share <= 0:
         return []
     spent = time.monotonic() - start
-    case_s = spent * (1 - share) / share
+    # After a resume, the share includes what was done before; the case itself knows better.
+    case_s = beat.get("left_s") or spent * (1 - share) / share
     at_once = max(1, len(watched.running))
     after = watched.num_cases - watched.done - at_once
     typical = sum([*watched.seconds, spent + case_s]) / (len(watched.seconds) + 1)

@@ -9,6 +9,7 @@ that is seen at once.
 """
 
 import json
+import math
 import os
 import secrets
 import socket
@@ -89,7 +90,7 @@ def lease_s() -> float:
     """
     given = os.environ.get(VARIABLE, str(LEASE_S))
     with suppress(ValueError):
-        if float(given) > 0:
+        if 0 < float(given) < math.inf:
             return float(given)
     raise UserError(f"{VARIABLE} must be a number of seconds, not {given!r}.")
 
@@ -165,9 +166,10 @@ def hold(place: Path, watch: Watch | None = None) -> Iterator[Owner]:
         Taken: if another process has it.
         OSError: if its file cannot be written.
     """
+    every_s = lease_s() / BEATS
     number, owner = _take(place, watch or Watch(place))
-    ended = threading.Event()
-    beat = threading.Thread(target=_beat, args=(_file(place, number), ended), daemon=True)
+    ended, file = threading.Event(), _file(place, number)
+    beat = threading.Thread(target=_beat, args=(file, every_s, ended), daemon=True)
     beat.start()
     try:
         yield owner
@@ -211,8 +213,8 @@ def _take(place: Path, watch: Watch) -> tuple[int, Owner]:
     return number, owner
 
 
-def _beat(file: Path, ended: threading.Event) -> None:
-    while not ended.wait(lease_s() / BEATS):
+def _beat(file: Path, every_s: float, ended: threading.Event) -> None:
+    while not ended.wait(every_s):
         with suppress(OSError):  # lost, or the file system does not answer for a while
             os.utime(file)
 

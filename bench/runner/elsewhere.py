@@ -13,6 +13,7 @@ from bench.records.record import read_record
 from bench.runner.plan import look_up
 from bench.runner.task import Ending, Options, Outcome, Task
 
+ELSEWHERE = ("another driver ran it",)  # of an outcome
 POLL_S, STOP_S = 5.0, 0.2
 LOOKS_PER_S = 2.0  # at most, of a driver that waits
 Run = Callable[[Sequence[Task]], Iterator[Outcome]]
@@ -43,7 +44,7 @@ def known(task: Task, options: Options) -> Outcome | None:
     """Return the outcome of a case that another driver runs or has run; None if it is to run."""
     ending = decided(task, options)
     if ending is not None:
-        return Outcome(task.case, *ending)
+        return Outcome(task.case, *ending, notes=ELSEWHERE)
     holder = CaseFolder(task.folder).holder()
     if holder is not None:
         return Outcome(task.case, "held", str(Held(holder)))
@@ -52,7 +53,12 @@ def known(task: Task, options: Options) -> Outcome | None:
 
 
 def run_with_others(
-    tasks: Sequence[Task], run: Run, options: Options, *, wait: bool
+    tasks: Sequence[Task],
+    run: Run,
+    options: Options,
+    *,
+    wait: bool,
+    tell: Callable[[Outcome], None] = lambda outcome: None,
 ) -> Generator[Outcome, None, None]:
     """Run tasks, and after them those that other drivers held and then left.
 
@@ -60,6 +66,7 @@ def run_with_others(
         run: runs tasks and yields their outcomes.
         wait: wait until every case has ended. Otherwise, wait only until it is known of each
             case that is running elsewhere that its host still lives.
+        tell: called with each case that is waited for.
     """
     waiting: dict[str, Outcome] = {}
     in_vain: set[str] = set()  # they ended here without a record, such as a refused resume
@@ -71,6 +78,7 @@ def run_with_others(
             if outcome.status == "held":
                 name = outcome.case.name
                 waiting[name] = outcome
+                tell(outcome)
                 watches.setdefault(name, Watch(CaseFolder(by_name[name].folder).lease))
             else:
                 if read_record(by_name[outcome.case.name].folder) is None:
@@ -83,7 +91,7 @@ def run_with_others(
             for name in list(waiting):
                 ending = decided(by_name[name], options)
                 if ending is not None:
-                    yield Outcome(waiting.pop(name).case, *ending)
+                    yield Outcome(waiting.pop(name).case, *ending, notes=ELSEWHERE)
                 elif unfinished_parent(by_name[name]) in in_vain:
                     in_vain.add(name)
                     yield waiting.pop(name)

@@ -60,8 +60,9 @@ def choose_numerics(
         old, new = begun.as_dict(), chosen.as_dict()
         differ = [key for key in old if old[key] != new[key]]
         made, used = (", ".join(f"{key} {of[key]}" for key in differ) for of in (old, new))
+        how = f" (--gpus-per-case {begun.world_size})" if "world_size" in differ else ""
         raise Refused(
-            f"The checkpoint was made with {made}; this run uses {used}. Run it as before, or "
+            f"The checkpoint was made with {made}; this run uses {used}. Run it as before{how}, or "
             "remove the case (bench rm) to start again."
         )
     return chosen

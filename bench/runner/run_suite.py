@@ -7,6 +7,7 @@ from functools import partial
 from pathlib import Path
 
 from bench.errors import UserError
+from bench.machine.lease import lease_s
 from bench.models.counts import Complexity, read_complexity
 from bench.records.case_folder import CaseFolder, drop_checkpoints, results_folder
 from bench.records.record import Resolved, read_record, write_resolved
@@ -71,6 +72,7 @@ def plan_suites(
         UserError: with every fault of the first suite that has any, or if two suites would share
             a folder.
     """
+    lease_s()  # a mistake in it is told at once
     found = []
     for source in sources:
         file = load_checked(source, settings)
@@ -149,11 +151,13 @@ def run_suite(
     *,
     fail_fast: bool = False,
     announce: Callable[[Task], None] = lambda task: None,
+    tell: Callable[[Outcome], None] = lambda outcome: None,
 ) -> Iterator[Outcome]:
     """Run the cases of a suite that are not done, and yield the outcome of each.
 
     Args:
         announce: called with each case before it starts.
+        tell: called with each case that another driver runs and that is waited for.
     """
     options = replace(options, num_sharing=max(1, min(placing.num_workers, len(one.left))))
     engine = _engine(placing, one.suite, options) if one.left else None
@@ -164,6 +168,7 @@ def run_suite(
         engine,
         fail_fast=fail_fast,
         announce=announce,
+        tell=tell,
         wait=None if placing.cluster else placing.wait,
     )
 
@@ -175,6 +180,7 @@ def run_planned(
     *,
     fail_fast: bool = False,
     announce: Callable[[Task], None] = lambda task: None,
+    tell: Callable[[Outcome], None] = lambda outcome: None,
     wait: bool | None = False,
 ) -> Iterator[Outcome]:
     """Run the cases that are not done, with an engine; None: one after another, in this process.
@@ -194,7 +200,10 @@ def run_planned(
         with closing(start(some, options, announce)) as outcomes:
             yield from outcomes
 
-    whole = run(tasks) if wait is None else run_with_others(tasks, run, options, wait=wait)
+    if wait is None:
+        whole = run(tasks)
+    else:
+        whole = run_with_others(tasks, run, options, wait=wait, tell=tell)
     with closing(whole) as outcomes:
         for outcome in outcomes:
             yield outcome

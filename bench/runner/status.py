@@ -94,20 +94,26 @@ def find_folders(targets: Sequence[str], out: Path, settings: Sequence[str] = ()
     Raises:
         UserError: if a target is neither, or nothing has run yet.
     """
+    lease.lease_s()  # a mistake in it is told at once
     found: list[Path] = []
     for target in targets or [str(out)]:
         if is_suite(target):
             folder = results_folder(out, load(target, settings).suite, settings)
             if not (folder / "suite.json").is_file():
-                raise UserError(f"Nothing of {target} has run yet: there is no {folder}.")
+                raise UserError(
+                    f"Nothing of {target} has run here: there is no {folder.absolute()}. If its "
+                    "results are elsewhere, give their folder, or --results."
+                )
             found.append(folder)
             continue
-        place = Path(target)
+        named = out / target  # the name of a suite that has run
+        place = named if (named / "suite.json").is_file() else Path(target)
         here = [place] if (place / "suite.json").is_file() else []
         here += sorted(file.parent for file in place.glob("*/suite.json"))
         if not here:
             raise UserError(
-                f"{target} is neither a suite nor a folder of results; bench run makes one."
+                f"{target} is neither a suite nor a folder of results (--results); bench run makes "
+                "one."
             )
         found += here
     return list(dict.fromkeys(found))

@@ -149,7 +149,7 @@ def test_waiting_for_what_runs_elsewhere(
         other.join()
     assert {one.status for one in done.values()} == {"ok"}
     assert read_record(folder.path) == record
-    assert done[FIRST].seconds == 0.0
+    assert (done[FIRST].seconds, done[FIRST].notes) == (0.0, ("another driver ran it",))
 
 
 def test_a_host_that_lost_its_case_leaves_the_other_ones_record(
@@ -222,6 +222,7 @@ def test_a_driver_that_waits_can_be_stopped(
     with living(leave_lease(folder_of(suite, tmp_path, FIRST))):
         words = ("run", suite, "--out", tmp_path, "--device", "cpu", "--wait", "--max-time", "2")
         said = command(*words, "--filter", FIRST, code=4).stdout
+    assert f"  waiting for {FIRST}: running on other (process 4)" in said
     assert f"{FIRST}: interrupted: while waiting" in said
 
 

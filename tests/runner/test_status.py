@@ -76,6 +76,17 @@ def test_a_case_that_is_tried_again_runs(folder: Path) -> None:
         assert failed.name in [case.name for case in read_status(folder).having("running")]
 
 
+def test_the_name_of_a_suite_that_has_run(folder: Path) -> None:
+    assert find_folders([folder.name], folder.parent) == [folder]
+
+
+@pytest.mark.parametrize("command", ["status", "run"])
+def test_a_wrong_silence_is_told_at_once(folder: Path, command: str) -> None:
+    target = folder if command == "status" else "quick"
+    said = bench(command, target, code=2, BENCH_LEASE_S="abc").stderr
+    assert said == "Error: BENCH_LEASE_S must be a number of seconds, not 'abc'.\n"
+
+
 def test_a_silent_host_is_named(folder: Path) -> None:
     [file] = folder.glob("*/lease.1")
     for one in (file, file.parent / "alive.json"):
@@ -113,7 +124,7 @@ def test_a_running_driver_is_seen_from_outside(tmp_path: Path) -> None:
 def test_places_without_results(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="is neither a suite nor a folder of results"):
         find_folders([], tmp_path)
-    with pytest.raises(UserError, match="Nothing of quick has run yet"):
+    with pytest.raises(UserError, match="Nothing of quick has run here"):
         find_folders(["quick"], tmp_path)
     (tmp_path / "a").mkdir()
     (tmp_path / "a" / "suite.json").write_text("{}")

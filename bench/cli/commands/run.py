@@ -114,7 +114,14 @@ def _run(
         def announce(task: Task) -> None:
             watched.begin(task.case.name, CaseFolder(task.folder))
 
-        for outcome in run_suite(one, options, placing, fail_fast=fail_fast, announce=announce):
+        def tell(outcome: Outcome) -> None:
+            if placing.wait:
+                console.say(f"  waiting for {outcome.case.name}: {outcome.reason}")
+
+        outcomes = run_suite(
+            one, options, placing, fail_fast=fail_fast, announce=announce, tell=tell
+        )
+        for outcome in outcomes:
             watched.end(outcome.case.name, outcome.seconds)
             shown.add(outcome, tasks[outcome.case.name])
     _report(one, time.monotonic() - start, console)

@@ -39,7 +39,10 @@ def main() -> None:
     # Copies, because loader workers close stdin and would wait for the thread that reads it.
     given, answer = os.dup(0), os.fdopen(os.dup(1), "w")
     with os.fdopen(given, "rb", closefd=False) as stream:
-        message: Message = pickle.load(stream)
+        try:
+            message: Message = pickle.load(stream)
+        except EOFError:  # the engine was killed before it had said what to do
+            os._exit(1)
     task = message.task
     rank = message.place.rank if message.place else 0
     _redirect(task.folder, RankFolder(task.folder, rank=rank).log)

@@ -70,11 +70,13 @@ def divide(num: int, device: torch.device, size: int = 1) -> list[Slot]:
     """
     if num == size == 1:
         return [Slot()]
-    asked = f"--workers {num}" + (f" with --gpus-per-case {size}" if size > 1 else "")
+    asked = " with ".join(
+        f"{flag} {of}" for flag, of in (("--workers", num), ("--gpus-per-case", size)) if of > 1
+    )
     can_pin = hasattr(os, "sched_getaffinity")
     cores = sorted(os.sched_getaffinity(0)) if can_pin else list(range(num_cores()))
     if num * size > len(cores):
-        raise UserError(f"{asked}: this machine has cores for at most {len(cores)}.")
+        raise UserError(f"{asked}: this machine has cores for at most {len(cores)} processes.")
     gpus: Sequence[str] = []
     if device.type == "cuda":
         visible = visible_gpus()
@@ -155,6 +157,8 @@ def run(
                     if outcome is not None:  # without starting a process to say so
                         yield outcome
                         continue
+                    with suppress(OSError):  # of a process that was killed
+                        CaseFolder(task.folder).alive.unlink(missing_ok=True)
                     announce(task)
                     running.append(_start(task, options, free.pop(0)))
                 for case in list(running):

@@ -58,8 +58,7 @@ def run(
         for submission in read_submissions(folder):
             _find_job(submission)
         placed, ended = known(folder, tasks)
-        for one in ended:
-            collect(one)
+        before = {one.task.case.name: collect(one) for one in ended}
         settled, left = _settle(tasks, placed, options)
         works = [Work(task, options, timeout_s, gpus_per_case) for task in left]
         arrays = _arrays(folder, works, cluster)
@@ -68,8 +67,9 @@ def run(
     if wait:
         yield from _watch(list(placed.values()), options, announce)
     else:
-        for one in placed.values():
-            yield Outcome(one.task.case, "submitted", str(one.job))
+        for name, one in placed.items():
+            notes = [f"before: {before[name].reason}"] if name in before else []
+            yield Outcome(one.task.case, "submitted", str(one.job), notes=tuple(notes))
 
 
 def preview(tasks: Sequence[Task], options: Options, cluster: Cluster) -> str:
