@@ -267,7 +267,9 @@ def test_two_drivers_share_the_work(suite: Path, tmp_path: Path) -> None:
 def test_a_driver_that_died_while_submitting_is_not_waited_for_in_vain(tmp_path: Path) -> None:
     leave_lease(CaseFolder(tmp_path / ROOM / "submitting"))
     with submitting(tmp_path):
-        pass
+        holder = CaseFolder(tmp_path / ROOM / "submitting").holder()
+    assert holder is not None
+    assert holder.pid == os.getpid()
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 7])
